@@ -1,0 +1,145 @@
+"""What the user asked for, as it travels: the typed face of the plain document that `dsl.compile` makes.
+
+The document is canonical JSON data (`{"format": 1, "pools": [...], "jobs": [...]}`); daemons convert it to these
+structs and refuse what does not fit. Durations are int milliseconds (`_ms`), sizes int bytes, texts that depend on
+the task are expressions of `wire.template`. Every field stands in the document, defaults included.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+import msgspec
+
+FORMAT = 1
+
+
+class Placement(enum.Enum):
+    SPREAD = "spread"
+    PACK = "pack"
+
+
+class Sharing(enum.Enum):
+    FAIR = "fair"
+    FIFO = "fifo"
+
+
+class Elevation(enum.Enum):
+    FORBIDDEN = "forbidden"
+    ALLOWED = "allowed"
+
+
+class Finish(enum.Enum):
+    WHEN_DONE = "when_done"
+    MANUAL = "manual"
+
+
+class _Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base: immutable, and nothing unknown slips through."""
+
+
+class Backoff(_Spec, frozen=True):
+    """Exponential with full jitter: attempt n waits a random part of `first_ms * 2**(n-1)`, at most `cap_ms`."""
+
+    first_ms: int
+    cap_ms: int
+
+
+class Command(_Spec, frozen=True, kw_only=True):
+    """What start, preparation, release and each task share. Exactly one of `argv` and `script` is set."""
+
+    argv: list[Any] | None = None
+    script: str | None = None
+    env: dict[str, Any] = {}
+    lets: dict[str, str] = {}
+    """Lets that the script names, as text; they reach the command under their own names, like params."""
+    timeout_ms: int | None = None
+    """Per attempt; None is no limit."""
+    retries: int | None = 0
+    """Attempts after the first; None is without limit."""
+    backoff: Backoff | None = None
+    elevated: bool = False
+    stop_signal: int = 15
+    stop_grace_ms: int = 10_000
+    keep_ms: int = 0
+    """How long the command's directory stays after it ended."""
+
+
+class Preparation(_Spec, frozen=True, kw_only=True):
+    command: Command
+    wait: bool = True
+    rerun_after_reboot: bool = True
+    parallel: int | None = None
+
+
+class Release(_Spec, frozen=True, kw_only=True):
+    command: Command
+    parallel: int | None = None
+
+
+class DirSpec(_Spec, frozen=True):
+    """A directory per node and job, removed after release. `fresh` empties it before each preparation attempt."""
+
+    name: str
+    size_bytes: int | None = None
+    fresh: bool = False
+
+
+class AxisSpec(_Spec, frozen=True):
+    """See `wire.sweep.axis_from_plain`: exactly one of `range` (first, last, step; both ends in) and `values`."""
+
+    names: list[str]
+    range: tuple[int, int, int] | None = None
+    values: list[Any] | None = None
+
+
+class GroupSpec(_Spec, frozen=True, kw_only=True):
+    """One `task` block: a group of `Sweep(name, axes).size` tasks."""
+
+    name: str
+    axes: list[AxisSpec] = []
+    command: Command
+    slots: int = 1
+    after: list[int] = []
+    """Positions in `JobSpec.groups` of the groups that must have succeeded."""
+
+
+class JobSpec(_Spec, frozen=True, kw_only=True):
+    name: str
+    pool: str
+    priority: int = 0
+    timeout_ms: int | None = None
+    finish: Finish = Finish.WHEN_DONE
+    stop_after: int | None = None
+    """`on_failure = stop(after = n)`: end the job when so many tasks failed for good; None continues."""
+    parallel: int | None = None
+    release_grace_ms: int = 900_000
+    env: dict[str, Any] = {}
+    values: dict[str, str] = {}
+    """Params as texts, null ones left out: every command of the job sees them as environment variables."""
+    dirs: list[DirSpec] = []
+    preparation: Preparation | None = None
+    release: Release | None = None
+    groups: list[GroupSpec] = []
+
+
+class PoolSpec(_Spec, frozen=True, kw_only=True):
+    """A `pool` block. Options that the block does not name are None: as a claim on a live pool they claim nothing."""
+
+    name: str
+    nodes: int | None = None
+    slots: int | None = None
+    placement: Placement | None = None
+    sharing: Sharing | None = None
+    elevation: Elevation | None = None
+    lost_after_ms: int | None = None
+
+
+class SpecDocument(_Spec, frozen=True, kw_only=True):
+    format: int = FORMAT
+    pools: list[PoolSpec] = []
+    jobs: list[JobSpec] = []
+
+
+DEFAULT_LOST_AFTER_MS = 900_000
