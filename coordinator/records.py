@@ -1,0 +1,238 @@
+"""What the coordinator must not forget: one type a durable fact, with the decision that was taken in it.
+
+`Core.apply` folds them into the state; the store keeps them as rows `(scope, kind, body)` in the order they were made.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Final
+
+import msgspec
+
+from wire.instant import Instant
+from wire.messages import Outcome, PhaseEnd
+from wire.spec import JobSpec, PoolSpec
+
+
+class Verdict(enum.Enum):
+    """What the end of an attempt means for its task."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"  # for good
+    RETRY = "retry"  # again, not before `retry_at`; spends a retry
+    LOST = "lost"  # again, spends none: the infrastructure failed
+    CANCELLED = "cancelled"
+
+
+class Returned(enum.Enum):
+    """Why tasks of a grant came back without an end."""
+
+    RECALLED = "recalled"  # never started, and never will: the attempt number was not used
+    GONE = "gone"  # the node no longer holds them
+    EXPIRED = "expired"  # the node's lease ran out
+    ROUND_CLOSED = "round_closed"  # its round ended: cancelled
+
+
+class NodeJobState(enum.Enum):
+    """A round of a job on a node. `ABSENT`: open and owing, but not prepared (in this boot)."""
+
+    ABSENT = "absent"
+    PREPARING = "preparing"
+    PREPARED = "prepared"
+    BARRED = "barred"
+    RELEASING = "releasing"
+    RELEASED = "released"
+    RELEASE_FAILED = "release_failed"
+    UNREACHED = "unreached"
+    WAIVED = "waived"
+
+
+class _Record(msgspec.Struct, frozen=True, array_like=True):
+    """Base of durable facts."""
+
+
+class PoolSet(_Record, frozen=True, tag=True):
+    """A pool exists, with these options (None: default)."""
+
+    pool: PoolSpec
+
+
+class JobSubmitted(_Record, frozen=True, tag=True):
+    job: str
+    number: int
+    submission: str
+    owner: str
+    spec: JobSpec
+    source: str
+    at: Instant
+
+
+class NodeJoined(_Record, frozen=True, tag=True):
+    """A node joined as something new: first time, other boot, other incarnation, other slots."""
+
+    node: str
+    pool: str
+    incarnation: str
+    boot: str
+    slots: int
+    at: Instant
+
+
+class RoundOpened(_Record, frozen=True, tag=True):
+    """The node owes a release from here on; durable before the first frame that could cause it."""
+
+    job: str
+    node: str
+    round: int
+    boot: str
+    at: Instant
+
+
+class RoundMoved(_Record, frozen=True, tag=True):
+    """A round's state changed for a reason other than a report. `VOID` closes are `RoundVoided`."""
+
+    job: str
+    node: str
+    round: int
+    state: NodeJobState
+    reason: str | None
+    at: Instant
+
+
+class RoundVoided(_Record, frozen=True, tag=True):
+    """The node never heard of this round: nothing was started, nothing is owed."""
+
+    job: str
+    node: str
+    round: int
+
+
+class Granted(_Record, frozen=True, tag=True):
+    """Tasks `first, first+step, ...` of a group were given to a node as attempt `attempt`; durable before the frame."""
+
+    grant: int
+    job: str
+    node: str
+    round: int
+    group: int
+    first: int
+    count: int
+    step: int
+    attempt: int
+    at: Instant
+
+
+class Ended(msgspec.Struct, frozen=True, array_like=True):
+    """One attempt's end as it was judged."""
+
+    grant: int
+    position: int
+    verdict: Verdict
+    outcome: Outcome
+    exit_code: int | None
+    signal: int | None
+    started_at: float
+    ended_at: float
+    cpu_s: float
+    max_rss_bytes: int
+    reason: str | None
+    retry_at: Instant | None
+
+
+class ReportTaken(_Record, frozen=True, tag=True):
+    """A node's report, judged. Durable before its ack."""
+
+    node: str
+    incarnation: str
+    number: int
+    tasks: list[Ended]
+    phases: list[PhaseEnd]
+    at: Instant
+
+
+class TasksReturned(_Record, frozen=True, tag=True):
+    grant: int
+    spans: list[tuple[int, int]]
+    cause: Returned
+    at: Instant
+
+
+class GroupSkipped(_Record, frozen=True, tag=True):
+    """All tasks of a group whose condition can no longer come true."""
+
+    job: str
+    group: int
+    reason: str
+    at: Instant
+
+
+class TasksDone(_Record, frozen=True, tag=True):
+    """Every task of the job is over."""
+
+    job: str
+    at: Instant
+
+
+class JobEnding(_Record, frozen=True, tag=True):
+    """The job enters `terminating`; what was not over and not running is cancelled."""
+
+    job: str
+    reason: str
+    forced: bool
+    at: Instant
+
+
+class JobCompleted(_Record, frozen=True, tag=True):
+    job: str
+    at: Instant
+
+
+class JobDeleting(_Record, frozen=True, tag=True):
+    job: str
+    at: Instant
+
+
+class JobDeleted(_Record, frozen=True, tag=True):
+    """The job is gone; its rows go with it. `debts`: (node, round) still owed by nodes out of contact."""
+
+    job: str
+    name: str
+    number: int
+    submission: str
+    debts: list[tuple[str, int]]
+
+
+class DebtPaid(_Record, frozen=True, tag=True):
+    """A node settled a round of a deleted job."""
+
+    job: str
+    node: str
+    round: int
+
+
+Record = (
+    PoolSet | JobSubmitted | NodeJoined | RoundOpened | RoundMoved | RoundVoided | Granted | ReportTaken
+    | TasksReturned | GroupSkipped | TasksDone | JobEnding | JobCompleted | JobDeleting | JobDeleted | DebtPaid
+)  # fmt: skip
+
+_DECODER: Final = msgspec.msgpack.Decoder(Record)
+_ENCODER: Final = msgspec.msgpack.Encoder()
+CLUSTER_SCOPE: Final = ""
+
+
+def scope_of(record: Record) -> str:
+    """What this row is forgotten with: its job, or the cluster (never)."""
+    if isinstance(record, JobDeleted | DebtPaid):
+        return CLUSTER_SCOPE
+    return getattr(record, "job", CLUSTER_SCOPE)
+
+
+def encode(record: Record) -> bytes:
+    """The row's body."""
+    return _ENCODER.encode(record)
+
+
+def decode(body: bytes) -> Record:
+    """Raises msgspec.DecodeError (or ValidationError) for what was never a record."""
+    return _DECODER.decode(body)
