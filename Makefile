@@ -30,7 +30,7 @@ demo: $(VENV)/ready  ## run examples/prep_release.batch on an embedded cluster: 
 	@$(BIN)/coordinator run examples/prep_release.batch
 
 test: lint  ## lint, then every test (JOBS=2 at once; TESTS=tests/wire for a part)
-	@$(BIN)/python -m pytest -n $(JOBS) -rs $(TESTS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -rs $(TESTS)
 
 lint: $(VENV)/ready-dev  ## ruff, mypy --strict and the directions of import, all of them before it fails
 	@bad=0; \

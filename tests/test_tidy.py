@@ -1,0 +1,214 @@
+"""The house rules that no linter knows, held over every file of the checkout."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from importlib.metadata import distribution
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("wire", "dsl", "coordinator", "agentd")
+THIS = Path("tests/test_tidy.py")
+
+LONGEST = 600
+LONGER_FOR_A_REASON: dict[str, str] = {}
+"""Files over the limit, each with the reason why it is one idea and not two."""
+
+SLEEPS_FOR_A_REASON: dict[str, str] = {}
+"""Files of tests that may call a sleep, each with the reason why no event can be waited for."""
+
+BANNED_WORDS = {
+    "manager",
+    "managers",
+    "helper",
+    "helpers",
+    "util",
+    "utils",
+    "handler",
+    "handlers",
+    "info",
+    "worker",
+    "workers",
+}
+NAMES_FROM_OUTSIDE: set[str] = set()
+"""Identifiers with a banned word that another library chose."""
+
+
+@cache
+def files() -> tuple[Path, ...]:
+    """Every file of the checkout that is or could be committed, relative to its root."""
+    listed = subprocess.run(
+        ["git", "-C", str(ROOT), "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        capture_output=True,
+        check=True,
+        text=True,
+    ).stdout
+    return tuple(path for name in sorted(set(listed.split("\0")) - {""}) if (ROOT / (path := Path(name))).is_file())
+
+
+def sources(*below: str) -> list[Path]:
+    return [
+        path
+        for path in files()
+        if path.suffix == ".py" and path.parts[0] in (below or (*PACKAGES, "tests", "bench", "docs"))
+    ]
+
+
+@cache
+def text_of(path: Path) -> str:
+    return (ROOT / path).read_text(encoding="utf-8")
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(text_of(path), filename=str(path))
+
+
+def lines_with(pattern: re.Pattern[str], paths: Iterator[Path] | list[Path]) -> list[str]:
+    return [
+        f"{path}:{number}: {line.strip()[:100]}"
+        for path in paths
+        for number, line in enumerate(text_of(path).splitlines(), 1)
+        if pattern.search(line)
+    ]
+
+
+def test_nothing_is_left_to_do_later() -> None:
+    left = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b")
+    assert lines_with(left, [path for path in files() if path != THIS]) == []
+
+
+def test_no_file_names_a_machine_or_a_package_index() -> None:
+    elsewhere = re.compile(
+        r"(?<![\w.])/(work|root|home/\w+|opt|mnt|Users)/(?!\$)|/tmp/v\b"
+        r"|pypi|pythonhosted|index-url|find-links|trusted-host",
+        re.IGNORECASE,
+    )
+    assert lines_with(elsewhere, [path for path in files() if path != THIS]) == []
+
+
+def test_every_module_says_in_its_docstring_what_it_is() -> None:
+    assert [str(path) for path in sources() if not ast.get_docstring(tree_of(path))] == []
+
+
+def test_no_file_is_longer_than_one_idea() -> None:
+    long = {str(path) for path in sources() if len(text_of(path).splitlines()) > LONGEST}
+    assert sorted(long - LONGER_FOR_A_REASON.keys()) == []
+    assert sorted(LONGER_FOR_A_REASON.keys() - long) == [], "these became short enough: take them off the list"
+
+
+def identifiers(path: Path) -> Iterator[tuple[str, int]]:
+    """The names that a file chooses itself: what it defines, takes and binds."""
+    for node in ast.walk(tree_of(path)):
+        match node:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                yield name, node.lineno
+            case ast.arg(arg=name):
+                yield name, node.lineno
+            case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
+                yield name, node.lineno
+            case _:
+                pass
+
+
+def words(identifier: str) -> set[str]:
+    return {word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", identifier)}
+
+
+def test_no_name_is_one_of_the_words_that_say_nothing() -> None:
+    chosen = [
+        f"{path}:{line}: {name}"
+        for path in sources()
+        for name, line in identifiers(path)
+        if words(name) & BANNED_WORDS and name not in NAMES_FROM_OUTSIDE
+    ]
+    modules = [str(path) for path in sources() if words(path.stem) & BANNED_WORDS]
+    assert chosen + modules == []
+
+
+def sleeps(path: Path) -> list[str]:
+    """Calls of a sleep, whatever it was imported as."""
+    found = []
+    for node in ast.walk(tree_of(path)):
+        match node:
+            case ast.Call(func=ast.Attribute(attr="sleep" | "sleep_until") | ast.Name(id="sleep" | "sleep_until")):
+                found.append(f"{path}:{node.lineno}")
+            case _:
+                pass
+    return found
+
+
+def test_no_test_waits_by_sleeping() -> None:
+    asleep = {str(path): found for path in sources("tests", "bench") if (found := sleeps(path))}
+    assert {path: found for path, found in asleep.items() if path not in SLEEPS_FOR_A_REASON} == {}
+    assert sorted(SLEEPS_FOR_A_REASON.keys() - asleep.keys()) == [], "these no longer sleep: take them off the list"
+
+
+def test_every_example_is_run_by_a_test() -> None:
+    tests = "\n".join(text_of(path) for path in sources("tests"))
+    examples = [path for path in files() if path.parts[0] == "examples" and path.suffix in {".batch", ".sh"}]
+    assert examples
+    assert [str(path) for path in examples if path.name not in tests] == []
+
+
+def test_every_link_of_the_documents_leads_somewhere() -> None:
+    dead = []
+    for path in (path for path in files() if path.suffix == ".md"):
+        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text_of(path)):
+            if "://" not in target and not (ROOT / path.parent / target).exists():
+                dead.append(f"{path}: {target}")
+    assert dead == []
+
+
+def test_every_make_target_that_a_document_names_exists() -> None:
+    targets = set(re.findall(r"^([a-z]+):", text_of(Path("Makefile")), re.MULTILINE))
+    named = {
+        (str(path), target)
+        for path in files()
+        if path.suffix == ".md"
+        for target in re.findall(r"(?:`|^\s*|&& )make ([a-z]+)", text_of(path), re.MULTILINE)
+    }
+    assert sorted((path, target) for path, target in named if target not in targets) == []
+
+
+def pins() -> dict[str, str]:
+    lines = (line for line in text_of(Path("constraints.txt")).splitlines() if line and not line.startswith("#"))
+    return {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
+
+
+def closure(requirements: list[str]) -> set[str]:
+    """The distributions that these requirements need here, their own needs included."""
+    needed: set[str] = set()
+    waiting = [Requirement(text) for text in requirements]
+    while waiting:
+        requirement = waiting.pop()
+        name = canonicalize_name(requirement.name)
+        if name in needed or (requirement.marker and not requirement.marker.evaluate({"extra": ""})):
+            continue
+        needed.add(name)
+        waiting.extend(Requirement(text) for text in distribution(name).requires or [])
+    return needed
+
+
+def test_every_dependency_is_pinned_and_nothing_else_is() -> None:
+    project = tomllib.loads(text_of(Path("pyproject.toml")))
+    asked = (
+        project["project"]["dependencies"]
+        + project["project"]["optional-dependencies"]["dev"]
+        + project["build-system"]["requires"]
+    )
+    assert closure(asked) == pins().keys()
+
+
+def test_what_starts_with_its_interpreter_can_be_run_by_its_name() -> None:
+    scripts = [path for path in files() if (ROOT / path).read_bytes()[:2] == b"#!"]
+    assert Path(".ci/run") in scripts
+    assert [str(path) for path in scripts if not (ROOT / path).stat().st_mode & 0o111] == []
