@@ -1,0 +1,34 @@
+"""Every limit of the wire in one place, free of imports so that short commands can read it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+MAX_OPENING_FRAME: Final = 4 * 1024
+"""Bytes of a frame's body before the handshake is done."""
+MAX_FRAME: Final = 1024 * 1024
+"""Bytes of a frame's body afterwards."""
+MAX_CHUNK: Final = 256 * 1024
+"""Bytes of content in one chunk: BodyChunk, FileContents, Upload, LogRead."""
+MAX_ITEMS: Final = 131_072
+"""Elements of one array or map in a frame."""
+MAX_CONTAINERS: Final = 50_000
+"""Arrays and maps in one frame, all together: 1 MiB of empty lists would else become 70 MiB."""
+MAX_DOCUMENT: Final = 32 * 1024 * 1024
+"""Bytes of an uploaded document."""
+MAX_DOCUMENT_ITEMS: Final = 4_194_304
+MAX_DOCUMENT_CONTAINERS: Final = 1_500_000
+MAX_HELD_PER_OWNER: Final = 4 * MAX_DOCUMENT
+"""Bytes of blobs one submitter may have lying here."""
+MAX_QUEUED: Final = 2 * MAX_DOCUMENT
+"""Bytes waiting to be sent to one peer; beyond, it is a slow reader and is cut."""
+
+HANDSHAKE_S: Final = 5.0
+FRAME_S: Final = 10.0
+"""From the first byte of a frame to its last."""
+SEND_S: Final = 30.0
+"""For one write to be taken by the peer."""
+GOODBYE_S: Final = 2.0
+"""For the last frames to leave before a connection is closed regardless."""
+MAX_UNGREETED: Final = 64
+"""Connections that have not finished their handshake."""
