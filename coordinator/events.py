@@ -61,7 +61,7 @@ class Ready:
     records: list[Record] = field(default_factory=list)
     """Committed in one transaction BEFORE anything below (but `at_once`) is done."""
     forget: list[str] = field(default_factory=list)
-    """Scopes whose rows go in the same transaction (`records.scope_of`)."""
+    """Scopes whose older rows go in the same transaction, before the new ones are added (`records.scope_of`)."""
     frames: list[tuple[int, Message]] = field(default_factory=list)
     """(session, message), to be sent in this order."""
     at_once: list[tuple[int, Message]] = field(default_factory=list)

@@ -90,7 +90,7 @@ class RoundOpened(_Record, frozen=True, tag=True):
 
 
 class RoundMoved(_Record, frozen=True, tag=True):
-    """A round's state changed for a reason other than a report. `VOID` closes are `RoundVoided`."""
+    """A round's state changed for a reason other than a report."""
 
     job: str
     node: str
@@ -141,8 +141,9 @@ class Ended(msgspec.Struct, frozen=True, array_like=True):
 
 
 class ReportTaken(_Record, frozen=True, tag=True):
-    """A node's report, judged. Durable before its ack."""
+    """What a node's report says of one job, judged. Durable before its ack."""
 
+    job: str
     node: str
     incarnation: str
     number: int
@@ -152,6 +153,7 @@ class ReportTaken(_Record, frozen=True, tag=True):
 
 
 class TasksReturned(_Record, frozen=True, tag=True):
+    job: str
     grant: int
     spans: list[tuple[int, int]]
     cause: Returned
@@ -223,9 +225,9 @@ CLUSTER_SCOPE: Final = ""
 
 def scope_of(record: Record) -> str:
     """What this row is forgotten with: its job, or the cluster (never)."""
-    if isinstance(record, JobDeleted | DebtPaid):
+    if isinstance(record, JobDeleted | DebtPaid | PoolSet | NodeJoined):
         return CLUSTER_SCOPE
-    return getattr(record, "job", CLUSTER_SCOPE)
+    return record.job
 
 
 def encode(record: Record) -> bytes:

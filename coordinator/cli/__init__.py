@@ -1,0 +1,14 @@
+"""The `coordinator` command. Nothing is imported here: a short command pays only for what it uses."""
+
+from __future__ import annotations
+
+
+def main() -> None:
+    """Run one command and leave with its exit status; an interrupt at any moment, even while importing, is quiet."""
+    try:
+        from coordinator.cli.entry import run_command
+
+        status = run_command()
+    except KeyboardInterrupt:
+        status = 130
+    raise SystemExit(status)

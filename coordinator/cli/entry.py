@@ -1,0 +1,154 @@
+"""From the command line to an exit status: the tree of commands, each imported when it is called, and the one place
+where whatever went wrong becomes a sentence."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any, Final
+
+import click
+
+from coordinator.cli import output
+from coordinator.cli.failure import Exit, Failure, failed, interrupted, misused, reason_of
+from coordinator.cli.options import coordinator_option, output_option
+
+COMMANDS: Final = {
+    "run": ("coordinator.cli.run", "run"),
+    "check": ("coordinator.cli.check", "check"),
+    "serve": ("coordinator.cli.serve", "serve"),
+    "submit": ("coordinator.cli.submit", "submit"),
+    "job": ("coordinator.cli.jobs", "job"),
+    "task": ("coordinator.cli.tasks", "task"),
+    "node": ("coordinator.cli.nodes", "node"),
+    "pool": ("coordinator.cli.pools", "pool"),
+    "logs": ("coordinator.cli.logs", "logs"),
+    "files": ("coordinator.cli.files", "files"),
+}
+"""Name → module and attribute, in the order `--help` lists them."""
+
+
+class Commands(click.Group):
+    """The root command: knows its subcommands by name and imports the one that is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute = COMMANDS[cmd_name]
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@coordinator_option
+@output_option
+def coordinator(address: str | None, shape: str | None) -> None:
+    """Run workflows on shared clusters and leave every node as it was found.
+
+    Exit status: 0 done, 1 something failed, 2 the command line or the file is wrong, 3 no coordinator or refused,
+    4 no such job, task, node or pool, 124 the timeout ran out, 130 interrupted.
+    """
+
+
+def run_command(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; every way it can end is an exit status here, with a sentence on stderr where one is due."""
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    _forgive_encodings()
+    try:
+        status = _attempt(argv)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return _reader_gone()
+    except OSError as error:  # only what writing to stdout or stderr can raise comes this far
+        _discard_stdout()
+        return _end(failed(f"the output could not be written: {reason_of(error)}"), argv)
+    return status
+
+
+def _attempt(argv: list[str]) -> int:
+    try:
+        # Without standalone mode click returns what the command gave, or the status of --help and the like.
+        outcome = coordinator.main(args=argv, prog_name="coordinator", standalone_mode=False)
+    except Failure as failure:
+        return _end(failure, argv)
+    except click.ClickException as error:
+        return _end(_from_click(error), argv)
+    except (click.Abort, KeyboardInterrupt):
+        return _end(interrupted(), argv)
+    except OSError:
+        raise
+    except Exception as error:
+        if os.environ.get("BATCH_DEBUG") == "1":
+            raise
+        return _end(_mistake(error), argv)
+    return int(outcome) if isinstance(outcome, int) else Exit.DONE
+
+
+def _end(failure: Failure, argv: list[str]) -> int:
+    output.report(failure, as_document=wants_json(argv))
+    return int(failure.exit)
+
+
+def wants_json(argv: Sequence[str]) -> bool:
+    """Whether `-o json` was asked for, even on a command line that is wrong otherwise."""
+    wanted = False
+    for n, word in enumerate(argv):
+        if word == "--":
+            break
+        if word in ("-o", "--output"):
+            wanted = argv[n + 1 : n + 2] == ["json"]
+        elif word.startswith(("--output=", "-o")):
+            wanted = word.removeprefix("--output=").removeprefix("-o").removeprefix("=") == "json"
+    return wanted
+
+
+def _from_click(error: click.ClickException) -> Failure:
+    context = getattr(error, "ctx", None)
+    path = context.command_path if isinstance(context, click.Context) else "coordinator"
+    message = error.format_message()
+    return misused(message[:1].lower() + message[1:].rstrip("."), f"`{path} --help` lists what there is")
+
+
+def _mistake(error: BaseException) -> Failure:
+    place = ""
+    trace = error.__traceback__
+    while trace is not None:
+        place = f" ({os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno})"
+        trace = trace.tb_next
+    what = f"{type(error).__name__}: {error}".rstrip(": ")
+    return Failure(
+        Exit.FAILED,
+        "internal",
+        f"this is a mistake in Poolkeeper, not yours: {what}{place}",
+        "run it again with BATCH_DEBUG=1 in the environment to see where, and please report it",
+    )
+
+
+def _reader_gone() -> int:
+    """Whoever read our output stopped reading (`| head`): end the way every other program does, by SIGPIPE."""
+    _discard_stdout()
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGPIPE)
+    return 128 + signal.SIGPIPE
+
+
+def _discard_stdout() -> None:
+    """What is still buffered can't be written; without this the interpreter would complain about it at exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+
+
+def _forgive_encodings() -> None:
+    """A terminal that can't show a character shows its escape: no command fails for that."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure: Any = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")

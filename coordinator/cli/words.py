@@ -1,0 +1,317 @@
+"""What jobs, tasks, nodes and pools look like in tables. Pure: the plain documents of the protocol in, rows out."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from coordinator.render import Column, age, count_of, duration, pairs, size, span
+
+Document = Mapping[str, Any]
+
+JOB_COLUMNS: Final = (
+    Column("JOB"),
+    Column("STATE"),
+    Column("RESULT"),
+    Column("DONE", right=True),
+    Column("RUNNING", right=True),
+    Column("FAILED", right=True),
+    Column("AGE", right=True),
+    Column("REASON", flexible=True),
+)
+JOB_NODE_COLUMNS: Final = (
+    Column("NODE"),
+    Column("ROUND", right=True),
+    Column("STATE"),
+    Column("TASKS", right=True),
+    Column("PREP"),
+    Column("RELEASE"),
+    Column("REASON", flexible=True),
+)
+TASK_COLUMNS: Final = (
+    Column("TASK"),
+    Column("STATE"),
+    Column("ENDED"),
+    Column("TRIES", right=True),
+    Column("NODE"),
+    Column("TIME", right=True),
+    Column("REASON", flexible=True),
+)
+NODE_COLUMNS: Final = (
+    Column("NODE"),
+    Column("POOL"),
+    Column("STATE"),
+    Column("SLOTS", right=True),
+    Column("SEEN", right=True),
+    Column("OWES", flexible=True),
+    Column("REASON", flexible=True),
+)
+POOL_COLUMNS: Final = (
+    Column("POOL"),
+    Column("NODES", right=True),
+    Column("SLOTS", right=True),
+    Column("PLACEMENT"),
+    Column("SHARING"),
+    Column("LOST AFTER", right=True),
+)
+FILE_COLUMNS: Final = (Column("NAME"), Column("SIZE", right=True), Column("CHANGED", right=True))
+
+_OVER: Final = ("succeeded", "failed", "cancelled", "skipped")
+
+
+def tasks_over(job: Document) -> int:
+    return sum(int(job["tasks"].get(name, 0)) for name in _OVER)
+
+
+def is_over(job: Document) -> bool:
+    return job.get("state") == "completed"
+
+
+def job_row(job: Document, now: float) -> list[object]:
+    tasks = job["tasks"]
+    return [
+        job["id"],
+        job["state"],
+        job.get("result"),
+        f"{tasks_over(job)}/{tasks['total']}",
+        tasks["running"],
+        tasks["failed"],
+        age(job.get("submitted_at"), now),
+        reason_of_end(job),
+    ]
+
+
+def reason_of_end(job: Document) -> str | None:
+    """The end reason, unless it is the one everybody expects."""
+    reason = job.get("end_reason")
+    return None if reason == "AllTasksComplete" else reason
+
+
+def tally(counts: Document, names: Sequence[str]) -> str:
+    """`8 succeeded, 1 failed`: those that are not zero."""
+    return ", ".join(f"{counts[name]:,} {name}" for name in names if counts.get(name))
+
+
+def job_lines(job: Document, now: float, colour: bool) -> list[str]:
+    tasks, release = job["tasks"], job.get("release", {})
+    in_tasks = tally(tasks, ("active", "preparing", "running", *_OVER))
+    return pairs(
+        [
+            ("Job", job["id"]),
+            ("Pool", job.get("pool")),
+            ("Owner", job.get("owner")),
+            ("State", job["state"]),
+            ("Result", job.get("result")),
+            ("End reason", job.get("end_reason")),
+            ("Priority", job.get("priority")),
+            ("Submitted", _moment(job.get("submitted_at"), now)),
+            ("Started", _moment(job.get("started_at"), now)),
+            ("Tasks done", _moment(job.get("tasks_done_at"), now)),
+            ("Completed", _moment(job.get("completed_at"), now)),
+            ("Tasks", f"{tasks['total']:,}" + (f" ({in_tasks})" if in_tasks else "")),
+            ("Release", tally(release, ("owed", "succeeded", "failed", "unreached", "waived"))),
+        ],
+        colour=colour,
+    )
+
+
+def _moment(text: object, now: float) -> str | None:
+    return f"{text} ({age(text, now)} ago)" if isinstance(text, str) else None
+
+
+def ending(exit_code: object, signal_number: object) -> str | None:
+    """`exit 3`, `SIGKILL`, or None when there was no end that the kernel tells."""
+    if isinstance(signal_number, int):
+        try:
+            return signal.Signals(signal_number).name
+        except ValueError:
+            return f"signal {signal_number}"
+    return f"exit {exit_code}" if isinstance(exit_code, int) else None
+
+
+def phase_word(phase: Document | None) -> str | None:
+    """`succeeded`, `failed (exit 3)`, `running (try 2)`."""
+    if phase is None:
+        return None
+    remarks = []
+    if phase["state"] in ("failed", "interrupted"):
+        remarks.append(ending(phase.get("exit_code"), phase.get("signal")))
+    if (phase.get("attempts") or 0) > 1:
+        remarks.append(f"try {phase['attempts']}")
+    known = [r for r in remarks if r]
+    return str(phase["state"]) + (f" ({', '.join(known)})" if known else "")
+
+
+def phase_reason(row: Document) -> str | None:
+    """Why a preparation or a release did not succeed."""
+    for name in ("prep", "release"):
+        phase = row.get(name)
+        if phase is not None and phase["state"] not in ("succeeded", "running") and phase.get("reason"):
+            return str(phase["reason"])
+    return None
+
+
+def job_node_row(row: Document) -> list[object]:
+    return [
+        row["node"],
+        row["round"],
+        row["state"],
+        row.get("tasks_started"),
+        phase_word(row.get("prep")),
+        phase_word(row.get("release")),
+        phase_reason(row),
+    ]
+
+
+def state_word(task: Document) -> str:
+    """A task's result once it has one, its state before."""
+    return str(task.get("result") or task["state"]) if task["state"] == "completed" else str(task["state"])
+
+
+def short_name(task: Document) -> str:
+    """`price[17,fx]` of `daily-3/price[17,fx]`."""
+    return str(task["id"]).removeprefix(f"{task['job']}/")
+
+
+def task_row(task: Document, now: float) -> list[object]:
+    return [
+        short_name(task),
+        state_word(task),
+        ending(task.get("exit_code"), task.get("signal")),
+        task.get("attempts"),
+        task.get("node"),
+        span(task.get("started_at"), task.get("ended_at"), now) if task["state"] != "active" else None,
+        task.get("reason"),
+    ]
+
+
+def task_lines(task: Document, now: float, colour: bool) -> list[str]:
+    usage = task.get("usage") or {}
+    lines = pairs(
+        [
+            ("Task", task["id"]),
+            ("State", state_word(task)),
+            ("Ended", ending(task.get("exit_code"), task.get("signal"))),
+            ("Reason", task.get("reason")),
+            ("Node", task.get("node")),
+            ("Attempts", task.get("attempts")),
+            ("Params", ", ".join(f"{k} = {v}" for k, v in (task.get("params") or {}).items())),
+            ("Created", _moment(task.get("created_at"), now)),
+            ("Started", _moment(task.get("started_at"), now)),
+            ("Took", span(task.get("started_at"), task.get("ended_at"), now) if task.get("started_at") else None),
+            ("CPU", duration(usage["cpu_s"]) if usage.get("cpu_s") is not None else None),
+            ("Memory", size(usage["max_rss_bytes"]) if usage.get("max_rss_bytes") else None),
+        ],
+        colour=colour,
+    )
+    history = task.get("history") or []
+    if len(history) > 1:
+        lines += ["", "Attempts:"]
+        lines += [f"  {n}. {_attempt_words(entry)}" for n, entry in enumerate(history, 1)]
+    return lines
+
+
+def _attempt_words(entry: Document) -> str:
+    parts = [
+        str(entry.get("outcome") or entry.get("state") or entry.get("result") or ""),
+        ending(entry.get("exit_code"), entry.get("signal")) or "",
+        f"on {entry['node']}" if entry.get("node") else "",
+        str(entry.get("reason") or ""),
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def node_row(node: Document) -> list[object]:
+    seen = node.get("last_seen_s")
+    return [
+        node["id"],
+        node["pool"],
+        node["state"],
+        f"{node.get('slots_used', 0)}/{node['slots']}",
+        duration(seen) if isinstance(seen, (int, float)) else None,
+        ", ".join(node.get("owes") or []),
+        node.get("reason"),
+    ]
+
+
+def node_lines(node: Document, colour: bool) -> list[str]:
+    seen = node.get("last_seen_s")
+    return pairs(
+        [
+            ("Node", node["id"]),
+            ("Pool", node["pool"]),
+            ("State", node["state"]),
+            ("Reason", node.get("reason")),
+            ("Slots", f"{node.get('slots_used', 0)} of {node['slots']} in use"),
+            ("Resources", ", ".join(_resource(n, r) for n, r in (node.get("resources") or {}).items())),
+            ("Labels", ", ".join(f"{k}={v}" if v else k for k, v in (node.get("labels") or {}).items())),
+            ("Start", phase_word(node.get("start"))),
+            ("Owes release of", ", ".join(node.get("owes") or [])),
+            ("Last seen", f"{duration(seen)} ago" if isinstance(seen, (int, float)) else None),
+            ("Elevation", node.get("elevation")),
+            ("Containment", node.get("containment")),
+            ("Version", node.get("version")),
+            ("Boot", node.get("boot")),
+        ],
+        colour=colour,
+    )
+
+
+def _resource(name: str, figure: object) -> str:
+    if not isinstance(figure, Mapping):
+        return f"{name} {figure}"
+    used, total = figure.get("used", 0), figure.get("total", 0)
+    return f"{name} {size(used)} of {size(total)}" if name == "memory" else f"{name} {used:g} of {total:g}"
+
+
+def pool_row(pool: Document) -> list[object]:
+    return [
+        pool_name(pool),
+        _node_count(pool),
+        pool.get("slots"),
+        pool.get("placement"),
+        pool.get("sharing"),
+        duration(pool["lost_after_ms"] / 1000) if pool.get("lost_after_ms") else None,
+    ]
+
+
+def pool_name(pool: Document) -> str:
+    return str(pool.get("id") or pool.get("name"))
+
+
+def _node_count(pool: Document) -> object:
+    nodes = pool.get("nodes")
+    return len(nodes) if isinstance(nodes, (list, Mapping)) else nodes
+
+
+def pool_lines(pool: Document, colour: bool) -> list[str]:
+    rows = [("Pool", pool_name(pool))]
+    rows += [(key.replace("_", " ").capitalize(), _value_word(value)) for key, value in pool.items() if key not in ("id", "name")]
+    return pairs(rows, colour=colour)
+
+
+def _value_word(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k} {_value_word(v)}" for k, v in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_value_word(v) for v in value)
+    return "" if value is None else str(value)
+
+
+def file_row(entry: Document, now: float) -> list[object]:
+    name = str(entry["name"])
+    if entry.get("directory"):
+        return [name + "/", None, age(entry.get("changed_at"), now)]
+    return [name, size(entry["size"]), age(entry.get("changed_at"), now)]
+
+
+def job_sentence(job: Document, now: float) -> str:
+    """`daily-3: success, 8 tasks succeeded in 1.2s`, the one line that says how a job stands."""
+    word = str(job.get("result") or "no result") if is_over(job) else str(job["state"])
+    counts = tally(job["tasks"], _OVER if is_over(job) else ("active", "preparing", "running", *_OVER))
+    reason = reason_of_end(job)
+    text = f"{job['id']}: {word}, {count_of(job['tasks']['total'], 'task')}"
+    text += f": {counts}" if counts else ""
+    text += f" in {span(job.get('submitted_at'), job.get('completed_at'), now)}"
+    return text + (f" ({reason})" if reason else "")

@@ -1,0 +1,289 @@
+"""The cluster as it is durable: `apply` folds records into it and is the only code that changes it.
+
+Counterpart: `coordinator.core` decides which records to make. Nothing here sends, asks or knows what time it is.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from coordinator.model import Grant, Group, Job, JobState, Node, Pool, TaskState
+from coordinator.preparation import NodeJob, PhaseView
+from coordinator.records import (
+    DebtPaid,
+    Ended,
+    Granted,
+    GroupSkipped,
+    JobCompleted,
+    JobDeleted,
+    JobDeleting,
+    JobEnding,
+    JobSubmitted,
+    NodeJobState,
+    NodeJoined,
+    PoolSet,
+    Record,
+    ReportTaken,
+    Returned,
+    RoundMoved,
+    RoundOpened,
+    RoundVoided,
+    TasksDone,
+    TasksReturned,
+    Verdict,
+)
+from wire.messages import PhaseEnd
+
+_FINAL = {Verdict.SUCCEEDED: TaskState.SUCCEEDED, Verdict.FAILED: TaskState.FAILED, Verdict.CANCELLED: TaskState.CANCELLED}
+
+
+class Cluster:
+    """Pools, nodes, jobs and grants. Invariant: equal logs give equal clusters."""
+
+    def __init__(self) -> None:
+        self.pools: dict[str, Pool] = {}
+        self.nodes: dict[str, Node] = {}
+        self.jobs: dict[str, Job] = {}
+        self.grants: dict[int, Grant] = {}
+        self.submissions: dict[str, list[str]] = {}
+        self.numbers: dict[str, int] = {}
+        """The last number given per job name: ids are never reused, not even after deletion."""
+        self.last_grant = 0
+
+    def apply(self, record: Record) -> None:
+        """Take one durable fact. Replaying a log gives the state it left behind."""
+        match record:
+            case ReportTaken():
+                self._report_taken(record)
+            case Granted():
+                self._granted(record)
+            case TasksReturned():
+                self._returned(record)
+            case RoundOpened():
+                self._round_opened(record)
+            case RoundMoved():
+                self._round_moved(record)
+            case RoundVoided():
+                self._round_voided(record)
+            case JobSubmitted():
+                self._submitted(record)
+            case NodeJoined():
+                self._joined(record)
+            case PoolSet():
+                self._pool_set(record)
+            case GroupSkipped():
+                self._skipped(record)
+            case TasksDone():
+                self.jobs[record.job].tasks_done_at = record.at
+            case JobEnding():
+                self._ending(record)
+            case JobCompleted():
+                job = self.jobs[record.job]
+                job.move(JobState.COMPLETED)
+                job.completed_at = record.at
+            case JobDeleting():
+                self.jobs[record.job].deleting = True
+            case JobDeleted():
+                self._deleted(record)
+            case DebtPaid():
+                self.nodes[record.node].owes.pop((record.job, record.round), None)
+            case _:
+                assert_never(record)
+
+    # ---- pools, nodes, jobs
+
+    def _pool_set(self, record: PoolSet) -> None:
+        pool = self.pools.get(record.pool.name)
+        if pool is None:
+            self.pools[record.pool.name] = Pool(record.pool.name, record.pool)
+        else:
+            pool.options = record.pool
+
+    def _joined(self, record: NodeJoined) -> None:
+        pool = self.pools[record.pool]
+        node = self.nodes.get(record.node)
+        if node is None:
+            node = Node(record.node, pool, record.incarnation, record.boot, record.slots)
+            self.nodes[record.node] = node
+        if node.incarnation != record.incarnation:
+            node.reported = 0
+        node.pool.nodes.pop(node.name, None)
+        node.pool, node.incarnation, node.boot, node.slots = pool, record.incarnation, record.boot, record.slots
+        pool.nodes[node.name] = node
+
+    def _submitted(self, record: JobSubmitted) -> None:
+        groups = [Group(number, spec) for number, spec in enumerate(record.spec.groups)]
+        job = Job(
+            record.job, record.number, record.submission, record.owner, record.spec, record.source, record.at, groups
+        )
+        self.jobs[job.id] = job
+        self.numbers[job.spec.name] = record.number
+        self.submissions.setdefault(record.submission, []).append(job.id)
+        self.pools[job.spec.pool].jobs[job.id] = job
+
+    def _ending(self, record: JobEnding) -> None:
+        job = self.jobs[record.job]
+        job.forced = job.forced or record.forced
+        if job.state is JobState.TERMINATING:
+            return
+        job.move(JobState.TERMINATING)
+        job.ending_at, job.end_reason = record.at, record.reason
+        for group in job.groups:
+            group.replace_active(TaskState.CANCELLED)
+        self.pools[job.spec.pool].jobs.pop(job.id, None)
+
+    def _deleted(self, record: JobDeleted) -> None:
+        self.numbers[record.name] = max(self.numbers.get(record.name, 0), record.number)
+        known = self.submissions.setdefault(record.submission, [])
+        if record.job not in known:
+            known.append(record.job)
+        self.jobs.pop(record.job, None)
+        for node, number in record.debts:
+            if node in self.nodes:
+                self.nodes[node].owes[(record.job, number)] = None
+
+    def _skipped(self, record: GroupSkipped) -> None:
+        group = self.jobs[record.job].groups[record.group]
+        if group.replace_active(TaskState.SKIPPED):
+            group.skip_reason = record.reason
+
+    # ---- rounds
+
+    def _round_opened(self, record: RoundOpened) -> None:
+        job = self.jobs[record.job]
+        prepares = job.preparation is not None
+        node_job = NodeJob(
+            record.job,
+            record.node,
+            record.round,
+            record.boot,
+            NodeJobState.PREPARING if prepares else NodeJobState.PREPARED,
+            PhaseView() if prepares else None,
+            waits=job.preparation is None or job.preparation.wait,
+        )
+        job.rounds.append(node_job)
+        job.current[record.node] = node_job
+        job.node_numbers.setdefault(record.node, len(job.node_numbers))
+        job.started_at = job.started_at or record.at
+        self.nodes[record.node].owes[(record.job, record.round)] = None
+
+    def _find_round(self, job: str, node: str, number: int) -> NodeJob | None:
+        known = self.jobs.get(job)
+        current = known.current.get(node) if known else None
+        if known is None or current is None or current.round == number:
+            return current
+        return next((entry for entry in known.rounds if entry.node == node and entry.round == number), None)
+
+    def _round_moved(self, record: RoundMoved) -> None:
+        node_job = self._find_round(record.job, record.node, record.round)
+        if node_job is None:
+            return
+        node_job.move(record.state)
+        node_job.reason = record.reason
+        self._settle_debt(node_job)
+
+    def _settle_debt(self, node_job: NodeJob) -> None:
+        if not node_job.owes_release:
+            self.nodes[node_job.node].owes.pop((node_job.job, node_job.round), None)
+
+    def _round_voided(self, record: RoundVoided) -> None:
+        job = self.jobs[record.job]
+        job.rounds = [r for r in job.rounds if not (r.node == record.node and r.round == record.round)]
+        earlier = [r for r in job.rounds if r.node == record.node]
+        if earlier:
+            job.current[record.node] = earlier[-1]
+        else:
+            job.current.pop(record.node, None)
+        self.nodes[record.node].owes.pop((record.job, record.round), None)
+
+    # ---- grants and their ends
+
+    def _granted(self, record: Granted) -> None:
+        job = self.jobs[record.job]
+        group, node = job.groups[record.group], self.nodes[record.node]
+        grant = Grant(
+            record.grant, record.job, record.node, record.round, record.group, record.first, record.count,
+            record.step, record.attempt, group.spec.slots, (1 << record.count) - 1,
+        )  # fmt: skip
+        self.last_grant = max(self.last_grant, record.grant)
+        self.grants[grant.id] = node.grants[grant.id] = grant
+        for position in range(record.count):
+            index = grant.index(position)
+            group.set_state(index, TaskState.GRANTED)
+            group.waiting.pop(index, None)
+        group.cursor = max(group.cursor, grant.index(record.count - 1) + 1)
+        self._count(job, node, grant, record.count)
+        job.current[record.node].tasks_started += record.count
+
+    def _count(self, job: Job, node: Node, grant: Grant, tasks: int) -> None:
+        job.granted += tasks
+        job.used += tasks * grant.slots
+        node.used += tasks * grant.slots
+
+    def _close(self, grant: Grant, position: int) -> None:
+        """One position of a grant is no longer awaited; the grant goes with its last."""
+        grant.open &= ~(1 << position)
+        grant.running.pop(position, None)
+        node = self.nodes[grant.node]
+        self._count(self.jobs[grant.job], node, grant, -1)
+        if not grant.open:
+            del self.grants[grant.id]
+            del node.grants[grant.id]
+
+    def _report_taken(self, record: ReportTaken) -> None:
+        node = self.nodes[record.node]
+        if node.incarnation == record.incarnation:
+            node.reported = max(node.reported, record.number)
+        for end in record.tasks:
+            grant = self.grants.get(end.grant)
+            if grant is not None and grant.node == record.node and grant.is_open(end.position):
+                self._ended(grant, end)
+        for phase in record.phases:
+            self._phase_ended(record.node, phase)
+
+    def _phase_ended(self, node: str, end: PhaseEnd) -> None:
+        node_job = self._find_round(end.job, node, end.round)
+        if node_job is not None and node_job.round == end.round:
+            node_job.take(end)
+            self._settle_debt(node_job)
+
+    def _ended(self, grant: Grant, end: Ended) -> None:
+        job = self.jobs[grant.job]
+        group, index = job.groups[grant.group], grant.index(end.position)
+        self._close(grant, end.position)
+        group.durations.append(max(0.0, end.ended_at - end.started_at))
+        final = _FINAL.get(end.verdict)
+        if final is not TaskState.SUCCEEDED or grant.attempt > 1:
+            group.remember(index, grant.attempt, grant.node, end)
+        if final is None:
+            spent = group.failures if end.verdict is Verdict.RETRY else group.losses
+            spent[index] = spent.get(index, 0) + 1
+            self._again(job, group, index, grant.attempt + 1, end)
+            return
+        group.set_state(index, final)
+        group.finish(index, job.node_numbers[grant.node], end)
+        if grant.attempt > 1:
+            group.attempts[index] = grant.attempt
+        job.failed += final is TaskState.FAILED
+
+    def _again(self, job: Job, group: Group, index: int, attempt: int, end: Ended | None) -> None:
+        """An ended or lost attempt is followed by another, unless the job is ending."""
+        if job.state is JobState.TERMINATING:
+            group.set_state(index, TaskState.CANCELLED)
+        else:
+            group.back(index, attempt, end.retry_at if end else None)
+
+    def _returned(self, record: TasksReturned) -> None:
+        grant = self.grants.get(record.grant)
+        if grant is None:
+            return
+        job = self.jobs[grant.job]
+        group, started = job.groups[grant.group], record.cause is not Returned.RECALLED
+        for first, count in record.spans:
+            for position in range(first, first + count):
+                if not grant.is_open(position):
+                    continue
+                self._close(grant, position)
+                if not started and grant.node in job.current:
+                    job.current[grant.node].tasks_started -= 1
+                self._again(job, group, grant.index(position), grant.attempt + started, None)

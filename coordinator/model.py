@@ -1,0 +1,409 @@
+"""The cluster's state as the core keeps it: pools, nodes, jobs, groups of tasks, grants.
+
+A task has no object. A group is an index space (`wire.sweep`) with a byte a task; what is exceptional about a task
+(a retry, a failure, a later attempt) stands in dicts that hold the exceptional ones only.
+"""
+
+from __future__ import annotations
+
+import enum
+import heapq
+from array import array
+from collections import deque
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Final
+
+from coordinator.preparation import SETTLED, NodeJob
+from coordinator.records import Ended, NodeJobState
+from wire.instant import Instant
+from wire.messages import Join
+from wire.spec import DEFAULT_LOST_AFTER_MS, GroupSpec, JobSpec, Placement, PoolSpec, Preparation, Sharing
+from wire.sweep import Axis, Sweep
+
+HEARTBEAT_S: Final = 5.0
+MISSED_BEATS: Final = 3
+LEASE_MARGIN_S: Final = 10.0
+LEASE_DRIFT: Final = 0.001
+AHEAD_S: Final = 0.05
+"""Grants ahead of free slots keep a node busy for about this long by the group's observed median."""
+AHEAD_TASKS: Final = 64
+HISTORY_KEPT: Final = 20
+"""Attempts of one task that are remembered one by one."""
+
+
+class TaskState(enum.IntEnum):
+    """The byte of a task. `ACTIVE` covers what waits for a dependency, a slot or its backoff."""
+
+    ACTIVE = 0
+    GRANTED = 1
+    SUCCEEDED = 2
+    FAILED = 3
+    CANCELLED = 4
+    SKIPPED = 5
+
+
+OVER: Final = frozenset({TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED, TaskState.SKIPPED})
+
+
+class JobState(enum.Enum):
+    ACTIVE = "active"
+    DISABLING = "disabling"
+    DISABLED = "disabled"
+    ENABLING = "enabling"
+    TERMINATING = "terminating"
+    COMPLETED = "completed"
+    DELETING = "deleting"
+
+
+_J = JobState
+JOB_TRANSITIONS: Final[dict[JobState, frozenset[JobState]]] = {
+    _J.ACTIVE: frozenset({_J.DISABLING, _J.TERMINATING}),
+    _J.DISABLING: frozenset({_J.DISABLED, _J.TERMINATING}),
+    _J.DISABLED: frozenset({_J.ENABLING, _J.TERMINATING}),
+    _J.ENABLING: frozenset({_J.ACTIVE, _J.TERMINATING}),
+    _J.TERMINATING: frozenset({_J.COMPLETED}),
+    _J.COMPLETED: frozenset({_J.DELETING}),
+    _J.DELETING: frozenset(),
+}
+
+
+class NodeState(enum.Enum):
+    JOINING = "joining"
+    STARTING = "starting"
+    START_FAILED = "start_failed"
+    IDLE = "idle"
+    RUNNING = "running"
+    DRAINING = "draining"
+    DRAINED = "drained"
+    LOST = "lost"
+    UNUSABLE = "unusable"
+    LEFT = "left"
+
+
+@dataclass(slots=True, eq=False)
+class Grant:
+    """Tasks given to a node. `open` is a bit mask of the positions whose end is not known yet."""
+
+    id: int
+    job: str
+    node: str
+    round: int
+    group: int
+    first: int
+    count: int
+    step: int
+    attempt: int
+    slots: int
+    open: int
+    recalled: bool = False
+    """A Recall is under way (not durable: asked again after a rejoin)."""
+    running: dict[int, float] = field(default_factory=dict)
+    """Positions that the node said are running, since when (for people, not durable)."""
+
+    def index(self, position: int) -> int:
+        """The task's index in its group."""
+        return self.first + position * self.step
+
+    def is_open(self, position: int) -> bool:
+        """Whether the end of this position is still awaited."""
+        return bool(self.open >> position & 1)
+
+    def open_positions(self) -> list[int]:
+        """Positions still awaited, in order."""
+        mask, found = self.open, []
+        while mask:
+            low = mask & -mask
+            found.append(low.bit_length() - 1)
+            mask ^= low
+        return found
+
+
+@dataclass(slots=True, eq=False)
+class Finished:
+    """Columns about finished tasks of a group, made when the first one ends (22 bytes a task)."""
+
+    started_at: array[float]
+    wall_s: array[float]
+    cpu_s: array[float]
+    max_rss_kib: array[int]
+    node: array[int]
+
+    @classmethod
+    def for_size(cls, size: int) -> Finished:
+        return cls(
+            array("d", bytes(8 * size)),
+            array("f", bytes(4 * size)),
+            array("f", bytes(4 * size)),
+            array("I", bytes(4 * size)),
+            array("H", bytes(2 * size)),
+        )
+
+
+class Group:
+    """One group of tasks. Invariant: `counts[s]` is the number of bytes `s` in `state`."""
+
+    def __init__(self, number: int, spec: GroupSpec) -> None:
+        self.number = number
+        self.spec = spec
+        self.sweep = Sweep(spec.name, [_axis(axis.names, axis.range, axis.values) for axis in spec.axes])
+        self.state = bytearray(self.sweep.size)
+        self.counts = [self.sweep.size, 0, 0, 0, 0, 0]
+        self.cursor = 0
+        self.again: list[int] = []
+        """Heap of indices below the cursor that may run (again); an entry counts if the task is ACTIVE and not waiting."""
+        self.waiting: dict[int, Instant] = {}
+        """Indices in backoff, until when."""
+        self.attempts: dict[int, int] = {}
+        """The attempt number the task would run as next, where that is not 1."""
+        self.failures: dict[int, int] = {}
+        """Retries spent, where any."""
+        self.losses: dict[int, int] = {}
+        """How often the task took its keeper with it, where ever."""
+        self.history: dict[int, list[tuple[int, str, Ended]]] = {}
+        """(attempt, node, end) of everything that was not a success at the first attempt."""
+        self.skip_reason: str | None = None
+        self.finished: Finished | None = None
+        self.durations: deque[float] = deque(maxlen=32)
+
+    @property
+    def size(self) -> int:
+        return self.sweep.size
+
+    @property
+    def over(self) -> bool:
+        """Whether every task of the group is over."""
+        return self.counts[TaskState.ACTIVE] == 0 and self.counts[TaskState.GRANTED] == 0
+
+    @property
+    def all_succeeded(self) -> bool:
+        return self.counts[TaskState.SUCCEEDED] == self.size
+
+    @property
+    def can_all_succeed(self) -> bool:
+        return not (self.counts[TaskState.FAILED] or self.counts[TaskState.CANCELLED] or self.counts[TaskState.SKIPPED])
+
+    def set_state(self, index: int, state: TaskState) -> None:
+        """Change one task's byte and the counts with it."""
+        self.counts[self.state[index]] -= 1
+        self.counts[state] += 1
+        self.state[index] = state
+
+    def replace_active(self, state: TaskState) -> int:
+        """Every ACTIVE task becomes `state`, at once; how many there were."""
+        changed = self.counts[TaskState.ACTIVE]
+        if changed:
+            self.state = self.state.replace(b"\x00", bytes([state]))
+            self.counts[TaskState.ACTIVE] = 0
+            self.counts[state] += changed
+        self.again.clear()
+        self.waiting.clear()
+        self.cursor = self.size
+        return changed
+
+    def ready_again(self) -> int | None:
+        """The first index that may run again, or None; drops stale entries on the way."""
+        while self.again:
+            index = self.again[0]
+            if self.state[index] == TaskState.ACTIVE and index not in self.waiting:
+                return index
+            heapq.heappop(self.again)
+        return None
+
+    @property
+    def has_ready(self) -> bool:
+        """Whether some task could be granted, conditions and slots aside."""
+        return self.ready_again() is not None or self.cursor < self.size
+
+    def back(self, index: int, attempt: int, retry_at: Instant | None = None) -> None:
+        """A granted task is active again, to run as `attempt`, not before `retry_at`."""
+        self.set_state(index, TaskState.ACTIVE)
+        if attempt > 1:
+            self.attempts[index] = attempt
+        if retry_at is None:
+            heapq.heappush(self.again, index)
+        else:
+            self.waiting[index] = retry_at
+
+    def due(self, index: int) -> None:
+        """A task's backoff is over."""
+        if self.waiting.pop(index, None) is not None:
+            heapq.heappush(self.again, index)
+
+    def remember(self, index: int, attempt: int, node: str, end: Ended) -> None:
+        """Keep an end that was no plain success."""
+        entries = self.history.setdefault(index, [])
+        entries.append((attempt, node, end))
+        del entries[:-HISTORY_KEPT]
+
+    def finish(self, index: int, node_number: int, end: Ended) -> None:
+        """Fill the columns of a finished task."""
+        if self.finished is None:
+            self.finished = Finished.for_size(self.size)
+        columns = self.finished
+        columns.started_at[index] = end.started_at
+        columns.wall_s[index] = max(0.0, end.ended_at - end.started_at)
+        columns.cpu_s[index] = end.cpu_s
+        columns.max_rss_kib[index] = min(end.max_rss_bytes >> 10, 0xFFFFFFFF)
+        columns.node[index] = node_number
+
+    def typical_s(self) -> float | None:
+        """The observed median run time, or None before a first task has ended."""
+        return median(self.durations) if self.durations else None
+
+
+def _axis(names: list[str], span: tuple[int, int, int] | None, values: list[object] | None) -> Axis:
+    if span is not None:
+        first, last, step = span
+        return Axis(tuple(names), range(first, last + (1 if step > 0 else -1), step))
+    return Axis(tuple(names), values or [])
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """A submitted job. Everything durable here is changed by `Core.apply` only."""
+
+    id: str
+    number: int
+    submission: str
+    owner: str
+    spec: JobSpec
+    source: str
+    submitted_at: Instant
+    groups: list[Group]
+    state: JobState = JobState.ACTIVE
+    started_at: Instant | None = None
+    tasks_done_at: Instant | None = None
+    ending_at: Instant | None = None
+    completed_at: Instant | None = None
+    end_reason: str | None = None
+    forced: bool = False
+    deleting: bool = False
+    rounds: list[NodeJob] = field(default_factory=list)
+    """Every round of every node, in order of opening: what `job nodes` lists."""
+    current: dict[str, NodeJob] = field(default_factory=dict)
+    """The latest round of each node."""
+    node_numbers: dict[str, int] = field(default_factory=dict)
+    """Nodes by the small number under which finished tasks name them."""
+    granted: int = 0
+    """Tasks out in grants."""
+    used: int = 0
+    """Slots they take."""
+    failed: int = 0
+    ineligible_since: Instant | None = None
+
+    def move(self, state: JobState) -> None:
+        """Take the transition. Raises ValueError for one the table does not have."""
+        if state not in JOB_TRANSITIONS[self.state]:
+            raise ValueError(f"job {self.id}: {self.state.value} to {state.value}")
+        self.state = state
+
+    @property
+    def preparation(self) -> Preparation | None:
+        return self.spec.preparation
+
+    @property
+    def tasks_over(self) -> bool:
+        return all(group.over for group in self.groups)
+
+    @property
+    def settled(self) -> bool:
+        """Whether every round is paid, failed for good, waived or unreached."""
+        return all(node_job.state in SETTLED for node_job in self.rounds)
+
+    def open_round(self, node: str) -> NodeJob | None:
+        """The node's round that still takes tasks or owes its release, if any."""
+        node_job = self.current.get(node)
+        return node_job if node_job is not None and node_job.state not in SETTLED else None
+
+    def conditions_hold(self, group: Group) -> bool:
+        return all(self.groups[number].all_succeeded for number in group.spec.after)
+
+    def failed_condition(self, group: Group) -> str | None:
+        """The name of a group in `after` that can no longer succeed wholly, or None."""
+        for number in group.spec.after:
+            if not self.groups[number].can_all_succeed:
+                return self.groups[number].spec.name
+        return None
+
+    def preparing_nodes(self) -> int:
+        return sum(node_job.state is NodeJobState.PREPARING for node_job in self.current.values())
+
+    def releasing_nodes(self) -> int:
+        return sum(node_job.state is NodeJobState.RELEASING for node_job in self.current.values())
+
+
+@dataclass(slots=True, eq=False)
+class Pool:
+    name: str
+    options: PoolSpec
+    nodes: dict[str, Node] = field(default_factory=dict)
+    jobs: dict[str, Job] = field(default_factory=dict)
+    """Jobs that may still be granted work, in order of submission."""
+    dirty: bool = False
+    """Something changed that placement should look at."""
+
+    @property
+    def lost_after_s(self) -> float:
+        return (self.options.lost_after_ms or DEFAULT_LOST_AFTER_MS) / 1000
+
+    @property
+    def heartbeat_s(self) -> float:
+        return min(HEARTBEAT_S, self.lost_after_s / 3)
+
+    @property
+    def placement(self) -> Placement:
+        return self.options.placement or Placement.SPREAD
+
+    @property
+    def sharing(self) -> Sharing:
+        return self.options.sharing or Sharing.FAIR
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """A node that joined once. `session` and what follows it are of this life of the coordinator only."""
+
+    name: str
+    pool: Pool
+    incarnation: str
+    boot: str
+    slots: int
+    reported: int = 0
+    """The last report number taken from this incarnation."""
+    grants: dict[int, Grant] = field(default_factory=dict)
+    """Open grants in order: the node runs them in this order."""
+    owes: dict[tuple[str, int], None] = field(default_factory=dict)
+    """(job, round) of every debt not paid, those of deleted jobs included."""
+    session: int | None = None
+    join: Join | None = None
+    joined: bool = False
+    """Its inventory was taken in this session."""
+    missing: bool = False
+    """Three heartbeats were missed."""
+    leaving: bool = False
+    left: bool = False
+    heard_at: float = 0.0
+    """Boottime of the last frame that renewed its lease."""
+    used: int = 0
+    """Slots of all open grants, those ahead of free slots included: the one owner of the capacity figure."""
+
+    @property
+    def connected(self) -> bool:
+        return self.session is not None and self.joined and not self.missing
+
+    @property
+    def takes_work(self) -> bool:
+        return self.connected and not self.leaving
+
+    @property
+    def state(self) -> NodeState:
+        if self.left:
+            return NodeState.LEFT
+        if self.session is not None and not self.joined:
+            return NodeState.JOINING
+        if not self.connected:
+            return NodeState.LOST
+        if self.leaving:
+            return NodeState.DRAINING
+        return NodeState.RUNNING if self.grants else NodeState.IDLE
