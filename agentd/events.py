@@ -1,0 +1,229 @@
+"""What happens to a node's core, and what it wants done: `Event` in, `Ready` out."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+from agentd.dialogue import FromKeeper, ItemEnded, ToKeeper
+from agentd.records import Purpose, Record
+from wire.messages import FromNode, Message
+
+# ---- events: the coordinator
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """A session opened (the handshake is done)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message of the coordinator. ReadFile and ListFiles never come here: the shell serves them."""
+
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnected:
+    reason: str = ""
+
+
+# ---- events: keepers
+
+
+@dataclass(frozen=True, slots=True)
+class KeeperSaid:
+    """A message of a keeper whose identity the shell has proven. The first one is its `hello`; right after it come
+    again all of its reports that were never acked."""
+
+    keeper: str
+    said: FromKeeper
+
+
+@dataclass(frozen=True, slots=True)
+class KeeperDead:
+    """The keeper's process is dead (or never came to be: `reason` says why), and so is, by now, all that it had
+    started. `ends` and `started` (starts without an end) are what its record file holds, acked or not."""
+
+    keeper: str
+    started: frozenset[str] = frozenset()
+    ends: tuple[ItemEnded, ...] = ()
+    reason: str = ""
+
+
+# ---- events: what the shell was asked for
+
+
+@dataclass(frozen=True, slots=True)
+class JobEmptied:
+    """The answer to EmptyJob: no process of the job is left on this node."""
+
+    job: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobDirectoryMade:
+    """The answer to MakeJob; `failure` says why it could not be done."""
+
+    job: str
+    failure: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobCleaned:
+    """The answer to CleanJob: `leftovers` could not be removed; something is kept for `kept_s` seconds more."""
+
+    job: str
+    leftovers: tuple[str, ...] = ()
+    kept_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TailsRead:
+    """The answer to ReadTails."""
+
+    keeper: str
+    key: str
+    stdout: bytes
+    stderr: bytes
+
+
+# ---- events: the node itself
+
+
+@dataclass(frozen=True, slots=True)
+class StoreState:
+    """The disk refused commits (`full`), or takes them again: meanwhile only heartbeats and leases go out."""
+
+    full: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Terminated:
+    """SIGTERM: stop now, leave tasks to their keepers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """SIGINT: leave the node clean; a second one is SIGTERM."""
+
+
+@dataclass(frozen=True, slots=True)
+class LifelineCut:
+    """`run`, which started this embedded agent, is dead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A deadline passed, or just time."""
+
+
+Event = (
+    Connected | Received | Disconnected | KeeperSaid | KeeperDead | JobEmptied | JobDirectoryMade | JobCleaned
+    | TailsRead | StoreState | Terminated | Interrupted | LifelineCut | Tick
+)  # fmt: skip
+
+
+# ---- what the core wants done
+
+
+@dataclass(frozen=True, slots=True)
+class StartKeeper:
+    """Start a keeper process of this name. Answered by its hello, or by KeeperDead."""
+
+    keeper: str
+    job: str
+    purpose: Purpose
+
+
+@dataclass(frozen=True, slots=True)
+class SurveyKeeper:
+    """After a restart: a keeper of an earlier life of the agent. If its process is alive let it connect, else kill
+    what it left and answer KeeperDead."""
+
+    keeper: str
+    job: str
+    purpose: Purpose
+
+
+@dataclass(frozen=True, slots=True)
+class KillKeeper:
+    """Kill this keeper and all that it started; answered by KeeperDead."""
+
+    keeper: str
+    job: str
+
+
+@dataclass(frozen=True, slots=True)
+class EmptyJob:
+    """Kill whatever is alive of a job whose keepers are all gone; answered by JobEmptied once nothing is."""
+
+    job: str
+
+
+@dataclass(frozen=True, slots=True)
+class MakeJob:
+    """Make `workitems/<job>/` with home, tmp and `dirs`; write `scripts` (name -> text, executable) below
+    `.agent/scripts/<job>/`; move `discard` (names below the job's directory) to the trash; empty `fresh` dirs."""
+
+    job: str
+    dirs: tuple[str, ...]
+    scripts: dict[str, str]
+    discard: tuple[str, ...] = ()
+    fresh: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CleanJob:
+    """Remove the job's directory but what is to be kept: `keep_s` maps a group's name, `jobpreparation` or
+    `jobrelease` to the seconds its directories stay after they ended. An empty one keeps nothing. Scripts go too."""
+
+    job: str
+    keep_s: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadTails:
+    """Read the last 64 KiB of stdout.txt and stderr.txt in `directory` (below workitems); missing files are empty."""
+
+    keeper: str
+    key: str
+    directory: str
+
+
+Chore = EmptyJob | MakeJob | CleanJob | ReadTails
+
+
+class Leave(enum.Enum):
+    """Why the agent ends."""
+
+    STOPPED = "stopped"  # SIGTERM: keepers live on
+    DEPARTED = "departed"  # nothing is owed
+    REFUSED = "refused"  # the coordinator will not have this node
+
+
+@dataclass(slots=True)
+class Ready:
+    """All that the shell must do, in this order."""
+
+    records: list[Record] = field(default_factory=list)
+    """Committed in one transaction BEFORE anything below (but `at_once`) is done."""
+    forget: list[str] = field(default_factory=list)
+    """Scopes whose older rows go in the same transaction, before the new ones are added (`records.scope_of`)."""
+    at_once: list[Message] = field(default_factory=list)
+    """Messages to the coordinator that promise nothing durable (heartbeats): sent even while the disk is full."""
+    said_at_once: list[tuple[str, ToKeeper]] = field(default_factory=list)
+    """The same for keepers: leases and pings."""
+    messages: list[FromNode] = field(default_factory=list)
+    """To the coordinator, in this order; dropped when there is no session."""
+    keepers: list[StartKeeper | SurveyKeeper | KillKeeper] = field(default_factory=list)
+    said: list[tuple[str, ToKeeper]] = field(default_factory=list)
+    """(keeper, message), in this order; dropped when that keeper is dead."""
+    chores: list[Chore] = field(default_factory=list)
+    """Work on processes and directories; each is answered by an event, in whatever order."""
+    hang_up: str | None = None
+    """Close the session after `messages`, with this reason, and connect again."""
+    leave: Leave | None = None
+    """End after everything above is done."""
+    leave_reason: str = ""

@@ -1,0 +1,247 @@
+"""What a node must not forget: one type a durable fact, with the decision that was taken in it.
+
+`model.Ledger.apply` folds them; the journal keeps them as rows `(scope, kind, body)` in the order they were made and
+forgets a scope's rows together when the core says so.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Final
+
+import msgspec
+
+from wire.instant import Instant
+from wire.messages import Phase, PhaseEnd, TaskEnd
+
+
+class Verdict(enum.Enum):
+    """What the end of an attempt means for its phase."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"  # for good
+    RETRY = "retry"  # again, not before `retry_at`; spends a retry
+    INTERRUPTED = "interrupted"  # its keeper or machine died, or it was stopped: spends nothing
+
+
+class Purpose(enum.Enum):
+    """What a keeper is for; one of each phase, several for tasks."""
+
+    TASKS = "tasks"
+    PREPARATION = "prep"
+    RELEASE = "release"
+
+
+class _Record(msgspec.Struct, frozen=True, array_like=True):
+    """Base of durable facts."""
+
+
+class Counted(_Record, frozen=True, tag=True):
+    """Where the counters stand, never to go back: the last report, the last acked one, the last keeper."""
+
+    report: int
+    acked: int
+    keeper: int
+
+
+class BootSeen(_Record, frozen=True, tag=True):
+    """The agent came up in this boot of the machine: nothing that ran in another one is alive."""
+
+    boot: str
+
+
+class JobHeld(_Record, frozen=True, tag=True):
+    """A JobBody, as msgpack: all that is needed to run and to release the job without a coordinator."""
+
+    job: str
+    body: bytes
+
+
+class RoundOpened(_Record, frozen=True, tag=True):
+    """From here on the node owes the job's release."""
+
+    job: str
+    round: int
+
+
+class PreparationAsked(_Record, frozen=True, tag=True):
+    job: str
+    round: int
+
+
+class ReleaseAsked(_Record, frozen=True, tag=True):
+    """The round ends; nothing of it starts any more but the release."""
+
+    job: str
+    round: int
+    reason: str
+
+
+class AttemptStarted(_Record, frozen=True, tag=True):
+    """Durable before the command may be spawned."""
+
+    job: str
+    round: int
+    phase: Phase
+    attempt: int
+    keeper: str
+    at: Instant
+
+
+class AttemptEnded(_Record, frozen=True, tag=True):
+    """`end` is kept only for the final attempt of a release: it is reported after the clean-up."""
+
+    job: str
+    round: int
+    phase: Phase
+    attempt: int
+    verdict: Verdict
+    exit_code: int | None
+    retry_at: Instant | None
+    leftovers: bool
+    end: PhaseEnd | None = None
+
+
+class Released(_Record, frozen=True, tag=True):
+    """The release ran to its end and the job's directories are gone; report `report` says so."""
+
+    job: str
+    round: int
+    report: int
+
+
+class RoundForgotten(_Record, frozen=True, tag=True):
+    """The coordinator knows how the round ended."""
+
+    job: str
+    round: int
+
+
+class Retained(_Record, frozen=True, tag=True):
+    """Directories of the job outlive its release until then; None: no more."""
+
+    job: str
+    until: Instant | None
+
+
+class RemovalAsked(_Record, frozen=True, tag=True):
+    """The job was deleted: nothing of it is kept."""
+
+    job: str
+
+
+class Removed(_Record, frozen=True, tag=True):
+    job: str
+
+
+class Granted(_Record, frozen=True, tag=True):
+    """A grant is held: see `wire.messages.Run`."""
+
+    grant: int
+    job: str
+    round: int
+    group: int
+    first: int
+    count: int
+    step: int
+    attempt: int
+
+
+class Ended(_Record, frozen=True, tag=True):
+    """These positions of a grant ended, `ran` of them after having been started; their ends are in a Reported of the
+    same transaction."""
+
+    grant: int
+    positions: list[int]
+    ran: int
+
+
+class GaveBack(_Record, frozen=True, tag=True):
+    """These positions never started here and never will."""
+
+    grant: int
+    spans: list[tuple[int, int]]
+
+
+class Dropped(_Record, frozen=True, tag=True):
+    """The grant is void: whatever of it still runs is killed and not reported."""
+
+    grant: int
+
+
+class Reported(_Record, frozen=True, tag=True):
+    """A report, kept until it is acked."""
+
+    number: int
+    tasks: list[TaskEnd]
+    phases: list[PhaseEnd]
+
+
+class KeeperBegun(_Record, frozen=True, tag=True):
+    """Durable before the keeper is started, so that it is looked for after a crash."""
+
+    keeper: str
+    job: str
+    round: int
+    purpose: Purpose
+
+
+class KeeperOver(_Record, frozen=True, tag=True):
+    """The keeper and all it started are dead, and what it knew is taken."""
+
+    keeper: str
+
+
+Record = (
+    Counted | BootSeen | JobHeld | RoundOpened | PreparationAsked | ReleaseAsked | AttemptStarted | AttemptEnded
+    | Released | RoundForgotten | Retained | RemovalAsked | Removed | Granted | Ended | GaveBack | Dropped | Reported
+    | KeeperBegun | KeeperOver
+)  # fmt: skip
+
+COUNTERS: Final = "counters"
+BOOT: Final = "boot"
+_ENCODER: Final = msgspec.msgpack.Encoder()
+_DECODER: Final[msgspec.msgpack.Decoder[Record]] = msgspec.msgpack.Decoder(Record)
+
+
+def scope_of(record: Record) -> str:
+    """What this row is forgotten with."""
+    match record:
+        case Counted():
+            return COUNTERS
+        case BootSeen():
+            return BOOT
+        case Granted() | Ended() | GaveBack() | Dropped():
+            return grant_scope(record.grant)
+        case Reported():
+            return report_scope(record.number)
+        case KeeperBegun() | KeeperOver():
+            return keeper_scope(record.keeper)
+        case _:
+            return job_scope(record.job)
+
+
+def job_scope(job: str) -> str:
+    return f"job {job}"
+
+
+def grant_scope(grant: int) -> str:
+    return f"grant {grant}"
+
+
+def report_scope(number: int) -> str:
+    return f"report {number}"
+
+
+def keeper_scope(keeper: str) -> str:
+    return f"keeper {keeper}"
+
+
+def encode(record: Record) -> bytes:
+    """The row's body."""
+    return _ENCODER.encode(record)
+
+
+def decode(body: bytes) -> Record:
+    """Raises msgspec.DecodeError (or ValidationError) for what was never a record."""
+    return _DECODER.decode(body)
