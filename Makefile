@@ -44,6 +44,12 @@ format: the files above would change; `make format` does it'; exit 1; }
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 
+sim: $(VENV)/ready-dev  ## the simulator over SEEDS=10000 seeds, from SEED=0 on; a failing seed prints its story and how to replay it
+	@$(BIN)/python -m tests.simulator --first $(SEED) --seeds $(SEEDS)
+
+bench: $(VENV)/ready-dev  ## tasks, submission and memory as ratios to a floor of the same run (N=20000 tasks)
+	@$(BIN)/python -m bench --tasks $(N)
+
 format: $(VENV)/ready-dev  ## let ruff format the code and sort the imports
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format --quiet .

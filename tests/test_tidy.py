@@ -160,11 +160,12 @@ def test_every_example_is_run_by_a_test() -> None:
 
 
 def test_every_link_of_the_documents_leads_somewhere() -> None:
-    dead = []
-    for path in (path for path in files() if path.suffix == ".md"):
-        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text_of(path)):
-            if "://" not in target and not (ROOT / path.parent / target).exists():
-                dead.append(f"{path}: {target}")
+    dead = [
+        f"{path}: {target}"
+        for path in (path for path in files() if path.suffix == ".md")
+        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text_of(path))
+        if "://" not in target and not (ROOT / path.parent / target).exists()
+    ]
     assert dead == []
 
 
@@ -206,6 +207,20 @@ def test_every_dependency_is_pinned_and_nothing_else_is() -> None:
         + project["build-system"]["requires"]
     )
     assert closure(asked) == pins().keys()
+
+
+def test_every_module_is_declared_pure_or_a_shell_and_none_is_both() -> None:
+    """The purity contract of the import linter covers what it lists; so nothing may be in neither list."""
+    project = tomllib.loads(text_of(Path("pyproject.toml")))["tool"]
+    contract = next(each for each in project["importlinter"]["contracts"] if each["id"] == "pure")
+    pure, shells = set(contract["source_modules"]), set(project["poolkeeper"]["shells"])
+    modules = {".".join(path.with_suffix("").parts) for path in sources(*PACKAGES) if path.name != "__init__.py"}
+
+    def is_shell(module: str) -> bool:
+        return any(module == shell or module.startswith(f"{shell}.") for shell in shells)
+
+    assert sorted(module for module in modules if not is_shell(module) and module not in pure) == []
+    assert sorted(module for module in pure if is_shell(module)) == []
 
 
 def test_what_starts_with_its_interpreter_can_be_run_by_its_name() -> None:

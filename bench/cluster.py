@@ -1,0 +1,116 @@
+"""A coordinator and its agents as real processes, started and asked through their commands like any user's."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+ROOT = Path(__file__).parent.parent
+PATIENCE_S = 60.0
+"""How long a daemon may take to come up or to go."""
+
+
+class BenchFailed(Exception):
+    """A benchmark that could not be measured; the text says why."""
+
+
+def command(name: str) -> list[str]:
+    """The installed command beside this interpreter, or the module of the checkout."""
+    installed = Path(sys.executable).parent / name
+    modules = {"coordinator": "coordinator.cli", "agentd": "agentd"}
+    return [str(installed)] if installed.exists() else [sys.executable, "-m", modules[name]]
+
+
+class Cluster:
+    """A live coordinator with its state in `directory`, and the agents that were added to it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.state = directory / "state"
+        self.log = (directory / "daemons.log").open("ab")
+        self.agents: list[subprocess.Popen[bytes]] = []
+        directory.joinpath("state").mkdir(mode=0o700)
+        self.coordinator = self._start(["coordinator", "serve", "--state", str(self.state)], stdout=subprocess.PIPE)
+        assert self.coordinator.stdout is not None
+        if not self.coordinator.stdout.readline():  # its one line when it is ready
+            raise BenchFailed(f"coordinator serve did not start:\n{self.tail()}")
+
+    def _start(self, words: list[str], stdout: int | IO[bytes]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [*command(words[0]), *words[1:]], stdin=subprocess.DEVNULL, stdout=stdout, stderr=self.log, cwd=ROOT
+        )
+
+    def tail(self) -> str:
+        self.log.flush()
+        return (self.directory / "daemons.log").read_text(errors="replace")[-2000:]
+
+    def add_agent(self, pool: str, name: str, slots: int) -> None:
+        """Start an agent and wait until the coordinator shows it idle."""
+        words = ["agentd", "--coordinator", str(self.socket), "--pool", pool, "--name", name]
+        words += ["--slots", str(slots), "--root", str(self.directory / name)]
+        self.agents.append(self._start(words, stdout=self.log))
+        give_up = time.monotonic() + PATIENCE_S
+        while time.monotonic() < give_up:  # each question takes a command's start, so this does not spin
+            if any(node["id"] == name and node["state"] == "idle" for node in self.ask("node", "list")):
+                return
+        raise BenchFailed(f"node {name} did not become idle within {PATIENCE_S:.0f} s:\n{self.tail()}")
+
+    @property
+    def socket(self) -> Path:
+        return self.state / "coordinator.sock"
+
+    def run(self, *words: str) -> tuple[str, float]:
+        """What a command printed, and the seconds from its start to its end."""
+        begin = time.perf_counter()
+        done = subprocess.run(
+            [*command("coordinator"), *words, "--coordinator", str(self.socket), "--output", "json"],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            check=False,
+        )
+        seconds = time.perf_counter() - begin
+        if done.returncode != 0:
+            said = done.stderr.strip() or done.stdout.strip()[-2000:]
+            raise BenchFailed(f"coordinator {' '.join(words)}: exit status {done.returncode}\n{said}\n{self.tail()}")
+        return done.stdout, seconds
+
+    def ask(self, *words: str) -> Any:
+        return json.loads(self.run(*words)[0])
+
+    def anonymous_bytes(self) -> int:
+        """Memory of the coordinator that no file backs."""
+        for line in Path(f"/proc/{self.coordinator.pid}/status").read_text().splitlines():
+            if line.startswith("RssAnon:"):
+                return int(line.split()[1]) * 1024
+        raise BenchFailed("the kernel does not tell RssAnon")
+
+    def stop(self) -> None:
+        for agent in self.agents:
+            agent.send_signal(signal.SIGINT)  # leaves the node clean
+        for process in [*self.agents, self.coordinator]:
+            if process is self.coordinator:
+                process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self.log.close()
+
+
+@contextmanager
+def cluster(directory: Path) -> Iterator[Cluster]:
+    directory.mkdir()
+    started = Cluster(directory)
+    try:
+        yield started
+    finally:
+        started.stop()
