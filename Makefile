@@ -20,7 +20,7 @@ SEED ?= 0
 N ?= 20000
 TESTS ?= tests
 
-.PHONY: help setup demo test lint format sim bench clean
+.PHONY: help demo test lint format sim bench docs setup clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r name what; do \
@@ -40,10 +40,6 @@ lint: $(VENV)/ready-dev  ## ruff, mypy --strict and the directions of import, al
 	$(BIN)/lint-imports --no-logo || bad=1; \
 	exit $$bad
 
-format: the files above would change; `make format` does it'; exit 1; }
-	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-logo
-
 sim: $(VENV)/ready-dev  ## the simulator over SEEDS=10000 seeds, from SEED=0 on; a failing seed prints its story and how to replay it
 	@$(BIN)/python -m tests.simulator --first $(SEED) --seeds $(SEEDS)
 
@@ -53,6 +49,9 @@ bench: $(VENV)/ready-dev  ## tasks, submission and memory as ratios to a floor o
 format: $(VENV)/ready-dev  ## let ruff format the code and sort the imports
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format --quiet .
+
+docs: $(VENV)/ready-dev  ## write the tables and diagrams of docs/ anew from the code
+	@$(BIN)/python -m docs.generate
 
 setup: $(VENV)/ready-dev  ## only what the others need: .venv with the pinned dependencies
 
