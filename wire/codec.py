@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Hashable
 from functools import lru_cache
-from typing import Any, Final, TypeVar, get_args
+from typing import Any, Final, TypeVar, cast, get_args
 
 import msgpack
 import msgspec
@@ -142,7 +142,7 @@ def _decoder(kind: Hashable) -> msgspec.msgpack.Decoder[Any]:
 def decode_value(body: bytes, kind: type[T]) -> T:
     """A value that `encode_value` wrote here before (records). Raises ProtocolError when it does not fit `kind`."""
     try:
-        value: T = _decoder(kind).decode(body)
+        value: T = _decoder(cast(Hashable, kind)).decode(body)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise ProtocolError(f"no {getattr(kind, '__name__', kind)}: {error}") from None
     return value

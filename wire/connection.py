@@ -91,7 +91,7 @@ class Connection:
 
     # ---- in
 
-    def receive_bytes(self, content: bytes) -> None:
+    def receive_bytes(self, content: bytes | bytearray) -> None:
         """What the socket gave; follow it by `next_event` until that is None."""
         self._buffer += content
 

@@ -1,0 +1,47 @@
+"""Where a coordinator listens: a socket path of any length, opened below its directory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+SOCKET_NAME: Final = "coordinator.sock"
+_LONGEST: Final = 100  # of the 108 bytes that a socket address has
+
+
+def is_host_and_port(address: str) -> bool:
+    """Whether this names a TCP endpoint and no path."""
+    host, colon, port = address.rpartition(":")
+    return bool(colon and host) and port.isdecimal() and "/" not in address
+
+
+@contextmanager
+def short_path(path: str) -> Iterator[str]:
+    """A name for `path` that fits a socket address, valid within the context. Raises OSError."""
+    if len(os.fsencode(path)) <= _LONGEST:
+        yield path
+        return
+    directory, name = os.path.split(path)
+    fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{fd}/{name}"
+    finally:
+        os.close(fd)
+
+
+def absence(path: str, error: OSError) -> str:
+    """In words, why no coordinator could be reached at `path`, and what to do."""
+    if isinstance(error, PermissionError):
+        return f"you may not use the coordinator at {path}: it serves the user who started it"
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return f"no coordinator runs at {path}: start one with `coordinator serve`, or name another with --coordinator"
+    if isinstance(error, ConnectionRefusedError):
+        return f"the coordinator at {path} has ended: start it again with `coordinator serve`"
+    return f"the coordinator at {path} can't be reached: {error.strerror or error}"
+
+
+def refused_endpoint(address: str) -> str:
+    """In words, why `host:port` is not taken."""
+    return f"{address}: a coordinator is reached over TCP only with TLS certificates; name its socket's path instead"

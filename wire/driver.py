@@ -1,0 +1,199 @@
+"""The one loop that both daemons run around their core: events in, records durable, then everything else.
+
+    wait for an event or the deadline; drain what is queued; handle each with one `now`
+    take what is ready; send what promises nothing; commit the records; deliver the rest
+
+Nothing of a batch is delivered before its records are durable, and batches are delivered in order. When the disk is
+full the same batch is committed again after a pause, while events go on being handled.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+import trio
+
+from wire.instant import Instant
+from wire.ledger import StoreFull
+
+MAX_EVENTS: Final = 256
+"""Events handled before records are committed."""
+INBOX: Final = 1024
+"""Events that may wait; whoever puts one more waits."""
+MAX_NAP_S: Final = 5.0
+"""trio's clock stands still in suspend, deadlines do not: look at them at least this often."""
+OVERSLEPT_S: Final = 1.0
+"""Later than this for a deadline means that the process was stopped or starved: its inbox comes first."""
+READ_FIRST_S: Final = 0.1
+"""How quiet the inbox must have been, then, before the deadline is looked at."""
+FULL_PAUSE_S: Final = 1.0
+"""Between two tries of a commit that the disk had no room for."""
+
+
+class Ready(Protocol):
+    """What a core wants done. The driver looks at no more of it than this."""
+
+    @property
+    def records(self) -> Sequence[Any]: ...
+    @property
+    def forget(self) -> Sequence[str]: ...
+    @property
+    def at_once(self) -> Sequence[Any]: ...
+
+
+E = TypeVar("E")
+R = TypeVar("R", bound=Ready)
+E_contra = TypeVar("E_contra", contravariant=True)
+R_co = TypeVar("R_co", bound=Ready, covariant=True)
+
+
+class Core(Protocol[E_contra, R_co]):
+    """The shape of every core here (docs/design.md)."""
+
+    def handle(self, event: E_contra, now: Instant) -> None: ...
+    def take_ready(self) -> R_co: ...
+    def next_deadline(self) -> Instant | None: ...
+
+
+class Driver(Generic[E, R]):
+    """Owns a core. `put` and `post` events; `run` until `stop`.
+
+    `commit` is given the batches not yet durable, in order, and makes them so in one transaction; it raises StoreFull
+    to be asked again, any other exception ends `run`. `send_at_once` sees a batch as soon as it is ready, `deliver`
+    once it is durable. `store_state(full)` is the event that tells the core of a disk that filled up or has room.
+    """
+
+    def __init__(
+        self,
+        core: Core[E, R],
+        *,
+        clock: Callable[[], Instant],
+        tick: E,
+        commit: Callable[[Sequence[R]], Awaitable[None]],
+        deliver: Callable[[R], None],
+        send_at_once: Callable[[R], None],
+        store_state: Callable[[bool], E] | None = None,
+    ) -> None:
+        self.core = core
+        self.full = False
+        self._clock = clock
+        self._tick = tick
+        self._commit = commit
+        self._deliver = deliver
+        self._send_at_once = send_at_once
+        self._store_state = store_state
+        self._events: deque[E] = deque()
+        self._woken = trio.Event()
+        self._room = trio.Event()
+        self._pending: list[R] = []
+        self._try_again: Instant | None = None
+        self._stopped = False
+
+    # ---- what others call
+
+    async def put(self, event: E) -> None:
+        """An event from outside; waits while the inbox is full, which is how a peer is slowed down."""
+        while len(self._events) >= INBOX:
+            await self._room.wait()
+        self.post(event)
+
+    def post(self, event: E) -> None:
+        """An event of the daemon itself, never refused: few, and from `deliver` too."""
+        self._events.append(event)
+        self._woken.set()
+
+    def stop(self) -> None:
+        """End `run` after the batch at hand."""
+        self._stopped = True
+        self._woken.set()
+
+    # ---- the loop
+
+    async def run(self) -> None:
+        """Drive until `stop`. Records of the last batch are durable when it returns, unless the disk is full."""
+        await self._settle()  # what the core made ready before it was driven, at its restart
+        while not self._stopped:
+            events = await self._wait()
+            now = self._clock()
+            for event in events:
+                self.core.handle(event, now)
+            await self._settle()
+
+    async def _wait(self) -> list[E]:
+        """The next events, or a tick when the deadline has passed and nothing else is waiting."""
+        events = self._drain()
+        while not events and not self._stopped:
+            delay = self._delay_s()
+            if delay <= 0:
+                return await self._look_first(-delay)
+            pause = self._pause_s()
+            if pause <= 0:
+                return []
+            await self._sleep(min(delay, pause, MAX_NAP_S))
+            events = self._drain()
+        return events
+
+    def _pause_s(self) -> float:
+        """Seconds until a refused commit is tried again, infinite when none was."""
+        return math.inf if self._try_again is None else self._clock().seconds_until(self._try_again)
+
+    def _delay_s(self) -> float:
+        """Seconds until the core's deadline, infinite without one."""
+        deadline = self.core.next_deadline()
+        return math.inf if deadline is None else self._clock().seconds_until(deadline)
+
+    async def _look_first(self, late_s: float) -> list[E]:
+        """The deadline has passed. One that is long past means that we slept, and what came meanwhile may be what
+        the deadline waits for: nobody is given up with his message unread."""
+        if late_s > OVERSLEPT_S:
+            await self._sleep(READ_FIRST_S)
+        else:
+            await trio.lowlevel.checkpoint()
+        return self._drain() or [self._tick]
+
+    async def _sleep(self, seconds: float) -> None:
+        """Until an event comes or the time is over."""
+        with trio.move_on_after(seconds):
+            await self._woken.wait()
+
+    def _drain(self) -> list[E]:
+        events = [self._events.popleft() for _ in range(min(len(self._events), MAX_EVENTS))]
+        if not self._events and self._woken.is_set() and not self._stopped:
+            self._woken = trio.Event()
+        if self._room.statistics().tasks_waiting:
+            self._room.set()
+            self._room = trio.Event()
+        return events
+
+    async def _settle(self) -> None:
+        """Take what is ready, make it durable, deliver it."""
+        ready = self.core.take_ready()
+        if ready.at_once:
+            self._send_at_once(ready)
+        self._pending.append(ready)
+        if self._pause_s() <= 0 or self._try_again is None:
+            await self._make_durable()
+
+    async def _make_durable(self) -> None:
+        batches = list(self._pending)
+        if any(batch.records or batch.forget for batch in batches):
+            try:
+                await self._commit(batches)
+            except StoreFull:
+                self._try_again = self._clock().after(FULL_PAUSE_S)
+                self._tell(full=True)
+                return
+        self._try_again = None
+        del self._pending[: len(batches)]
+        self._tell(full=False)
+        for batch in batches:
+            self._deliver(batch)
+
+    def _tell(self, *, full: bool) -> None:
+        if full != self.full:
+            self.full = full
+            if self._store_state is not None:
+                self.post(self._store_state(full))

@@ -1,0 +1,319 @@
+"""The record log of both daemons: one SQLite file, rows `(scope, kind, body)` in the order they were committed.
+
+One process at a time, one thread of it. WAL with `synchronous=FULL`: what `commit` returned from survives a power cut.
+A full disk is told apart from every other failure, because it passes; a ballast file beside the log is given up for
+room when it happens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+BALLAST_BYTES: Final = 4 * 1024 * 1024
+_APPLICATION_ID: Final = 0x504B4C47  # "PKLG"
+_FULL_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+MIGRATIONS: Final[tuple[str, ...]] = (
+    """
+    CREATE TABLE record
+        (seq INTEGER PRIMARY KEY AUTOINCREMENT, scope TEXT NOT NULL, kind TEXT NOT NULL, body BLOB NOT NULL);
+    CREATE INDEX record_scope ON record (scope);
+    CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+    """,
+)
+"""Forward steps; `PRAGMA user_version` says how many were taken. Never edit one that was released: append."""
+
+
+class StoreError(Exception):
+    """The log can't be used. The text says what happened, where, and what to do."""
+
+
+class StoreHeld(StoreError):
+    """Another process has the log open."""
+
+
+class StoreDamaged(StoreError):
+    """The file is no record log, or a torn one."""
+
+
+class StoreFull(StoreError):
+    """No room on the disk: nothing of the commit was written; try the same again later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One record: what it is forgotten with, what it is, and its bytes."""
+
+    scope: str
+    kind: str
+    body: bytes
+
+
+Batch = tuple[Sequence[Row], Sequence[str]]
+"""Rows to add and scopes whose older rows go first."""
+
+
+class Ledger:
+    """An open log. Invariant: `commit` is all or nothing, and durable when it returns."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, lock: int, ballast_bytes: int) -> None:
+        self.path = path
+        self._connection = connection
+        self._lock = lock
+        self._ballast = Ballast(path.with_name(path.name + ".ballast"), ballast_bytes)
+        self._ballast.restore()
+
+    @classmethod
+    def open(cls, path: Path, *, migrations: Sequence[str] = MIGRATIONS, ballast_bytes: int = BALLAST_BYTES) -> Ledger:
+        """Open or make the log, with its directory. Raises StoreHeld, StoreDamaged, StoreFull, StoreError."""
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"{path.parent} can't be made: {error.strerror}. Choose a directory you may write."
+            ) from None
+        lock = _lock(path)
+        try:
+            connection = _connect(path, migrations)
+        except BaseException:
+            os.close(lock)
+            raise
+        return cls(path, connection, lock, ballast_bytes)
+
+    def load(self) -> Iterator[Row]:
+        """Every row, oldest first."""
+        with self._told():
+            for scope, kind, body in self._connection.execute("SELECT scope, kind, body FROM record ORDER BY seq"):
+                yield Row(scope, kind, body)
+
+    def commit(self, rows: Sequence[Row], forget: Sequence[str] = ()) -> None:
+        """Forget the older rows of these scopes, then add `rows`, in one transaction. Raises StoreFull, StoreError."""
+        self.commit_all([(rows, forget)])
+
+    def commit_all(self, batches: Iterable[Batch]) -> None:
+        """Several batches in their order, in one transaction; all or nothing. Raises StoreFull, StoreError."""
+        batches = list(batches)
+        try:
+            self._write(batches)
+        except StoreFull:
+            if not self._ballast.give_up():
+                raise
+            self._write(batches)
+        else:
+            self._ballast.restore()
+
+    @property
+    def short_of_space(self) -> bool:
+        """The ballast was given up and could not be put back yet: no time to take on more."""
+        return not self._ballast.held
+
+    def reserve(self, name: str, count: int = 1) -> int:
+        """Durably take `count` numbers of the counter `name`; the first of them (from 1). None is given twice."""
+        with self._transaction():
+            row = self._connection.execute("SELECT value FROM counter WHERE name = ?", (name,)).fetchone()
+            first = (row[0] if row else 0) + 1
+            self._connection.execute(
+                "INSERT INTO counter VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+                (name, first + count - 1),
+            )
+        return int(first)
+
+    def close(self) -> None:
+        """Give the log back. What was committed is durable already."""
+        with contextlib.suppress(sqlite3.Error):  # a checkpoint that fails here is made by the next open
+            self._connection.close()
+        os.close(self._lock)
+
+    def _write(self, batches: Iterable[Batch]) -> None:
+        with self._transaction():
+            for rows, forget in batches:
+                if forget:
+                    self._connection.executemany("DELETE FROM record WHERE scope = ?", [(scope,) for scope in forget])
+                self._connection.executemany(
+                    "INSERT INTO record (scope, kind, body) VALUES (?, ?, ?)",
+                    [(row.scope, row.kind, row.body) for row in rows],
+                )
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._told():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """SQLite's errors as ours."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise _translated(error, self.path) from error
+
+
+class Ballast:
+    """Room kept for the moment when there is none."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        self._path = path
+        self._size = size
+        self.held = False
+
+    def restore(self) -> None:
+        """Put the ballast back, if the disk has that much room again."""
+        if self.held:
+            return
+        try:
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError:
+            return
+        try:
+            os.posix_fallocate(fd, 0, max(1, self._size))
+            self.held = True
+        except OSError:
+            self._path.unlink(missing_ok=True)  # half a ballast only takes the room that is missing
+        finally:
+            os.close(fd)
+
+    def give_up(self) -> bool:
+        """Free the room; whether there was any to free."""
+        held, self.held = self.held, False
+        self._path.unlink(missing_ok=True)
+        return held
+
+
+def _lock(path: Path) -> int:
+    """An exclusive lock beside the log, held as long as the descriptor is open."""
+    beside = path.with_name(path.name + ".lock")
+    try:
+        fd = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise _translated_os(error, beside) from None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
+        os.close(fd)
+        raise StoreHeld(
+            f"{path.parent} is in use by {f'process {holder}' if holder else 'another process'}. "
+            "Stop that one first, or choose another directory."
+        ) from None
+    with contextlib.suppress(OSError):  # the process id is a courtesy; a full disk must not refuse the lock
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, str(os.getpid()).encode(), 0)
+    return fd
+
+
+def _connect(path: Path, migrations: Sequence[str]) -> sqlite3.Connection:
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+    except OSError as error:
+        raise _translated_os(error, path) from None
+    connection: sqlite3.Connection | None = None
+    try:
+        connection = sqlite3.connect(path, isolation_level=None)
+        # Exclusive locking keeps WAL's index in memory: no shared-memory file whose pages a full disk can't back.
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        _check(connection, path)
+        _migrate(connection, path, migrations)
+    except sqlite3.Error as error:
+        if connection is not None:
+            connection.close()
+        raise _translated(error, path) from error
+    except StoreError:
+        if connection is not None:
+            connection.close()
+        raise
+    return connection
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> None:
+    identity = connection.execute("PRAGMA application_id").fetchone()[0]
+    empty = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
+    if identity != _APPLICATION_ID and not (identity == 0 and empty):
+        raise StoreDamaged(f"{path} is an SQLite file of something else. Choose another directory.")
+    finding = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if finding != "ok":
+        raise _damaged(path, str(finding))
+
+
+def _migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[str]) -> None:
+    """Take the steps that are missing, each in a transaction with its number."""
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > len(migrations):
+        raise StoreError(
+            f"{path} was written by a newer release (schema {version}, this one knows {len(migrations)}). "
+            "Install that release again, or choose another directory."
+        )
+    for number in range(version, len(migrations)):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for statement in migrations[number].split(";"):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {number + 1}")
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+
+def _damaged(path: Path, finding: str) -> StoreDamaged:
+    return StoreDamaged(
+        f"{path} is damaged ({finding.splitlines()[0][:200]}). Move it and its -wal file away and put a copy back in "
+        f"their place, or start without what it held."
+    )
+
+
+def _translated(error: sqlite3.Error, path: Path) -> StoreError:
+    code = getattr(error, "sqlite_errorcode", None)
+    primary = code & 0xFF if code is not None else None
+    if primary == sqlite3.SQLITE_FULL:
+        return StoreFull(f"no room left on the disk of {path}. Free some; the commit is tried again until then.")
+    if primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return _damaged(path, str(error))
+    if primary == sqlite3.SQLITE_IOERR and (reason := _room_refused(path)) is not None:
+        return StoreFull(f"no room left for {path} ({reason}). Free some; the commit is tried again until then.")
+    return StoreError(f"{path} can't be used: {error} ({getattr(error, 'sqlite_errorname', 'no code')}).")
+
+
+def _room_refused(path: Path) -> str | None:
+    """Why one more page can't be written beside the log for want of room (quota, file size limit), or None.
+
+    SQLite says only "disk I/O error" there; a broken disk must not be taken for a full one.
+    """
+    trial = path.with_name(path.name + ".trial")
+    try:
+        fd = os.open(trial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            for beside in (path, path.with_name(path.name + "-wal")):
+                end = beside.stat().st_size if beside.exists() else 0
+                os.pwrite(fd, bytes(4096), end)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        return error.strerror if error.errno in _FULL_ERRNOS else None
+    finally:
+        trial.unlink(missing_ok=True)
+    return None
+
+
+def _translated_os(error: OSError, path: Path) -> StoreError:
+    if error.errno in _FULL_ERRNOS:
+        return StoreFull(f"no room left on the disk of {path}: {error.strerror}. Free some and try again.")
+    return StoreError(f"{path} can't be opened: {error.strerror}. Choose a directory you may write.")

@@ -1,0 +1,215 @@
+"""All that a short command needs of the wire: a blocking socket and msgpack, no typed messages, nothing heavy.
+
+with connect(path) as coordinator:
+    job = coordinator.call("JobShow", job="daily")
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Final, Self
+
+import msgpack
+
+from wire import limits
+from wire.address import absence, is_host_and_port, refused_endpoint, short_path
+
+PROTOCOL_VERSION: Final = 1  # as in wire.messages, which is too heavy to import here; a test compares
+REPLY_S: Final = 60.0
+_LENGTH: Final = struct.Struct(">I")
+_INLINE: Final = limits.MAX_CHUNK
+"""A document up to this many bytes travels in its Submit; a larger one is uploaded before."""
+
+
+class ThinError(Exception):
+    """A request was refused. `code` is `invalid`, `refused`, `unknown` or `failed` (wire.messages.RefusalCode)."""
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        help: str | None = None,  # noqa: A002 - the field's name on the wire
+        near: list[str] | None = None,
+        diagnostics: list[dict[str, Any]] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.help = help
+        self.near = near or []
+        self.diagnostics = diagnostics or []
+
+
+class NoCoordinator(ThinError):
+    """Nobody listens there, or the connection was lost."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("refused", message)
+
+
+class NoAnswer(ThinError):
+    """The coordinator did not answer in time."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__("failed", f"the coordinator did not answer within {seconds:g} s")
+        self.seconds = seconds
+
+
+def connect(address: str, role: str = "admin") -> Coordinator:
+    """A session with the coordinator at this socket path. Raises NoCoordinator, ThinError."""
+    if is_host_and_port(address):
+        raise ThinError("refused", refused_endpoint(address))
+    path = os.path.abspath(address)
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    made.settimeout(limits.HANDSHAKE_S)
+    try:
+        with short_path(path) as name:
+            made.connect(name)
+        return Coordinator(made, path, role)
+    except OSError as error:
+        made.close()
+        raise NoCoordinator(absence(path, error)) from None
+    except BaseException:
+        made.close()
+        raise
+
+
+class Coordinator:
+    """One session, one request at a time."""
+
+    def __init__(self, connected: socket.socket, path: str, role: str) -> None:
+        self._socket = connected
+        self._path = path
+        self._epoch = 0
+        self._sent = 0
+        self._received = 0
+        self._request = 0
+        self._buffer = bytearray()
+        self._send({"kind": "Hello", "version": PROTOCOL_VERSION, "role": role})
+        welcome = self._receive(limits.HANDSHAKE_S)
+        if welcome.get("kind") != "Welcome" or welcome.get("version") != PROTOCOL_VERSION:
+            raise NoCoordinator(f"what listens at {path} is no coordinator of this release")
+        self._epoch = welcome["epoch"]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the session; never fails."""
+        self._socket.close()
+
+    def call(self, kind: str, *, timeout_s: float | None = REPLY_S, **fields: Any) -> Any:
+        """Send one request, return its reply's body. `timeout_s` None waits for ever. Raises ThinError."""
+        self._request += 1
+        self._send({"kind": kind, "request": self._request, **fields})
+        while True:
+            message = self._receive(timeout_s)
+            if message.get("request") != self._request:
+                continue  # the answer to a request that was given up
+            if message.get("kind") == "Reply":
+                return message.get("body")
+            raise ThinError(
+                message.get("code", "failed"),
+                message.get("message", ""),
+                message.get("help"),
+                message.get("near"),
+                message.get("diagnostics"),
+            )
+
+    def submit(
+        self,
+        document: dict[str, Any],
+        submission: str,
+        *,
+        source: str = "",
+        spans: dict[str, list[int]] | None = None,
+        timeout_s: float | None = REPLY_S,
+    ) -> Any:
+        """Submit a document of any size. The same `submission` gives the same jobs. Raises ThinError."""
+        packed = msgpack.packb(document)
+        fields: dict[str, Any] = {"submission": submission, "source": source, "spans": spans or {}}
+        if len(packed) <= _INLINE:
+            fields["document"] = document
+        else:
+            fields["digest"] = self.upload(packed, timeout_s=timeout_s)
+        return self.call("Submit", timeout_s=timeout_s, **fields)
+
+    def upload(self, content: bytes, *, timeout_s: float | None = REPLY_S) -> str:
+        """Bring a blob there, from where an earlier try was interrupted; its digest. Raises ThinError."""
+        import hashlib  # only here: most commands upload nothing
+
+        digest, size = hashlib.sha256(content).hexdigest(), len(content)
+        held = self._upload_piece(digest, 0, size, b"", timeout_s)
+        while held < size:
+            held = self._upload_piece(digest, held, size, content[held : held + limits.MAX_CHUNK], timeout_s)
+        return digest
+
+    def _upload_piece(self, digest: str, offset: int, size: int, piece: bytes, timeout_s: float | None) -> int:
+        body = self.call("Upload", timeout_s=timeout_s, digest=digest, offset=offset, size=size, content=piece)
+        held: int = body["held"]
+        if piece and held <= offset:
+            raise ThinError("failed", "the coordinator does not take the upload: it holds no more than before")
+        return held
+
+    # ---- frames
+
+    def _send(self, message: dict[str, Any]) -> None:
+        body = msgpack.packb([self._epoch, self._sent, message])
+        limit = limits.MAX_FRAME if self._epoch else limits.MAX_OPENING_FRAME
+        if len(body) > limit:
+            raise ThinError("invalid", f"the {message['kind']} request is too large: {len(body)} of {limit} bytes")
+        self._sent += 1
+        with self._cut_told():
+            self._socket.settimeout(limits.SEND_S)
+            self._socket.sendall(_LENGTH.pack(len(body)) + body)
+
+    def _receive(self, timeout_s: float | None) -> dict[str, Any]:
+        """The next message of this session. A Goodbye is raised as what it says."""
+        while True:
+            length: int = _LENGTH.unpack(self._take(_LENGTH.size, timeout_s))[0]
+            if length > limits.MAX_FRAME:
+                raise NoCoordinator(f"what listens at {self._path} is no coordinator of this release")
+            try:
+                frame = msgpack.unpackb(self._take(length, timeout_s), max_ext_len=0)
+                epoch, sequence, message = frame
+                kind = message["kind"]
+            except (ValueError, TypeError, KeyError):
+                raise NoCoordinator(f"what listens at {self._path} is no coordinator of this release") from None
+            if epoch != self._epoch or sequence < self._received:
+                continue
+            self._received += 1
+            if kind == "Goodbye":
+                raise NoCoordinator(f"the coordinator closed the connection: {message.get('reason', '')}")
+            return dict(message)
+
+    def _take(self, size: int, timeout_s: float | None) -> bytes:
+        with self._cut_told():
+            self._socket.settimeout(timeout_s)
+            while len(self._buffer) < size:
+                try:
+                    piece = self._socket.recv(262_144)
+                except TimeoutError:
+                    raise NoAnswer(timeout_s or 0.0) from None
+                if not piece:
+                    raise NoCoordinator(f"the coordinator at {self._path} ended the connection")
+                self._buffer += piece
+        taken = bytes(self._buffer[:size])
+        del self._buffer[:size]
+        return taken
+
+    @contextmanager
+    def _cut_told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise NoCoordinator(f"the connection to the coordinator at {self._path} was lost: {error}") from None
