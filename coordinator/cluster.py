@@ -32,7 +32,7 @@ from coordinator.records import (
     TasksReturned,
     Verdict,
 )
-from wire.messages import PhaseEnd
+from wire.messages import Outcome, PhaseEnd
 
 _FINAL = {Verdict.SUCCEEDED: TaskState.SUCCEEDED, Verdict.FAILED: TaskState.FAILED, Verdict.CANCELLED: TaskState.CANCELLED}
 
@@ -180,6 +180,10 @@ class Cluster:
             return
         node_job.move(record.state)
         node_job.reason = record.reason
+        if record.unpayable:
+            self.nodes[record.node].owes.pop((record.job, record.round), None)
+            if self.jobs[record.job].current.get(record.node) is node_job:
+                del self.jobs[record.job].current[record.node]
         self._settle_debt(node_job)
 
     def _settle_debt(self, node_job: NodeJob) -> None:
@@ -213,7 +217,8 @@ class Cluster:
             group.waiting.pop(index, None)
         group.cursor = max(group.cursor, grant.index(record.count - 1) + 1)
         self._count(job, node, grant, record.count)
-        job.current[record.node].tasks_started += record.count
+        if record.node in job.current:
+            job.current[record.node].tasks_started += record.count
 
     def _count(self, job: Job, node: Node, grant: Grant, tasks: int) -> None:
         job.granted += tasks
@@ -256,8 +261,10 @@ class Cluster:
         if final is not TaskState.SUCCEEDED or grant.attempt > 1:
             group.remember(index, grant.attempt, grant.node, end)
         if final is None:
-            spent = group.failures if end.verdict is Verdict.RETRY else group.losses
-            spent[index] = spent.get(index, 0) + 1
+            if end.verdict is Verdict.RETRY:
+                group.failures[index] = group.failures.get(index, 0) + 1
+            elif end.outcome is Outcome.LOST:
+                group.losses[index] = group.losses.get(index, 0) + 1
             self._again(job, group, index, grant.attempt + 1, end)
             return
         group.set_state(index, final)

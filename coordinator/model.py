@@ -12,7 +12,7 @@ from array import array
 from collections import deque
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from coordinator.preparation import SETTLED, NodeJob
 from coordinator.records import Ended, NodeJobState
@@ -20,6 +20,9 @@ from wire.instant import Instant
 from wire.messages import Join
 from wire.spec import DEFAULT_LOST_AFTER_MS, GroupSpec, JobSpec, Placement, PoolSpec, Preparation, Sharing
 from wire.sweep import Axis, Sweep
+
+if TYPE_CHECKING:
+    from coordinator.joining import Holding
 
 HEARTBEAT_S: Final = 5.0
 MISSED_BEATS: Final = 3
@@ -230,6 +233,14 @@ class Group:
         if self.waiting.pop(index, None) is not None:
             heapq.heappush(self.again, index)
 
+    def rebuild_again(self) -> None:
+        """After a replay: whatever is ACTIVE below the cursor and not in backoff may run again."""
+        self.again = [
+            index
+            for index in range(self.cursor if self.counts[TaskState.ACTIVE] else 0)
+            if self.state[index] == TaskState.ACTIVE and index not in self.waiting
+        ]
+
     def remember(self, index: int, attempt: int, node: str, end: Ended) -> None:
         """Keep an end that was no plain success."""
         entries = self.history.setdefault(index, [])
@@ -381,6 +392,8 @@ class Node:
     """Its inventory was taken in this session."""
     missing: bool = False
     """Three heartbeats were missed."""
+    holding: Holding | None = None
+    """What its inventory said so far, until the last piece has come."""
     leaving: bool = False
     left: bool = False
     heard_at: float = 0.0

@@ -75,6 +75,8 @@ class NodeJob:
     release: PhaseView = field(default_factory=PhaseView)
     tasks_started: int = 0
     reason: str | None = None
+    running: dict[Phase, tuple[int, float]] = field(default_factory=dict)
+    """Attempts under way and since when, as far as the node said (for people, not durable)."""
 
     def move(self, state: NodeJobState) -> None:
         """Take the transition; staying is no transition. Raises ValueError for one the table does not have."""
@@ -91,6 +93,7 @@ class NodeJob:
 
     def take(self, end: PhaseEnd) -> None:
         """Apply a reported end of an attempt of this round's preparation or release."""
+        self.running.pop(end.phase, None)
         if end.phase is Phase.PREPARATION and self.preparation is not None:
             self.preparation.take(end)
             if self.state in (NodeJobState.PREPARING, NodeJobState.ABSENT, NodeJobState.PREPARED):

@@ -98,6 +98,8 @@ class RoundMoved(_Record, frozen=True, tag=True):
     state: NodeJobState
     reason: str | None
     at: Instant
+    unpayable: bool = False
+    """The node's root was replaced: nothing there can pay this debt any more."""
 
 
 class RoundVoided(_Record, frozen=True, tag=True):

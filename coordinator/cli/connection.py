@@ -1,0 +1,105 @@
+"""The connection of a command to the coordinator: whatever goes wrong on it becomes a Failure with its exit status."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Any, Final
+
+from coordinator.cli import output
+from coordinator.cli.failure import Exit, Failure
+from coordinator.cli.output import nearest
+from coordinator.cli.places import coordinator_address
+from wire import thin
+
+PATIENCE_S: Final = 60.0
+"""How long a command that waits bears a coordinator that is away."""
+_RETRY_S: Final = 0.25
+_STATUS: Final = {"invalid": Exit.USAGE, "refused": Exit.REFUSED, "unknown": Exit.UNKNOWN, "failed": Exit.FAILED}
+_START_ONE: Final = "start one with `coordinator serve`, or say where it is: --coordinator ADDRESS or $BATCH_COORDINATOR"
+
+
+class NoCoordinator(Failure):
+    """Nobody answers: there is none, or the connection was lost."""
+
+
+def connect(chosen: str | None) -> Connection:
+    """To the coordinator this command line means."""
+    return connect_to(coordinator_address(chosen))
+
+
+def connect_to(path: str) -> Connection:
+    try:
+        return Connection(path, thin.connect(path))
+    except thin.ThinError as error:
+        raise _failure(error) from None
+
+
+class Connection:
+    """One session with the coordinator, opened again where a command can bear it."""
+
+    def __init__(self, path: str, session: thin.Coordinator) -> None:
+        self.path = path
+        self._session = session
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._session.close()
+
+    def ask(self, kind: str, **fields: Any) -> Any:
+        """One request, answered soon."""
+        try:
+            return self._session.call(kind, **fields)
+        except thin.ThinError as error:
+            raise _failure(error) from None
+
+    def submit(self, document: dict[str, Any], submission: str, *, source: str, spans: dict[str, list[int]]) -> Any:
+        try:
+            return self._session.submit(document, submission, source=source, spans=spans)
+        except thin.ThinError as error:
+            raise _failure(error) from None
+
+    def ask_patiently(self, kind: str, *, timeout: float | None = None, **fields: Any) -> Any:
+        """One request whose answer may take any time, also over a restart of the coordinator. Raises TimeoutError."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = None if deadline is None else max(0.001, deadline - time.monotonic())
+            try:
+                return self._session.call(kind, timeout_s=left, **fields)
+            except thin.NoAnswer:
+                raise TimeoutError from None
+            except thin.NoCoordinator as error:
+                self.reconnect(_failure(error), deadline)
+            except thin.ThinError as error:
+                raise _failure(error) from None
+
+    def reconnect(self, cause: Failure, deadline: float | None = None) -> None:
+        """Connect again, as long as patience lasts. Raises TimeoutError at the deadline, and what the last try said."""
+        output.remark(f"{cause.message}; trying again")
+        self._session.close()
+        patience = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                self._session = thin.connect(self.path)
+                return
+            except thin.ThinError as error:
+                now = time.monotonic()
+                if deadline is not None and now >= deadline:
+                    raise TimeoutError from None
+                if now >= patience or not isinstance(error, thin.NoCoordinator):
+                    raise _failure(error) from None
+            time.sleep(_RETRY_S)
+
+
+def _failure(error: thin.ThinError) -> Failure:
+    if isinstance(error, thin.NoCoordinator):
+        return NoCoordinator(Exit.REFUSED, "no_coordinator", error.message, _START_ONE)
+    if isinstance(error, thin.NoAnswer):
+        return Failure(Exit.REFUSED, "no_answer", error.message, "it may be busy or stopped; its log says more")
+    help_ = nearest(error.near) or error.help
+    return Failure(_STATUS.get(error.code, Exit.FAILED), error.code, error.message, help_, error.diagnostics)

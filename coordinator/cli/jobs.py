@@ -1,0 +1,112 @@
+"""`coordinator job …`: what jobs are there, how they stand, waiting for them, ending them."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import click
+
+from coordinator.cli import output, words
+from coordinator.cli.durations import Duration
+from coordinator.cli.failure import Exit, Failure, interrupted, misused
+from coordinator.cli.options import Terms, facts
+from coordinator.render import duration, table
+
+
+@click.group()
+def job() -> None:
+    """Show, await and end jobs. JOB is an id (`daily-3`) or a name (its newest job)."""
+
+
+@job.command("list")
+@facts
+def list_jobs(terms: Terms) -> None:
+    """All jobs, oldest first."""
+    with terms.connect() as connection:
+        jobs = connection.ask("JobList")
+    rows = [words.job_row(j, time.time()) for j in jobs]
+    terms.show(jobs, lambda: _table(words.JOB_COLUMNS, rows))
+
+
+@job.command("show")
+@click.argument("job_id", metavar="JOB")
+@facts
+def show_job(terms: Terms, job_id: str) -> None:
+    """One job: its state, its tasks by state and the releases it still owes."""
+    with terms.connect() as connection:
+        document = connection.ask("JobShow", job=job_id)
+    terms.show(document, lambda: words.job_lines(document, time.time(), output.in_colour(sys.stdout)))
+
+
+@job.command("nodes")
+@click.argument("job_id", metavar="JOB")
+@facts
+def list_job_nodes(terms: Terms, job_id: str) -> None:
+    """Preparation and release of every node the job touched, nodes gone since included."""
+    with terms.connect() as connection:
+        rows = connection.ask("JobNodes", job=job_id)
+    terms.show(rows, lambda: _table(words.JOB_NODE_COLUMNS, [words.job_node_row(row) for row in rows]))
+
+
+@job.command("wait")
+@click.argument("job_id", metavar="JOB")
+@click.option("--tasks", is_flag=True, help="Only until the tasks are done, not the release.")
+@click.option("--timeout", type=Duration(), metavar="D", help="Give up after this long (10m, 1h30m) with status 124.")
+@facts
+def wait_for_job(terms: Terms, job_id: str, tasks: bool, timeout: float | None) -> int:
+    """Wait until a job is over; the exit status is 0 only if all of it succeeded. An interrupt leaves the job alone."""
+    from coordinator.cli.verdict import judge
+
+    with terms.connect() as connection:
+        try:
+            document = connection.ask_patiently("JobWait", timeout=timeout, job=job_id, tasks=tasks)
+        except TimeoutError:
+            raise Failure(
+                Exit.TIMEOUT,
+                "timeout",
+                f"{job_id} was not over after {duration(timeout or 0)}",
+                f"it goes on; `coordinator job show {job_id}` says how it stands",
+            ) from None
+        except KeyboardInterrupt:
+            raise interrupted("interrupted; the job goes on", f"`coordinator job terminate {job_id}` ends it") from None
+        nodes = [] if tasks else connection.ask("JobNodes", job=str(document["id"]))
+    terms.show(document, lambda: [words.job_sentence(document, time.time())])
+    return judge(document, nodes, tasks_only=tasks).say()
+
+
+@job.command("terminate")
+@click.argument("job_id", metavar="JOB")
+@click.option("--reason", metavar="TEXT", default="UserTerminate", help="Kept as the job's end reason.")
+@click.option("--force", is_flag=True, help="Complete without waiting for nodes out of contact.")
+@facts
+def terminate_job(terms: Terms, job_id: str, reason: str, force: bool) -> None:
+    """End a job: what runs is stopped, what waits is cancelled, then every node that owes its release pays it."""
+    with terms.connect() as connection:
+        document = connection.ask("JobTerminate", job=job_id, reason=reason, force=force)
+    terms.show(document, lambda: [f"{_id_of(document, job_id)} is {_state_of(document, 'terminating')}"])
+
+
+@job.command("delete")
+@click.argument("job_id", metavar="JOB")
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@facts
+def delete_job(terms: Terms, job_id: str, yes: bool) -> None:
+    """Forget a job and remove its directories from the nodes; one that still runs is terminated first."""
+    if not yes and sys.stdin.isatty() and sys.stderr.isatty() and not click.confirm(f"Delete {job_id}?", err=True):
+        raise misused(f"{job_id} was not deleted")
+    with terms.connect() as connection:
+        document = connection.ask_patiently("JobDelete", job=job_id)
+    terms.show(document, lambda: [f"{_id_of(document, job_id)} is deleted"])
+
+
+def _id_of(document: object, otherwise: str) -> str:
+    return str(document.get("id", otherwise)) if isinstance(document, dict) else otherwise
+
+
+def _state_of(document: object, otherwise: str) -> str:
+    return str(document.get("state", otherwise)) if isinstance(document, dict) else otherwise
+
+
+def _table(columns: tuple[words.Column, ...], rows: list[list[object]]) -> list[str]:
+    return table(columns, rows, width=output.width_of(sys.stdout), colour=output.in_colour(sys.stdout))

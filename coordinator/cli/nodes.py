@@ -1,0 +1,43 @@
+"""`coordinator node …`: the nodes of the cluster and how each stands."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from coordinator.cli import output, words
+from coordinator.cli.options import Terms, facts
+from coordinator.render import table
+
+
+@click.group()
+def node() -> None:
+    """Show nodes."""
+
+
+@node.command("list")
+@facts
+def list_nodes(terms: Terms) -> None:
+    """All nodes, by pool."""
+    with terms.connect() as connection:
+        nodes = connection.ask("NodeList")
+    terms.show(
+        nodes,
+        lambda: table(
+            words.NODE_COLUMNS,
+            [words.node_row(n) for n in nodes],
+            width=output.width_of(sys.stdout),
+            colour=output.in_colour(sys.stdout),
+        ),
+    )
+
+
+@node.command("show")
+@click.argument("node_id", metavar="NODE")
+@facts
+def show_node(terms: Terms, node_id: str) -> None:
+    """One node: its state, its slots and what it owes."""
+    with terms.connect() as connection:
+        document = connection.ask("NodeShow", node=node_id)
+    terms.show(document, lambda: words.node_lines(document, output.in_colour(sys.stdout)))

@@ -1,0 +1,43 @@
+"""`coordinator pool …`: the pools of the cluster."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from coordinator.cli import output, words
+from coordinator.cli.options import Terms, facts
+from coordinator.render import table
+
+
+@click.group()
+def pool() -> None:
+    """Show pools."""
+
+
+@pool.command("list")
+@facts
+def list_pools(terms: Terms) -> None:
+    """All pools, those that only an agent has named included."""
+    with terms.connect() as connection:
+        pools = connection.ask("PoolList")
+    terms.show(
+        pools,
+        lambda: table(
+            words.POOL_COLUMNS,
+            [words.pool_row(p) for p in pools],
+            width=output.width_of(sys.stdout),
+            colour=output.in_colour(sys.stdout),
+        ),
+    )
+
+
+@pool.command("show")
+@click.argument("pool_id", metavar="POOL")
+@facts
+def show_pool(terms: Terms, pool_id: str) -> None:
+    """One pool: its options and its nodes."""
+    with terms.connect() as connection:
+        document = connection.ask("PoolShow", pool=pool_id)
+    terms.show(document, lambda: words.pool_lines(document, output.in_colour(sys.stdout)))

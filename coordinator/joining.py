@@ -1,0 +1,206 @@
+"""A node joins: who it is, and what it holds against what the ledger says. All recovery happens here."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from coordinator import ending, work
+from coordinator.model import Job, Node, Pool
+from coordinator.preparation import TRANSITIONS, NodeJob
+from coordinator.records import (
+    DebtPaid,
+    NodeJobState,
+    NodeJoined,
+    PoolSet,
+    Returned,
+    RoundMoved,
+    RoundVoided,
+)
+from wire import messages as m
+from wire.spec import PoolSpec
+
+if TYPE_CHECKING:
+    from coordinator.core import Core, Session
+
+NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}\Z")
+MAX_SLOTS: Final = 4096
+MAX_HELD: Final = 100_000
+"""Rounds and grants that one inventory may name: more is no node of ours."""
+
+
+@dataclass(slots=True)
+class Holding:
+    """What a joining node said that it holds, until the last piece has come."""
+
+    rounds: dict[tuple[str, int], m.RoundState] = field(default_factory=dict)
+    grants: dict[int, int] = field(default_factory=dict)
+    """Grant id to the bit mask of positions queued or alive there."""
+
+
+def join(core: Core, session: Session, message: m.Join) -> None:
+    """Let a node in, or say why not."""
+    reason = _why_not(core, session, message)
+    if reason is not None:
+        core.send(session.epoch, m.JoinRefused(reason))
+        core.close(session.epoch, reason)
+        return
+    pool = core.cluster.pools.get(message.pool)
+    if pool is None:
+        core.keep(PoolSet(PoolSpec(name=message.pool)))
+        pool = core.cluster.pools[message.pool]
+    known = core.cluster.nodes.get(message.node)
+    if known is not None:
+        _replace_session(core, known)
+        if known.incarnation != message.incarnation:
+            _root_replaced(core, known)
+    node = _remember(core, pool, message)
+    session.node = node
+    node.session, node.join = session.epoch, message
+    node.joined = node.missing = node.leaving = node.left = False
+    node.holding = Holding()
+    node.heard_at = core.now.boottime
+    core.arm_lease(node)
+    core.send(session.epoch, m.Joined(heartbeat_s=pool.heartbeat_s, lease_s=pool.lost_after_s, slots=node.slots))
+    core.changed()
+
+
+def _why_not(core: Core, session: Session, message: m.Join) -> str | None:
+    if session.node is not None:
+        return "this connection has joined already"
+    for kind, name in (("node", message.node), ("pool", message.pool)):
+        if not NAME.match(name):
+            return f"{name[:80]!r} is no name for a {kind}: letters, digits, `_`, `-` and `.`, 64 at most"
+    if message.slots is not None and not 1 <= message.slots <= MAX_SLOTS:
+        return f"a node has 1 to {MAX_SLOTS} slots, not {message.slots}"
+    known = core.cluster.nodes.get(message.node)
+    if known is None:
+        return None
+    if known.connected and known.incarnation != message.incarnation:
+        return f"another machine is connected as node `{message.node}`: give this one another --name"
+    if known.pool.name != message.pool and known.grants:
+        return f"node `{message.node}` still has work of pool `{known.pool.name}`"
+    return None
+
+
+def _replace_session(core: Core, node: Node) -> None:
+    if node.session is not None:
+        core.send(node.session, m.Goodbye("a newer connection of this node took over"))
+        core.close(node.session, "a newer connection of this node took over")
+
+
+def _root_replaced(core: Core, node: Node) -> None:
+    """Another root directory: nothing is prepared there, and nothing there can pay the old debts."""
+    for grant in list(node.grants.values()):
+        work.return_all(core, grant, Returned.GONE)
+    for job_id, number in list(node.owes):
+        if job_id not in core.cluster.jobs:
+            core.keep(DebtPaid(job_id, node.name, number))
+            continue
+        core.keep(
+            RoundMoved(
+                job_id, node.name, number, NodeJobState.UNREACHED, "its root directory was replaced", core.now, True
+            )
+        )
+
+
+def _remember(core: Core, pool: Pool, message: m.Join) -> Node:
+    slots = message.slots or pool.options.slots or 1
+    node = core.cluster.nodes.get(message.node)
+    now = (pool.name, message.incarnation, message.boot, slots)
+    if node is None or (node.pool.name, node.incarnation, node.boot, node.slots) != now:
+        core.keep(NodeJoined(message.node, pool.name, message.incarnation, message.boot, slots, core.now))
+    return core.cluster.nodes[message.node]
+
+
+def take_inventory(core: Core, node: Node, message: m.Inventory) -> None:
+    """Collect the pieces; with the last one, make ledger and node agree."""
+    holding = node.holding
+    if holding is None or len(holding.rounds) + len(message.rounds) > MAX_HELD:
+        if node.session is not None:
+            core.close(node.session, "an inventory is sent once a session, and not without end")
+        return
+    for held in message.rounds:
+        holding.rounds[(held.job, held.round)] = held.state
+    for grant in message.grants:
+        mask = 0
+        for first, count in grant.spans:
+            if 0 <= first and 0 < count and first + count <= 1 << 16:
+                mask |= ((1 << count) - 1) << first
+        holding.grants[grant.grant] = mask
+    if message.last:
+        node.holding = None
+        _reconcile(core, node, holding)
+
+
+def _reconcile(core: Core, node: Node, holding: Holding) -> None:
+    for grant in list(node.grants.values()):
+        grant.recalled = False
+        work.return_all(core, grant, Returned.GONE, keep_mask=holding.grants.get(grant.id, 0))
+    unknown = [grant for grant in holding.grants if grant not in node.grants]
+    if unknown:
+        core.send(node.session, m.Drop(unknown))
+    node.joined = True
+    for job_id, number in list(node.owes):
+        _reconcile_round(core, node, job_id, number, holding.rounds.pop((job_id, number), None))
+    for (job_id, number), state in holding.rounds.items():
+        if state is not m.RoundState.RELEASED:
+            core.send(node.session, m.ReleaseRound(job_id, number, "Deleted"))
+    for job in core.cluster.jobs.values():
+        if job.deleting and node.name in job.node_numbers:
+            ending.ask_removal(core, job, node)
+    core.touch_pool(node.pool)
+    core.changed()
+
+
+def _reconcile_round(core: Core, node: Node, job_id: str, number: int, held: m.RoundState | None) -> None:
+    job = core.cluster.jobs.get(job_id)
+    node_job = next((r for r in job.rounds if r.node == node.name and r.round == number), None) if job else None
+    if job is None or node_job is None:
+        if held is None:
+            core.keep(DebtPaid(job_id, node.name, number))
+        else:
+            core.send(node.session, m.ReleaseRound(job_id, number, "Deleted"))
+    elif held is None:
+        _never_held(core, job, node_job)
+    else:
+        _align(core, node_job, held)
+        if node_job.state in (NodeJobState.RELEASING, NodeJobState.UNREACHED):
+            ending.release(core, job, node_job, node)
+
+
+def _never_held(core: Core, job: Job, node_job: NodeJob) -> None:
+    """A round that the node does not know: it never arrived, or what the node knew of it is lost."""
+    started = node_job.tasks_started > 0 or (node_job.preparation is not None and node_job.preparation.attempts > 0)
+    if not started:
+        core.keep(RoundVoided(job.id, node_job.node, node_job.round))
+    else:
+        reason = "the node no longer knows of it"
+        core.keep(RoundMoved(job.id, node_job.node, node_job.round, NodeJobState.WAIVED, reason, core.now))
+
+
+_HELD: Final = {
+    m.RoundState.OPENED: NodeJobState.ABSENT,
+    m.RoundState.PREPARING: NodeJobState.PREPARING,
+    m.RoundState.PREPARED: NodeJobState.PREPARED,
+    m.RoundState.BARRED: NodeJobState.BARRED,
+    m.RoundState.RELEASING: NodeJobState.RELEASING,
+    m.RoundState.RELEASED: NodeJobState.RELEASING,
+}
+
+
+def _align(core: Core, node_job: NodeJob, held: m.RoundState) -> None:
+    """The node knows best how far a round is; a release once ordered is not taken back."""
+    state = _HELD[held]
+    if node_job.preparation is None and state is NodeJobState.ABSENT:
+        state = NodeJobState.PREPARED
+    if node_job.state in (NodeJobState.RELEASING, state) or state not in TRANSITIONS[node_job.state]:
+        return
+    core.keep(RoundMoved(node_job.job, node_job.node, node_job.round, state, None, core.now))
+
+
+def take_not_held(core: Core, node: Node, message: m.NotHeld) -> None:
+    """An order reached a node that never opened the round."""
+    if (message.job, message.round) in node.owes:
+        _reconcile_round(core, node, message.job, message.round, None)

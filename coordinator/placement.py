@@ -1,0 +1,341 @@
+"""Which task runs where: ready tasks and free slots in, assignments out. Predicates only look; nothing is changed here.
+
+Order: priority; then turns (`sharing = fair`: the owner with the fewest slots in use, then the job with the fewest)
+or submission (`fifo`); in a job, groups in file order, in a group what runs again before what runs first.
+A first pass fills free slots, a second one gives busy, prepared nodes some grants ahead of them.
+"""
+
+from __future__ import annotations
+
+import enum
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from coordinator.model import AHEAD_S, AHEAD_TASKS, Group, Job, JobState, Node, Pool
+from coordinator.records import NodeJobState
+from wire.spec import Placement, Sharing
+
+MAX_GRANT: Final = 1024
+"""Tasks in one grant at most: a grant is one row, one frame and one bit mask."""
+
+
+class Obstacle(enum.Enum):
+    """Why a node takes no task of a group just now."""
+
+    NOT_CONNECTED = "it is not connected"
+    LEAVING = "it is leaving"
+    BARRED = "the job's preparation failed there"
+    RELEASING = "the job's release runs there"
+    TOO_SMALL = "it has fewer slots than the task needs"
+    PREPARATIONS = "as many nodes as allowed are preparing"
+    BUSY = "its slots are taken"
+
+
+def obstacle(job: Job, group: Group, node: Node, free: int) -> Obstacle | None:
+    """The first reason why `node`, with `free` slots left, can take no task of `group`, or None."""
+    if not node.connected:
+        return Obstacle.NOT_CONNECTED
+    if node.leaving:
+        return Obstacle.LEAVING
+    node_job = job.current.get(node.name)
+    if node_job is not None and node_job.state is NodeJobState.BARRED:
+        return Obstacle.BARRED
+    if node_job is not None and node_job.state in (NodeJobState.RELEASING, NodeJobState.UNREACHED):
+        return Obstacle.RELEASING
+    if group.spec.slots > node.slots:
+        return Obstacle.TOO_SMALL
+    return Obstacle.BUSY if free < group.spec.slots else None
+
+
+def needs_preparation(job: Job, node: Node) -> bool:
+    """Whether a task of `job` on `node` would start a preparation now."""
+    if job.preparation is None:
+        return False
+    node_job = job.open_round(node.name)
+    return node_job is None or node_job.state is NodeJobState.ABSENT
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """Tasks `first, first+step, ...` of `group` go to `node` as attempt `attempt`."""
+
+    node: Node
+    job: Job
+    group: Group
+    first: int
+    count: int
+    step: int
+    attempt: int
+
+
+@dataclass(slots=True)
+class _Picker:
+    """Hands out the ready tasks of one group in order, without changing the group."""
+
+    group: Group
+    again: list[int]
+    cursor: int
+
+    @classmethod
+    def of(cls, group: Group) -> _Picker:
+        return cls(group, group.again.copy() if group.ready_again() is not None else [], group.cursor)
+
+    @property
+    def has_more(self) -> bool:
+        return self._peek() is not None or self.cursor < self.group.size
+
+    @property
+    def left(self) -> int:
+        return len(self.again) + self.group.size - self.cursor
+
+    def _peek(self) -> int | None:
+        while self.again:
+            index = self.again[0]
+            if self.group.state[index] == 0 and index not in self.group.waiting:
+                return index
+            heapq.heappop(self.again)
+        return None
+
+    def take(self, limit: int) -> tuple[int, int, int]:
+        """(first, count, attempt) of the next tasks, contiguous, `limit` of them at most."""
+        index = self._peek()
+        if index is None:
+            first = self.cursor
+            count = min(limit, self.group.size - first)
+            self.cursor += count
+            return first, count, 1
+        heapq.heappop(self.again)
+        while self.again and self.again[0] == index:
+            heapq.heappop(self.again)
+        return index, 1, self.group.attempts.get(index, 1)
+
+
+@dataclass(slots=True)
+class _Contender:
+    """A job with ready work, as placement sees it while it hands out."""
+
+    job: Job
+    pickers: list[_Picker]
+    used: int
+    room: int
+    """Tasks that `parallel` still allows."""
+    preparations: int
+    """Preparations that may still start."""
+
+
+@dataclass(slots=True)
+class _Spans:
+    """Tasks collected for one (node, group, attempt), merged to arithmetic runs."""
+
+    runs: list[list[int]] = field(default_factory=list)
+
+    def add(self, first: int, count: int) -> None:
+        if self.runs:
+            run = self.runs[-1]
+            start, held, step = run
+            if held == 1 and count == 1 and first > start:
+                run[1], run[2] = 2, first - start
+                return
+            contiguous = step == 1 or held == 1
+            if first == start + held * step and (count == 1 or contiguous) and held + count <= MAX_GRANT:
+                run[1] += count
+                run[2] = step if count == 1 and held > 1 else 1
+                return
+        self.runs.append([first, count, 1])
+
+
+class Round:
+    """One pass of placement over a pool. Invariant: no node is given more than its slots and its share ahead."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self.free = {node.name: node.slots - node.used for node in pool.nodes.values() if node.takes_work}
+        self.contenders = [contender for job in pool.jobs.values() if (contender := _contender(job)) is not None]
+        self.owner_used: dict[str, int] = {}
+        for job in pool.jobs.values():
+            self.owner_used[job.owner] = self.owner_used.get(job.owner, 0) + job.used
+        self.reserved: set[str] = set()
+        self.opening: set[tuple[str, str]] = set()
+        self.spans: dict[tuple[str, str, int, int], _Spans] = {}
+
+    def assignments(self) -> Iterator[Assignment]:
+        """Hand out all that can be, best first."""
+        for priority in sorted({contender.job.spec.priority for contender in self.contenders}, reverse=True):
+            self._fill([c for c in self.contenders if c.job.spec.priority == priority])
+        for contender in self._in_turn(self.contenders):
+            self._fill_ahead(contender)
+        for (node, job_id, number, attempt), spans in self.spans.items():
+            job = self.pool.jobs[job_id]
+            for first, count, step in spans.runs:
+                yield Assignment(self.pool.nodes[node], job, job.groups[number], first, count, step, attempt)
+
+    def unplaced(self) -> list[_Contender]:
+        """Contenders that still have ready work (asked after `assignments`)."""
+        return [c for c in self.contenders if c.room > 0 and any(picker.has_more for picker in c.pickers)]
+
+    # ---- free slots
+
+    def _fill(self, contenders: list[_Contender]) -> None:
+        competing = contenders.copy()
+        while competing and any(free > 0 for free in self.free.values()):
+            contender = min(competing, key=self._turn)
+            alone = len(competing) == 1
+            if not self._place_next(contender, alone):
+                competing.remove(contender)
+
+    def _turn(self, contender: _Contender) -> tuple[int, int, int]:
+        if self.pool.sharing is Sharing.FIFO:
+            return (0, 0, self._age(contender))
+        return (self.owner_used[contender.job.owner], contender.used, self._age(contender))
+
+    def _age(self, contender: _Contender) -> int:
+        return self.contenders.index(contender)
+
+    def _in_turn(self, contenders: list[_Contender]) -> list[_Contender]:
+        return sorted(contenders, key=lambda c: (-c.job.spec.priority, self._turn(c)))
+
+    def _place_next(self, contender: _Contender, alone: bool) -> bool:
+        """Give one turn's worth of the contender's work a place; False when there is nothing or nowhere."""
+        if contender.room <= 0:
+            return False
+        for picker in contender.pickers:
+            if not picker.has_more:
+                continue
+            node = self._best_node(contender, picker.group)
+            if node is not None:
+                self._take(contender, picker, node, self._quantum(contender, picker, node, alone))
+                return True
+        return False
+
+    def _quantum(self, contender: _Contender, picker: _Picker, node: Node, alone: bool) -> int:
+        """Tasks to hand out at once: all that fits where nobody else waits and nothing is left to balance."""
+        fits = self.free[node.name] // picker.group.spec.slots
+        if self.pool.placement is Placement.SPREAD and picker.left < sum(self.free.values()):
+            return 1
+        return min(fits, contender.room, MAX_GRANT) if alone else 1
+
+    def _best_node(self, contender: _Contender, group: Group) -> Node | None:
+        best: Node | None = None
+        best_key: tuple[int, int, str] | None = None
+        for name, free in self.free.items():
+            if free <= 0 or name in self.reserved:
+                continue
+            node = self.pool.nodes[name]
+            if obstacle(contender.job, group, node, free) is not None or not self._may_open(contender, node):
+                continue
+            key = self._preference(contender.job, node, free)
+            if best_key is None or key < best_key:
+                best, best_key = node, key
+        if best is None and group.spec.slots > 1:
+            self._reserve(contender, group)
+        return best
+
+    def _preference(self, job: Job, node: Node, free: int) -> tuple[int, int, str]:
+        if self.pool.placement is Placement.PACK:
+            unopened = job.open_round(node.name) is None and (job.id, node.name) not in self.opening
+            return (int(unopened), free, node.name)
+        return (0, -free, node.name)
+
+    def _may_open(self, contender: _Contender, node: Node) -> bool:
+        if (contender.job.id, node.name) in self.opening or not needs_preparation(contender.job, node):
+            return True
+        return contender.preparations > 0
+
+    def _reserve(self, contender: _Contender, group: Group) -> None:
+        """A task wider than what is free anywhere keeps the emptiest node that could hold it from narrower ones."""
+        fitting = [
+            (-free, name)
+            for name, free in self.free.items()
+            if name not in self.reserved
+            and obstacle(contender.job, group, self.pool.nodes[name], group.spec.slots) is None
+        ]
+        if fitting:
+            self.reserved.add(min(fitting)[1])
+
+    # ---- ahead of free slots
+
+    def _fill_ahead(self, contender: _Contender) -> None:
+        for picker in contender.pickers:
+            for name in self.free:
+                if contender.room <= 0 or not picker.has_more:
+                    break
+                node = self.pool.nodes[name]
+                share = self._share_ahead(contender.job, picker.group, node)
+                if share:
+                    self._take(contender, picker, node, min(share, contender.room, MAX_GRANT))
+
+    def _share_ahead(self, job: Job, group: Group, node: Node) -> int:
+        """Tasks that may queue at a busy node: none before a first one has ended, none where nothing is prepared."""
+        typical = group.typical_s()
+        node_job = job.current.get(node.name)
+        if typical is None or node_job is None or node_job.state is not NodeJobState.PREPARED:
+            return 0
+        if node.name in self.reserved or obstacle(job, group, node, group.spec.slots) is not None:
+            return 0
+        each = min(AHEAD_TASKS, int(AHEAD_S / max(typical, 1e-4)))
+        depth = each * max(1, node.slots // group.spec.slots)
+        queued = -self.free[node.name] // group.spec.slots
+        return depth - queued if queued <= depth // 2 and self.free[node.name] < group.spec.slots else 0
+
+    def _take(self, contender: _Contender, picker: _Picker, node: Node, limit: int) -> None:
+        """Book up to `limit` tasks of the picker's group on the node."""
+        job, slots = contender.job, picker.group.spec.slots
+        while limit > 0 and picker.has_more:
+            first, count, attempt = picker.take(limit)
+            limit -= count
+            contender.room -= count
+            contender.used += count * slots
+            self.owner_used[job.owner] += count * slots
+            self.free[node.name] -= count * slots
+            if (job.id, node.name) not in self.opening and needs_preparation(job, node):
+                contender.preparations -= 1
+            self.opening.add((job.id, node.name))
+            key = (node.name, job.id, picker.group.number, attempt)
+            self.spans.setdefault(key, _Spans()).add(first, count)
+
+
+def _contender(job: Job) -> _Contender | None:
+    """The job as a contender, or None when nothing of it could run now."""
+    if job.state is not JobState.ACTIVE:
+        return None
+    room = job.spec.parallel - job.granted if job.spec.parallel is not None else 1 << 62
+    if room <= 0:
+        return None
+    pickers = [_Picker.of(group) for group in job.groups if group.has_ready and job.conditions_hold(group)]
+    if not pickers:
+        return None
+    limit = job.preparation.parallel if job.preparation is not None else None
+    preparations = limit - job.preparing_nodes() if limit is not None else 1 << 62
+    return _Contender(job, pickers, job.used, room, preparations)
+
+
+def recalls(round_: Round) -> list[int]:
+    """Grants to ask back: those queued at busy nodes while another node of the pool stands ready with nothing to do.
+
+    Towards a node that is prepared for the job (or needs no preparation) only: what waits has 50 ms of work at most,
+    and that is no reason to prepare a node. Also those in the way of unplaced work of a higher priority.
+    """
+    pool = round_.pool
+    wanted: list[int] = []
+    urgent = max((c.job.spec.priority for c in round_.unplaced()), default=None)
+    for node in pool.nodes.values():
+        if node.used <= node.slots or any(grant.recalled for grant in node.grants.values()):
+            continue
+        last = next(reversed(node.grants.values()))
+        job = pool.jobs.get(last.job)
+        if job is None:
+            continue
+        overtaken = urgent is not None and urgent > job.spec.priority
+        if overtaken or _idle_elsewhere(round_, job, job.groups[last.group], node):
+            wanted.append(last.id)
+    return wanted
+
+
+def _idle_elsewhere(round_: Round, job: Job, group: Group, busy: Node) -> bool:
+    for name, free in round_.free.items():
+        node = round_.pool.nodes[name]
+        if node is not busy and obstacle(job, group, node, free) is None and not needs_preparation(job, node):
+            return True
+    return False

@@ -1,0 +1,211 @@
+"""Tasks on their way: granted to nodes, reported by them, taken back, tried again."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from coordinator import placement
+from coordinator.model import Grant, Job, Node
+from coordinator.preparation import NodeJob
+from coordinator.records import (
+    DebtPaid,
+    Ended,
+    Granted,
+    NodeJobState,
+    ReportTaken,
+    Returned,
+    RoundMoved,
+    RoundOpened,
+    TasksReturned,
+)
+from coordinator.retry import judge
+from wire import messages as m
+
+if TYPE_CHECKING:
+    from coordinator.core import Core
+
+INLINE_BODY: Final = 512 * 1024
+CHUNK: Final = 256 * 1024
+
+
+# ---- out
+
+
+def place(core: Core, round_: placement.Round) -> None:
+    """Grant what placement hands out, opening rounds and starting preparations where a first task comes."""
+    for assignment in list(round_.assignments()):
+        _grant(core, assignment)
+    for grant_id in placement.recalls(round_):
+        grant = core.cluster.grants[grant_id]
+        grant.recalled = True
+        core.send(core.cluster.nodes[grant.node].session, m.Recall(grant_id))
+
+
+def _grant(core: Core, assignment: placement.Assignment) -> None:
+    job, node, group = assignment.job, assignment.node, assignment.group
+    node_job = _round_for(core, job, node)
+    record = Granted(
+        core.cluster.last_grant + 1, job.id, node.name, node_job.round, group.number, assignment.first,
+        assignment.count, assignment.step, assignment.attempt, core.now,
+    )  # fmt: skip
+    core.keep(record)
+    run = m.Run(
+        grant=record.grant, job=job.id, round=node_job.round, group=group.number, first=record.first,
+        count=record.count, step=record.step, attempt=record.attempt,
+    )  # fmt: skip
+    core.send(node.session, run)
+
+
+def _round_for(core: Core, job: Job, node: Node) -> NodeJob:
+    """The open round of the job on the node, opened (and its preparation ordered) if this is the first task."""
+    node_job = job.open_round(node.name)
+    if node_job is None:
+        number = 1 + max((entry.round for entry in job.rounds if entry.node == node.name), default=0)
+        core.keep(RoundOpened(job.id, node.name, number, node.boot, core.now))
+        node_job = job.current[node.name]
+        send_round(core, job, node, number)
+    elif node_job.state is NodeJobState.ABSENT:
+        state = NodeJobState.PREPARING if job.preparation is not None else NodeJobState.PREPARED
+        core.keep(RoundMoved(job.id, node.name, node_job.round, state, None, core.now))
+    else:
+        return node_job
+    if job.preparation is not None:
+        core.send(node.session, m.Prepare(job.id, node_job.round))
+    return node_job
+
+
+def send_round(core: Core, job: Job, node: Node, number: int) -> None:
+    """Open a round on the node, with the body that lets it pay the debt without us."""
+    body = core.bodies.get(job.id)
+    if body is None:
+        body = msgspec.msgpack.encode(m.JobBody(job.id, job.owner, job.spec))
+        core.bodies[job.id] = body
+    if len(body) <= INLINE_BODY:
+        core.send(node.session, m.OpenRound(job=job.id, round=number, body=body))
+        return
+    digest = hashlib.sha256(body).hexdigest()
+    for offset in range(0, len(body), CHUNK):
+        core.send(node.session, m.BodyChunk(digest, offset, len(body), body[offset : offset + CHUNK]))
+    core.send(node.session, m.OpenRound(job=job.id, round=number, digest=digest))
+
+
+# ---- back
+
+
+def take_report(core: Core, node: Node, report: m.Report) -> None:
+    """Judge each end once, keep it, and acknowledge the report with the same commit."""
+    if report.number > node.reported:
+        ended: dict[str, list[Ended]] = {}
+        for end in report.tasks:
+            grant = core.cluster.grants.get(end.grant)
+            if grant is not None and grant.node == node.name and 0 <= end.position and grant.is_open(end.position):
+                ended.setdefault(grant.job, []).append(judge(core.cluster.jobs[grant.job], grant, end, core.now))
+        phases: dict[str, list[m.PhaseEnd]] = {}
+        for phase in report.phases:
+            phases.setdefault(phase.job, []).append(phase)
+        for job_id in {**ended, **phases}:
+            _keep_report(core, node, report.number, job_id, ended.get(job_id, []), phases.get(job_id, []))
+    core.send(node.session, m.Ack(report.number))
+
+
+def _keep_report(
+    core: Core, node: Node, number: int, job_id: str, ended: list[Ended], phases: list[m.PhaseEnd]
+) -> None:
+    job = core.cluster.jobs.get(job_id)
+    if job is None:
+        for phase in phases:
+            if phase.phase is m.Phase.RELEASE and phase.final and (job_id, phase.round) in node.owes:
+                core.keep(DebtPaid(job_id, node.name, phase.round))
+        return
+    where = [(end, core.cluster.grants[end.grant]) for end in ended if end.retry_at is not None]
+    backoffs = [(end, grant.group, grant.index(end.position)) for end, grant in where]
+    core.keep(ReportTaken(job_id, node.name, node.incarnation, number, ended, phases, core.now))
+    for end, group, index in backoffs:
+        _wait(core, job, group, index, end)
+
+
+def take_recalled(core: Core, node: Node, message: m.Recalled) -> None:
+    """What never started comes back and keeps its attempt number."""
+    grant = core.cluster.grants.get(message.grant)
+    if grant is None or grant.node != node.name:
+        return
+    grant.recalled = False
+    spans = [(first, count) for first, count in message.spans if 0 <= first and 0 < count <= grant.count - first]
+    if spans:
+        core.keep(TasksReturned(grant.job, grant.id, spans, Returned.RECALLED, core.now))
+    core.touch(grant.job)
+
+
+def take_started(core: Core, node: Node, message: m.Started) -> None:
+    """Remember, for people, what has been running for a while."""
+    for grant_id, position, at in message.tasks:
+        grant = core.cluster.grants.get(grant_id)
+        if grant is not None and grant.node == node.name and position >= 0 and grant.is_open(position):
+            grant.running[position] = at
+    core.changed()
+
+
+def take_phase_started(core: Core, node: Node, message: m.PhaseStarted) -> None:
+    """Remember, for people, that an attempt of a preparation or release began."""
+    job = core.cluster.jobs.get(message.job)
+    node_job = job.current.get(node.name) if job is not None else None
+    if node_job is not None and node_job.round == message.round:
+        node_job.running[message.phase] = (message.attempt, message.at)
+        core.changed()
+
+
+def return_all(core: Core, grant: Grant, cause: Returned, keep_mask: int = 0) -> None:
+    """Take back all of a grant that is open and not in `keep_mask`."""
+    gone = grant.open & ~keep_mask
+    spans: list[tuple[int, int]] = []
+    while gone:
+        first = (gone & -gone).bit_length() - 1
+        run = ((gone >> first) + 1 & ~(gone >> first)).bit_length() - 1
+        spans.append((first, run))
+        gone &= ~(((1 << run) - 1) << first)
+    if spans:
+        core.keep(TasksReturned(grant.job, grant.id, spans, cause, core.now))
+
+
+# ---- again
+
+
+def _wait(core: Core, job: Job, group: int, index: int, end: Ended) -> None:
+    if end.retry_at is None or index not in job.groups[group].waiting:
+        return
+    heap = core.backoffs.setdefault((job.id, group), [])
+    heapq.heappush(heap, (core.now.boottime + core.now.seconds_until(end.retry_at), index))
+    core.deadlines.set(("retry", job.id, str(group)), heap[0][0])
+
+
+def backoff_over(core: Core, job_id: str, group_number: int) -> None:
+    """Tasks whose backoff is over may run again."""
+    job = core.cluster.jobs.get(job_id)
+    heap = core.backoffs.get((job_id, group_number), [])
+    while heap and heap[0][0] <= core.now.boottime:
+        index = heapq.heappop(heap)[1]
+        if job is not None:
+            job.groups[group_number].due(index)
+    if heap and job is not None:
+        core.deadlines.set(("retry", job_id, str(group_number)), heap[0][0])
+    else:
+        core.backoffs.pop((job_id, group_number), None)
+    core.touch(job_id)
+
+
+def rearm(core: Core, job: Job) -> None:
+    """After a restart: backoffs go on where they were, and everything active below the cursors is ready again."""
+    for group in job.groups:
+        group.rebuild_again()
+        heap = [
+            (core.now.boottime + max(0.0, core.now.seconds_until(until)), index)
+            for index, until in group.waiting.items()
+        ]
+        if heap:
+            heapq.heapify(heap)
+            core.backoffs[(job.id, group.number)] = heap
+            core.deadlines.set(("retry", job.id, str(group.number)), heap[0][0])
