@@ -1,0 +1,1565 @@
+"""The keeper: starts a job's commands on a node one at a time, outlives its agent, and leaves no process behind.
+
+Run by path as `python -I -S keeper.py NAME=VALUE ...` (see `Settings`); one file, standard library only, so that it
+starts in a few milliseconds. `KeeperCore` decides and is pure; `Keeper` does; `Outbox` and `receive` are the link,
+used at both of its ends. The protocol is the table in docs/design.md, "The keeper".
+"""
+
+from __future__ import annotations
+
+# The C halves of signal, socket, json and ctypes are taken directly: the Python halves would double the start time.
+import _ctypes
+import _signal  # type: ignore[import-not-found]  # typeshed has only its Python half
+import _socket
+import errno
+import fcntl
+import gc
+import os
+import select
+import sys
+import time
+from collections import deque
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import Any, Final, NoReturn, assert_never
+else:
+
+    def assert_never(value: object) -> NoReturn:
+        raise AssertionError(f"unexpected {value!r}")
+
+
+VERSION: Final = 1
+PACKET_LIMIT: Final = 60_000
+"""Bytes of a packet; what is larger goes as a memfd."""
+MEMFD_LIMIT: Final = 64 << 20
+ANNOUNCE_AFTER_S: Final = 0.2
+"""A command that runs longer is announced by `started`."""
+FLUSH_AFTER_S: Final = 0.01
+FLUSH_COUNT: Final = 32
+LEASE_GRACE_S: Final = 5.0
+"""At lease end a task has no more than this to go quietly: its successor starts elsewhere 10 s later."""
+STUCK_AFTER_S: Final = 10.0
+LINGER_S: Final = 10.0
+"""How long a finished keeper waits for its last reports to be acked; its record file holds them anyway."""
+RECORD_LIMIT: Final = 256 << 10
+"""The record file is rewritten without what is acked when it has grown beyond this."""
+NEVER: Final = float("inf")
+
+
+# ---- JSON without the json package (which would import re)
+
+
+def _json_codec() -> tuple[Callable[[str, int], tuple[Any, int]], Callable[[Any, int], Iterable[str]]]:
+    try:
+        import _json
+
+        class Context:
+            strict = True
+            object_hook = None
+            object_pairs_hook = None
+            parse_float = float
+            parse_int = int
+            parse_constant = staticmethod(_refuse_constant)
+            memo: dict[str, str] = {}
+
+        scan = _json.make_scanner(Context)  # type: ignore[arg-type]
+        make = _json.make_encoder
+        encode = make(None, _refuse_object, _json.encode_basestring_ascii, None, ":", ",", False, False, False)
+        if scan('{"a":[1]}', 0) != ({"a": [1]}, 9) or "".join(encode({"a": [1]}, 0)) != '{"a":[1]}':
+            raise ImportError("the C accelerator of json differs")
+    except (ImportError, AttributeError, TypeError):  # another Python: the slow way is right as well
+        import json
+
+        return json.JSONDecoder().raw_decode, lambda value, _: (json.dumps(value, separators=(",", ":")),)
+    return scan, encode
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _refuse_object(value: object) -> NoReturn:
+    raise TypeError(f"{type(value).__name__} is no JSON")
+
+
+_scan, _chunks = _json_codec()
+
+
+def encode(value: Any) -> str:
+    """One line of JSON, ASCII only."""
+    return "".join(_chunks(value, 0))
+
+
+def decode(text: str) -> Any:
+    """The value of a JSON text. Raises ValueError."""
+    try:
+        value, end = _scan(text, 0)
+    except StopIteration:
+        raise ValueError("no JSON") from None
+    if text[end:].strip():
+        raise ValueError("more than one JSON value")
+    return value
+
+
+# ---- events and effects
+
+
+class Connected:
+    """A session with the agent is up; every message handed out before is void."""
+
+    __slots__ = ()
+
+
+class Disconnected:
+    """The session with the agent is over."""
+
+    __slots__ = ()
+
+
+class Tick:
+    """Time has passed: `next_deadline` was reached. Given after all that had already arrived."""
+
+    __slots__ = ()
+
+
+class AgentGone:
+    """The agent's directory was removed: nobody will ever ask. All is killed and the keeper ends."""
+
+    __slots__ = ()
+
+
+class Arrived:
+    """A message of the agent, decoded. One that is malformed raises ProtocolError and changes nothing."""
+
+    __slots__ = ("message",)
+
+    def __init__(self, message: Any) -> None:
+        self.message = message
+
+
+class SpawnFailed:
+    """The answer to `Ready.spawn` when no process came of it. A spawn that worked has no answer but `Exited`."""
+
+    __slots__ = ("reason",)
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+
+class Exited:
+    """The main process of the running command is over and reaped. Exactly one of `exit_code` and `signal` is set.
+
+    `alone`: no other process of this keeper is alive.
+    """
+
+    __slots__ = ("alone", "cpu_s", "exit_code", "max_rss_bytes", "signal")
+
+    def __init__(
+        self, exit_code: int | None, signal: int | None, cpu_s: float, max_rss_bytes: int, alone: bool
+    ) -> None:
+        self.exit_code = exit_code
+        self.signal = signal
+        self.cpu_s = cpu_s
+        self.max_rss_bytes = max_rss_bytes
+        self.alone = alone
+
+
+class Swept:
+    """The answer to `Ready.tree`: so many processes of this keeper are left. If the main process went meanwhile, its
+    `Exited` comes before."""
+
+    __slots__ = ("survivors",)
+
+    def __init__(self, survivors: int) -> None:
+        self.survivors = survivors
+
+
+if TYPE_CHECKING:
+    Event = Connected | Disconnected | Tick | AgentGone | Arrived | SpawnFailed | Exited | Swept
+
+
+class Spawn:
+    """Start `argv` with `env` (nothing is inherited) in `directory`/wd, below the keeper's base directory."""
+
+    __slots__ = ("argv", "directory", "env", "key")
+
+    def __init__(self, key: str, argv: list[bytes], env: dict[bytes, bytes], directory: str) -> None:
+        self.key = key
+        self.argv = argv
+        self.env = env
+        self.directory = directory
+
+
+LOOK: Final = 1
+KILL: Final = 2
+
+
+class Ready:
+    """What the shell does now, in the order of the fields.
+
+    rewrite   the record file's whole new content (lines); None leaves it
+    lines     lines to append to the record file, before anything below happens. If the line of a spawn cannot be
+              stored, the spawn is not done and answered by SpawnFailed
+    spawn     start this; answered by SpawnFailed, or some day by Exited
+    signal    send this signal to every process of this keeper but itself
+    tree      LOOK: reap what is dead; KILL: kill every process of this keeper but itself, and reap. Both are
+              answered by Swept
+    messages  encoded messages for the agent, in order; dropped when there is no session
+    exit      end the keeper
+    """
+
+    __slots__ = ("exit", "lines", "messages", "rewrite", "signal", "spawn", "tree")
+
+    def __init__(self) -> None:
+        self.rewrite: list[str] | None = None
+        self.lines: list[str] = []
+        self.spawn: Spawn | None = None
+        self.signal: int | None = None
+        self.tree: int | None = None
+        self.messages: list[str] = []
+        self.exit = False
+
+
+class ProtocolError(ValueError):
+    """The agent said something that does not fit the protocol."""
+
+
+# ---- commands
+
+
+class Template:
+    """What a group's commands share. In `argv` and `env` an int n stands for the item's n-th value."""
+
+    __slots__ = ("argv", "env", "leased", "leave_running", "needs", "stop_grace_s", "stop_signal", "timeout_s", "vary")
+
+    def __init__(self, message: dict[str, Any]) -> None:
+        self.argv: list[bytes | int] = [
+            part if _is_reference(part) else _bytes_of(part) for part in _typed(message, "argv", list)
+        ]
+        if not self.argv:
+            raise ProtocolError("a template has no argv")
+        self.env: dict[bytes, bytes] = {}
+        self.vary: list[tuple[bytes, int]] = []
+        for name, value in _typed(message, "env", dict).items():
+            if _is_reference(value):
+                self.vary.append((_bytes_of(name), value))
+            else:
+                self.env[_bytes_of(name)] = _bytes_of(value)
+        references = [part for part in self.argv if isinstance(part, int)] + [number for _, number in self.vary]
+        if min(references, default=0) < 0:
+            raise ProtocolError("a template refers to a negative value number")
+        self.needs = max(references, default=-1) + 1
+        timeout = message.get("timeout_s")
+        self.timeout_s: float | None = None if timeout is None else _seconds(timeout)
+        self.stop_signal: int = _typed(message, "stop_signal", int)
+        if not 0 < self.stop_signal < 65:
+            raise ProtocolError(f"{self.stop_signal} is no signal")
+        self.stop_grace_s = _seconds(message.get("stop_grace_s"))
+        self.leave_running = _typed(message, "leave_running", bool)
+        self.leased = _typed(message, "leased", bool)
+
+
+def _is_reference(value: Any) -> bool:
+    return type(value) is int
+
+
+def _bytes_of(value: Any) -> bytes:
+    if type(value) is not str:
+        raise ProtocolError(f"expected a text, got {type(value).__name__}")
+    return value.encode("utf-8", "surrogateescape")
+
+
+def _typed(message: dict[str, Any], name: str, kind: type) -> Any:
+    value = message.get(name)
+    if type(value) is not kind:
+        raise ProtocolError(f"`{name}` of `{message.get('op')}` is no {kind.__name__}")
+    return value
+
+
+def _seconds(value: Any) -> float:
+    if type(value) not in (int, float) or value < 0:
+        raise ProtocolError("a duration is a number of seconds, not negative")
+    return float(value)
+
+
+class Item:
+    """One queued command."""
+
+    __slots__ = ("directory", "key", "template", "values")
+
+    def __init__(self, key: str, template: Template, values: list[str], directory: str) -> None:
+        self.key = key
+        self.template = template
+        self.values = values
+        self.directory = directory
+
+    def spawn(self, wall: float) -> Spawn:
+        """The command with its values filled in, started at wall time `wall`."""
+        template = self.template
+        values = [value.encode("utf-8", "surrogateescape") for value in self.values]
+        argv = [values[part] if isinstance(part, int) else part for part in template.argv]
+        env = template.env.copy()
+        for name, number in template.vary:
+            env[name] = values[number]
+        if template.timeout_s is not None:
+            env[b"BATCH_DEADLINE"] = b"%d" % int(wall + template.timeout_s)
+        return Spawn(self.key, argv, env, self.directory)
+
+
+# States of the keeper; no enum, to start without importing it.
+_IDLE: Final = 0  # nothing runs, except what a preparation left
+_RUNNING: Final = 1  # a command's main process runs
+_STOPPING: Final = 2  # all were signalled and have their grace
+_KILLING: Final = 3  # all are being killed until none is left
+
+
+class KeeperCore:
+    """Decides what the keeper does; pure. `handle` an event, then take and do `take_ready`, again while it is not
+    None; call with `Tick` when `next_deadline` (boottime) has come.
+
+    Invariant: at most one command runs; its `start` line is in the record before its spawn; its `ended` line is
+    written only when none of its processes is left (or it may leave some running) and before it is reported.
+    """
+
+    def __init__(self, keeper: str, pid: int, starttime: int, boot: str, idle_exit_s: float = 600.0) -> None:
+        self._identity = {"keeper": keeper, "pid": pid, "boot": boot, "starttime": starttime}
+        self._idle_exit_s = idle_exit_s
+        self._templates: dict[str, Template] = {}
+        self._queue: deque[Item] = deque()
+        self._held: set[str] = set()  # keys queued, running, or ended and not acked
+        self._lease = NEVER
+        self._lease_applied = False  # to the command that runs
+        self._connected = False
+        # what runs
+        self._state = _IDLE
+        self._item: Item | None = None
+        self._started_wall = 0.0
+        self._announce_at = NEVER
+        self._announced = False
+        self._timeout_at = NEVER
+        self._kill_at = NEVER
+        self._look_at = NEVER
+        self._look_delay = 0.001
+        self._stuck_at = NEVER
+        self._outcome: str | None = None
+        self._reason: str | None = None
+        self._result: Exited | None = None
+        self._leftovers = False
+        # what was reported
+        self._seq = 0
+        self._unacked: deque[tuple[int, str, str]] = deque()  # (seq, key, text)
+        self._unsent: list[str] = []
+        self._flush_at = NEVER
+        self._recorded = 0  # bytes in the record file
+        # the end
+        self._finish_grace: float | None = None
+        self._finish_reason = ""
+        self._gone = False
+        self._exit_at = NEVER
+        self._ready = Ready()
+        self._anything = False
+
+    # ---- the three calls
+
+    def handle(self, event: Event, boottime: float, wall: float) -> None:
+        match event:
+            case Exited():
+                self._exited(event, boottime, wall)
+            case Tick():
+                self._tick(boottime, wall)
+            case Arrived():
+                self._arrived(event.message, boottime)
+            case Swept():
+                self._swept(event.survivors, boottime, wall)
+            case SpawnFailed():
+                self._outcome, self._reason = "start_failed", event.reason
+                self._end(None, boottime, wall)
+            case Connected():
+                self._connect()
+            case Disconnected():
+                self._connected = False
+                self._unsent.clear()
+                self._flush_at = NEVER
+            case AgentGone():
+                self._finish(0.0, "the agent's directory is gone", boottime)
+            case _:
+                assert_never(event)
+        if self._state == _IDLE:
+            self._advance(boottime, wall)
+
+    def take_ready(self) -> Ready | None:
+        """What to do now, or None."""
+        if not self._anything:
+            return None
+        ready, self._ready, self._anything = self._ready, Ready(), False
+        if self._recorded > RECORD_LIMIT and self._recorded > 2 * self._needed_bytes():
+            ready.rewrite = [text for _, _, text in self._unacked]
+            if self._state != _IDLE and self._item is not None:
+                ready.rewrite.append(_start_line(self._item.key))
+            ready.lines = []
+            self._recorded = sum(len(line) + 1 for line in ready.rewrite)
+        return ready
+
+    def next_deadline(self) -> float | None:
+        """The boottime at which `Tick` is due."""
+        deadline = min(
+            self._announce_at, self._timeout_at, self._kill_at, self._look_at, self._flush_at, self._exit_at,
+            self._stuck_at,
+        )  # fmt: skip
+        if self._lease < deadline and (self._queue or self._item is not None) and self._lease_matters():
+            deadline = self._lease
+        return None if deadline == NEVER else deadline
+
+    @property
+    def busy(self) -> bool:
+        """Whether a process of this keeper is or may be alive."""
+        return self._state != _IDLE or self._leftovers
+
+    # ---- messages
+
+    def _arrived(self, message: Any, boottime: float) -> None:
+        if type(message) is not dict:
+            raise ProtocolError("a message is an object")
+        match message.get("op"):
+            case "run":
+                self._run(_typed(message, "items", list))
+            case "ack":
+                self._ack(_typed(message, "seq", int))
+            case "template":
+                self._templates[_typed(message, "id", str)] = Template(message)
+            case "lease":
+                until = message.get("until")
+                self._lease = NEVER if until is None else _seconds(until)
+            case "recall":
+                keys = message.get("keys")
+                self._recall(None if keys is None else set(_typed(message, "keys", list)))
+            case "stop":
+                self._stop_key(_typed(message, "key", str), _typed(message, "reason", str), boottime)
+            case "ping":
+                self._say({"op": "pong", "n": message.get("n")})
+            case "finish":
+                reason = message.get("reason")
+                self._finish(
+                    _seconds(message.get("grace_s")), reason if type(reason) is str else "its job ended here", boottime
+                )
+            case unknown:
+                raise ProtocolError(f"unknown op {unknown!r}")
+
+    def _run(self, rows: list[Any]) -> None:
+        items = [self._item_of(row) for row in rows]
+        for item in items:
+            if item.key not in self._held:
+                self._held.add(item.key)
+                self._queue.append(item)
+        if self._finish_grace is not None and self._queue:
+            self._recall(None)
+
+    def _item_of(self, row: Any) -> Item:
+        if type(row) is not list or len(row) != 4:
+            raise ProtocolError("an item is [key, template, values, directory]")
+        key, template_id, values, directory = row
+        if type(key) is not str or type(directory) is not str or type(values) is not list:
+            raise ProtocolError("an item is [key, template, values, directory]")
+        template = self._templates.get(template_id)
+        if template is None:
+            raise ProtocolError(f"template {template_id!r} was never sent")
+        if len(values) < template.needs or any(type(value) is not str for value in values):
+            raise ProtocolError(f"item {key!r} has not the texts its template needs")
+        return Item(key, template, values, directory)
+
+    def _ack(self, seq: int) -> None:
+        unacked = self._unacked
+        while unacked and unacked[0][0] <= seq:
+            self._held.discard(unacked.popleft()[1])
+        if not unacked and self._state == _IDLE and not self._queue and self._recorded:
+            self._ready.rewrite, self._recorded, self._anything = [], 0, True
+            self._ready.lines.clear()
+
+    def _recall(self, keys: set[str] | None) -> None:
+        recalled = [item.key for item in self._queue if keys is None or item.key in keys]
+        given = set(recalled)
+        self._queue = deque(item for item in self._queue if item.key not in given)
+        self._held -= given
+        self._say({"op": "recalled", "keys": recalled})
+
+    def _stop_key(self, key: str, reason: str, boottime: float) -> None:
+        if self._item is not None and self._item.key == key:
+            self._stop("killed", reason, self._item.template.stop_grace_s, boottime)
+        elif any(item.key == key for item in self._queue):
+            self._recall({key})
+
+    def _finish(self, grace_s: float, reason: str, boottime: float) -> None:
+        self._finish_grace = grace_s if self._finish_grace is None else min(grace_s, self._finish_grace)
+        self._finish_reason = reason
+        if self._queue:
+            self._recall(None)
+        if self._item is not None:
+            self._stop("killed", reason, min(grace_s, self._item.template.stop_grace_s), boottime)
+        elif self._state == _STOPPING:
+            self._kill_at = min(self._kill_at, boottime + grace_s)
+
+    def _connect(self) -> None:
+        self._connected = True
+        self._unsent.clear()
+        self._flush_at = NEVER
+        self._ready.messages.clear()
+        running = None if self._item is None else self._item.key
+        self._say(
+            {
+                "op": "hello",
+                "version": VERSION,
+                **self._identity,
+                "queue": [item.key for item in self._queue],
+                "running": running,
+                "leftovers": self._leftovers,
+                "seq": self._seq,
+            }
+        )
+        self._ready.messages.extend(text for _, _, text in self._unacked)
+        if self._announced and running is not None:
+            self._say({"op": "started", "key": running, "at": self._started_wall})
+        if self._gone:
+            self._say({"op": "gone", "survivors": 0})
+
+    def _say(self, message: dict[str, Any]) -> None:
+        if self._connected:
+            self._ready.messages.append(encode(message))
+            self._anything = True
+
+    def _flush(self) -> None:
+        self._flush_at = NEVER
+        if self._unsent:
+            if self._connected:
+                self._ready.messages.extend(self._unsent)
+                self._anything = True
+            self._unsent.clear()
+
+    # ---- what runs
+
+    def _advance(self, boottime: float, wall: float) -> None:
+        """Idle: start the next command, or leave, or note since when there is nothing to do."""
+        if self._gone:
+            if not self._unacked or boottime >= self._exit_at:
+                self._ready.exit = self._anything = True
+            return
+        if self._finish_grace is not None:
+            self._clear_leftovers(boottime)
+            return
+        if self._queue and self._leftovers:
+            # What a preparation left could not be told apart from what a second command leaves.
+            self._recall(None)
+        while self._queue:
+            item = self._queue.popleft()
+            if item.template.leased and boottime >= self._lease:
+                self._queue.appendleft(item)
+                self._recall({other.key for other in self._queue if other.template.leased})
+                continue
+            self._start(item, boottime, wall)
+            return
+        if self._connected or self._leftovers:
+            self._exit_at = NEVER
+        elif self._exit_at == NEVER:
+            self._exit_at = boottime + self._idle_exit_s
+        elif boottime >= self._exit_at:
+            self._ready.exit = self._anything = True
+
+    def _start(self, item: Item, boottime: float, wall: float) -> None:
+        self._state, self._item, self._started_wall = _RUNNING, item, wall
+        self._outcome = self._reason = self._result = None
+        self._lease_applied = False
+        self._exit_at = NEVER
+        self._announce_at = boottime + ANNOUNCE_AFTER_S
+        timeout_s = item.template.timeout_s
+        self._timeout_at = NEVER if timeout_s is None else boottime + timeout_s
+        self._record(_start_line(item.key))
+        self._ready.spawn = item.spawn(wall)
+
+    def _stop(self, outcome: str, reason: str, grace_s: float, boottime: float) -> None:
+        """Signal all, give them their grace. A second stop can only shorten it."""
+        if self._state == _RUNNING and self._item is not None:
+            self._state, self._outcome, self._reason = _STOPPING, outcome, reason
+            self._signal_all(self._item.template.stop_signal, grace_s, boottime)
+        elif self._state == _STOPPING:
+            self._kill_at = min(self._kill_at, boottime + grace_s)
+
+    def _signal_all(self, signum: int, grace_s: float, boottime: float) -> None:
+        self._timeout_at = NEVER
+        self._kill_at = boottime + grace_s
+        self._ready.signal, self._anything = signum, True
+
+    def _kill_all(self, boottime: float) -> None:
+        self._state = _KILLING
+        self._timeout_at = self._kill_at = self._look_at = NEVER
+        self._look_delay = 0.001
+        self._stuck_at = boottime + STUCK_AFTER_S
+        self._ready.tree, self._anything = KILL, True
+
+    def _clear_leftovers(self, boottime: float) -> None:
+        """Finishing, and no command runs: end what is left, politely if it was left on purpose."""
+        if self._leftovers:
+            self._state = _STOPPING
+            self._look_delay = 0.001
+            self._look_at = boottime
+            self._signal_all(_signal.SIGTERM, self._finish_grace or 0.0, boottime)
+        else:
+            self._kill_all(boottime)
+
+    def _exited(self, event: Exited, boottime: float, wall: float) -> None:
+        self._result = event
+        if self._state == _RUNNING and self._item is not None:
+            if event.alone or (self._item.template.leave_running and event.exit_code == 0):
+                self._leftovers = not event.alone
+                self._end(event, boottime, wall)
+            else:
+                self._kill_all(boottime)
+        elif self._state == _STOPPING:
+            if event.alone:
+                self._end(event, boottime, wall)
+            else:  # its children have the rest of the grace
+                self._look_delay = 0.001
+                self._look_at = boottime + self._look_delay
+
+    def _swept(self, survivors: int, boottime: float, wall: float) -> None:
+        if self._state == _IDLE:
+            return
+        if survivors == 0 and (self._item is None or self._result is not None):
+            if self._item is not None:
+                self._end(self._result, boottime, wall)
+            else:
+                self._leave(boottime)
+            return
+        self._look_at = boottime + self._look_delay
+        self._look_delay = min(self._look_delay * 2, 0.1)
+
+    def _leave(self, boottime: float) -> None:
+        self._to_idle()
+        self._leftovers = False
+        self._gone = True
+        self._flush()
+        self._say({"op": "gone", "survivors": 0})
+        self._exit_at = boottime + LINGER_S
+
+    def _to_idle(self) -> None:
+        self._state, self._item, self._result = _IDLE, None, None
+        self._announced = False
+        self._announce_at = self._timeout_at = self._kill_at = self._look_at = self._stuck_at = NEVER
+
+    def _end(self, result: Exited | None, boottime: float, wall: float) -> None:
+        item = self._item
+        if item is None:
+            return
+        self._seq += 1
+        text = encode(
+            {
+                "op": "ended",
+                "seq": self._seq,
+                "key": item.key,
+                "outcome": self._outcome or "exited",
+                "exit_code": result and result.exit_code,
+                "signal": result and result.signal,
+                "reason": self._reason,
+                "started_at": self._started_wall,
+                "ended_at": max(wall, self._started_wall),
+                "cpu_s": result.cpu_s if result else 0.0,
+                "max_rss_bytes": result.max_rss_bytes if result else 0,
+                "leftovers": self._leftovers,
+            }
+        )
+        self._to_idle()
+        self._record(text)
+        self._unacked.append((self._seq, item.key, text))
+        if self._connected:
+            self._unsent.append(text)
+            if len(self._unsent) >= min(FLUSH_COUNT, max(1, len(self._queue))):
+                self._flush()
+            elif self._flush_at == NEVER:
+                self._flush_at = boottime + FLUSH_AFTER_S
+
+    # ---- time
+
+    def _tick(self, boottime: float, wall: float) -> None:
+        if boottime >= self._flush_at:
+            self._flush()
+        if boottime >= self._announce_at:
+            self._announce()
+        if boottime >= self._lease:
+            self._lease_ended(boottime)
+        if boottime >= self._timeout_at and self._item is not None:
+            template = self._item.template
+            self._stop("timed_out", f"It ran longer than its timeout of {template.timeout_s:g} s.",
+                       template.stop_grace_s, boottime)  # fmt: skip
+        if boottime >= self._kill_at:
+            self._kill_all(boottime)
+        if boottime >= self._look_at:
+            self._look_at = NEVER
+            self._ready.tree, self._anything = (LOOK if self._state == _STOPPING else KILL), True
+        if boottime >= self._stuck_at:
+            self._stuck(boottime)
+
+    def _announce(self) -> None:
+        self._announce_at = NEVER
+        self._announced = True
+        if self._item is not None:
+            self._say({"op": "started", "key": self._item.key, "at": self._started_wall})
+
+    def _lease_matters(self) -> bool:
+        running = self._item is not None and self._item.template.leased and not self._lease_applied
+        return running or any(item.template.leased for item in self._queue)
+
+    def _lease_ended(self, boottime: float) -> None:
+        leased = {item.key for item in self._queue if item.template.leased}
+        if leased:
+            self._recall(leased)
+        if self._item is not None and self._item.template.leased and not self._lease_applied:
+            self._lease_applied = True
+            reason = "The node was out of contact for longer than its lease."
+            self._stop("killed", reason, min(LEASE_GRACE_S, self._item.template.stop_grace_s), boottime)
+
+    def _stuck(self, boottime: float) -> None:
+        """Killing has not helped for long (a process in an uninterruptible wait): say so, and go on trying."""
+        self._stuck_at = boottime + STUCK_AFTER_S
+        if self._finish_grace is not None:
+            self._flush()
+            self._say({"op": "gone", "survivors": 1})
+        else:
+            self._say({"op": "stuck", "key": None if self._item is None else self._item.key})
+
+    # ---- the record file
+
+    def _record(self, line: str) -> None:
+        self._ready.lines.append(line)
+        self._recorded += len(line) + 1
+        self._anything = True
+
+    def _needed_bytes(self) -> int:
+        return sum(len(text) + 1 for _, _, text in self._unacked)
+
+
+def _start_line(key: str) -> str:
+    return encode({"op": "start", "key": key})
+
+
+def read_record(content: bytes) -> tuple[list[dict[str, Any]], str | None]:
+    """What a dead keeper's record file says: the `ended` messages in it (some may have been acked: their keys are no
+    longer open), and the key that was started and never ended, if there is one. A torn last line is dropped."""
+    ended: dict[str, dict[str, Any]] = {}
+    started: str | None = None
+    for line in content.split(b"\n")[:-1]:
+        try:
+            message = decode(line.decode("ascii"))
+            operation, key = message["op"], message["key"]
+        except (ValueError, KeyError, TypeError):
+            continue
+        if operation == "start":
+            started = key
+        elif operation == "ended":
+            ended[key] = message
+            started = None if started == key else started
+    return list(ended.values()), started
+
+
+# ---- the link
+
+
+class Outbox:
+    """Sends encoded messages over a non-blocking seqpacket socket, many to a packet, in order."""
+
+    def __init__(self, sock: _socket.socket) -> None:
+        self._sock = sock
+        self._packets: deque[bytes | int] = deque()  # an int is a memfd
+
+    def put(self, messages: Sequence[str]) -> None:
+        """Queue messages. Call `flush` afterwards."""
+        batch: list[str] = []
+        size = 1
+        for message in messages:
+            if batch and size + len(message) + 1 > PACKET_LIMIT:
+                self._packets.append(_packet(batch))
+                batch, size = [], 1
+            if len(message) + 2 > PACKET_LIMIT:
+                self._packets.append(_sealed(_packet([message])))
+                continue
+            batch.append(message)
+            size += len(message) + 1
+        if batch:
+            self._packets.append(_packet(batch))
+
+    def flush(self) -> bool:
+        """Send what the socket takes; False when something is left (wait until it is writable). Raises OSError when
+        the connection is lost."""
+        while self._packets:
+            packet = self._packets[0]
+            try:
+                if isinstance(packet, int):
+                    rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, packet.to_bytes(4, sys.byteorder))
+                    self._sock.sendmsg([b'[{"op":"memfd"}]'], [rights], _socket.MSG_NOSIGNAL)
+                    os.close(packet)
+                else:
+                    self._sock.send(packet, _socket.MSG_NOSIGNAL)
+            except BlockingIOError:
+                return False
+            self._packets.popleft()
+        return True
+
+    def close(self) -> None:
+        """Forget what was not sent."""
+        for packet in self._packets:
+            if isinstance(packet, int):
+                os.close(packet)
+        self._packets.clear()
+
+
+def _packet(messages: list[str]) -> bytes:
+    return f"[{','.join(messages)}]".encode("ascii")
+
+
+def _sealed(content: bytes) -> int:
+    fd = os.memfd_create("message", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        view = memoryview(content)
+        while view:
+            view = view[os.write(fd, view) :]
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+_SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+
+
+def receive(sock: _socket.socket) -> list[Any] | None:
+    """The messages of the next packet; None at the end of the connection. Raises BlockingIOError when there is
+    none yet, ProtocolError when it is malformed, OSError when the connection is lost."""
+    content, ancillary, flags, _ = sock.recvmsg(PACKET_LIMIT + 1, _socket.CMSG_SPACE(4), _socket.MSG_CMSG_CLOEXEC)
+    fds = [
+        int.from_bytes(payload[:4], sys.byteorder)
+        for level, kind, payload in ancillary
+        if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS and len(payload) >= 4
+    ]
+    try:
+        if not content:
+            return None
+        if flags & (_socket.MSG_TRUNC | _socket.MSG_CTRUNC):
+            raise ProtocolError("a packet is too long")
+        if fds:
+            content = _unsealed(fds[0])
+        messages = decode(content.decode("ascii"))
+    except UnicodeDecodeError:
+        raise ProtocolError("a packet is no ASCII") from None
+    except RecursionError:
+        raise ProtocolError("a packet is nested too deep") from None
+    except ValueError as error:
+        raise ProtocolError(f"a packet is malformed: {error}") from None
+    finally:
+        for fd in fds:
+            os.close(fd)
+    if type(messages) is not list:
+        raise ProtocolError("a packet is a list of messages")
+    return messages
+
+
+def _unsealed(fd: int) -> bytes:
+    try:
+        sealed = fcntl.fcntl(fd, fcntl.F_GET_SEALS)
+    except OSError:
+        raise ProtocolError("a message came in what is no memfd") from None
+    size = os.fstat(fd).st_size
+    if sealed & _SEALS != _SEALS or size > MEMFD_LIMIT:
+        raise ProtocolError("a memfd is not sealed, or too large")
+    parts = []
+    offset = 0
+    while offset < size:
+        part = os.pread(fd, size - offset, offset)
+        if not part:
+            break
+        parts.append(part)
+        offset += len(part)
+    return b"".join(parts)
+
+
+def peer_uid(sock: _socket.socket) -> int:
+    """The uid of the process at the other end (of a listener: who listened)."""
+    credentials = sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
+    return int.from_bytes(credentials[4:8], sys.byteorder)
+
+
+# ---- the directory of a command
+
+
+class StartError(Exception):
+    """A command could not be started; the text is a sentence for people."""
+
+
+class Place:
+    """The open directory of a command: its work directory, its two output files, itself."""
+
+    __slots__ = ("directory", "stderr", "stdout", "wd")
+
+    def __init__(self, directory: int, wd: int, stdout: int, stderr: int) -> None:
+        self.directory = directory
+        self.wd = wd
+        self.stdout = stdout
+        self.stderr = stderr
+
+
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_OUTPUT: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Places:
+    """Makes the directories of commands below one directory handle, never through a link."""
+
+    def __init__(self, base: int) -> None:
+        self._base = base
+        self._parent_path = ""
+        self._parent = -1
+
+    def make(self, directory: str) -> Place:
+        """The fresh place of a command. Raises StartError; nothing is left open then."""
+        parts = directory.split("/")
+        if not all(parts) or "\0" in directory or "." in parts or ".." in parts:
+            raise StartError(f"The directory name {directory!r} is not a plain path below the node's root.")
+        parent_path = "/".join(parts[:-1])
+        try:
+            try:
+                return self._make(self._open_parent(parent_path), parts[-1])
+            except FileNotFoundError:  # the remembered parent was removed: walk again
+                self._forget()
+                return self._make(self._open_parent(parent_path), parts[-1])
+        except OSError as error:
+            self._forget()
+            raise StartError(_sentence(error, f"make the directory {directory}")) from error
+
+    def _open_parent(self, path: str) -> int:
+        if not path:
+            return self._base
+        if path != self._parent_path:
+            self._forget()
+            here = os.dup(self._base)
+            for part in path.split("/"):
+                try:
+                    below = _enter(here, part)
+                finally:
+                    os.close(here)
+                here = below
+            self._parent_path, self._parent = path, here
+        return self._parent
+
+    def _forget(self) -> None:
+        if self._parent >= 0:
+            os.close(self._parent)
+        self._parent_path, self._parent = "", -1
+
+    @staticmethod
+    def _make(parent: int, name: str) -> Place:
+        opened: list[int] = []
+        try:
+            directory = _enter(parent, name)
+            opened.append(directory)
+            try:
+                os.mkdir("wd", 0o750, dir_fd=directory)
+            except FileExistsError:
+                raise StartError(
+                    f"The work directory of {name} exists already: an attempt was started there before."
+                ) from None
+            opened.append(os.open("wd", _DIRECTORY, dir_fd=directory))
+            opened.append(os.open("stdout.txt", _OUTPUT, 0o640, dir_fd=directory))
+            opened.append(os.open("stderr.txt", _OUTPUT, 0o640, dir_fd=directory))
+            return Place(*opened)
+        except (OSError, StartError):
+            for fd in opened:
+                os.close(fd)
+            raise
+
+
+def _enter(above: int, name: str) -> int:
+    """The directory `name`, made if it is not there, opened."""
+    try:  # noqa: SIM105 - contextlib costs an import
+        os.mkdir(name, 0o750, dir_fd=above)
+    except FileExistsError:
+        pass
+    return os.open(name, _DIRECTORY, dir_fd=above)
+
+
+_MEANINGS: Final = {
+    errno.ENOSPC: "no space is left on the node's disk",
+    errno.EDQUOT: "the disk quota of the node's user is used up",
+    errno.ENOENT: "a directory on the way vanished",
+    errno.ELOOP: "a link stands in the way",
+    errno.ENOTDIR: "something that is no directory stands in the way",
+    errno.EACCES: "the node's user may not",
+    errno.EPERM: "the node's user may not",
+    errno.EROFS: "the file system is read-only",
+    errno.EMFILE: "too many files are open",
+    errno.ENFILE: "too many files are open on the node",
+    errno.EAGAIN: "the node's limit of processes or threads is reached",
+    errno.ENOMEM: "the node is out of memory",
+}
+
+
+def _sentence(error: OSError, doing: str) -> str:
+    meaning = _MEANINGS.get(error.errno or 0) or (error.strerror or str(error))
+    return f"Could not {doing}: {meaning}."
+
+
+# ---- programs
+
+
+def find_program(name: bytes, path: bytes) -> bytes:
+    """The file to execute for argv[0]. Raises StartError. Relative names are as seen from the current directory."""
+    if b"/" in name:
+        return name
+    found_unusable = None
+    for directory in path.split(b":") if name else ():
+        candidate = (directory or b".") + b"/" + name
+        if os.access(candidate, os.X_OK) and not os.path.isdir(candidate):
+            return candidate
+        if found_unusable is None and os.path.isfile(candidate):
+            found_unusable = candidate
+    if found_unusable is not None:
+        raise StartError(f"The program {_shown(found_unusable)} is not executable.")
+    raise StartError(f"There is no program {_shown(name)} in the command's PATH ({_shown(path)}).")
+
+
+def why_not_started(error: OSError, program: bytes, argv: list[bytes], env: dict[bytes, bytes]) -> str:
+    """What posix_spawn's error means for people."""
+    name = _shown(program)
+    match error.errno:
+        case errno.ENOENT if not os.path.lexists(program):
+            return f"There is no program {name}."
+        case errno.ENOENT | errno.ELOOP if not os.path.exists(program):
+            return f"The program {name} is a link that leads nowhere."
+        case errno.ENOENT:
+            interpreter = _interpreter(program)
+            if interpreter:
+                return f"The interpreter {_shown(interpreter)} that {name} names in its first line does not exist."
+            return f"The program {name} exists, but the loader it needs does not (built for another system?)."
+        case errno.EACCES if os.path.isdir(program):
+            return f"{name} is a directory, not a program."
+        case errno.EACCES if not os.access(program, os.X_OK):
+            return f"The program {name} is not executable."
+        case errno.EACCES:
+            interpreter = _interpreter(program)
+            what = f"the interpreter {_shown(interpreter)} of {name}" if interpreter else name
+            return f"The node's user may not execute {what} (is its file system mounted noexec?)."
+        case errno.ENOTDIR:
+            return f"There is no program {name}: a part of its path is no directory."
+        case errno.ENOEXEC:
+            return f"{name} is no program for this machine, and its first line names no interpreter (#!)."
+        case errno.E2BIG:
+            total = sum(map(len, argv)) + sum(len(name) + len(value) for name, value in env.items())
+            return f"The arguments and environment of {name} are too long for the system ({total} bytes)."
+    return _sentence(error, f"start {name}")
+
+
+def _interpreter(program: bytes) -> bytes:
+    try:
+        with open(program, "rb") as file:
+            line = file.read(256).split(b"\n")[0]
+    except OSError:
+        return b""
+    return line[2:].split()[0] if line.startswith(b"#!") and line[2:].split() else b""
+
+
+def _shown(name: bytes) -> str:
+    return name[:200].decode("utf-8", "backslashreplace")
+
+
+# ---- processes
+
+
+class Tree:
+    """All processes below this one, which is their subreaper: what is orphaned stays below."""
+
+    def __init__(self) -> None:
+        self._self = os.getpid()
+
+    def pids(self) -> list[int]:
+        """Those alive or not reaped, parents before children."""
+        found: list[int] = []
+        fringe = [self._self]
+        while fringe:
+            fringe = [child for pid in fringe for child in _children(pid)]
+            found.extend(fringe)
+            if len(found) > 1_000_000:  # /proc changed under the walk in a way that closed a circle
+                break
+        return found
+
+    def signal(self, signum: int) -> None:
+        """Signal each, and let the stopped see it."""
+        pids = self.pids()
+        parents = {self._self, *pids}
+        for pid in pids:
+            _signal_child(pid, parents, signum)
+            if signum not in (_signal.SIGKILL, _signal.SIGSTOP, _signal.SIGCONT):
+                _signal_child(pid, parents, _signal.SIGCONT)
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            fd = os.open(f"/proc/{pid}/task/{thread}/children", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                while chunk := os.read(fd, 65536):
+                    found.extend(map(int, chunk.split()))
+            finally:
+                os.close(fd)
+    except (FileNotFoundError, ProcessLookupError):
+        if not _CHILDREN_FILES:
+            return _children_by_scan(pid)
+    return found
+
+
+_CHILDREN_FILES: Final = os.path.exists("/proc/thread-self/children")
+
+
+def _children_by_scan(pid: int) -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit() and _parent(int(name)) == pid]
+
+
+def _parent(pid: int) -> int:
+    """The parent's pid, or 0 when there is no such process."""
+    try:
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return int(os.read(fd, 4096).rpartition(b")")[2].split()[1])
+        finally:
+            os.close(fd)
+    except (OSError, IndexError):
+        return 0
+
+
+def _signal_child(pid: int, parents: set[int], signum: int) -> None:
+    """Signal by a handle that was checked, never by the number alone: it may be another's by now."""
+    try:
+        fd = os.pidfd_open(pid)
+    except OSError:
+        return
+    try:
+        if _parent(pid) in parents:
+            _signal.pidfd_send_signal(fd, signum)
+    except OSError:  # over, or another user's (an elevated one): the sweep says what is left
+        return
+    finally:
+        os.close(fd)
+
+
+def _prctl(option: int, value: int) -> None:
+    class Int(_ctypes._SimpleCData):  # type: ignore[type-arg]
+        _type_ = "i"
+
+    class Function(_ctypes.CFuncPtr):
+        _flags_ = _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_USE_ERRNO
+        _restype_ = Int
+
+    this_program = _ctypes.dlopen(None, 0)  # type: ignore[arg-type]
+    function = Function(_ctypes.dlsym(this_program, "prctl"))
+    if function(option, value, 0, 0, 0) != 0:
+        raise OSError(_ctypes.get_errno(), f"prctl({option}) failed")
+
+
+_PR_SET_DUMPABLE: Final = 4
+_PR_SET_CHILD_SUBREAPER: Final = 36
+
+
+# ---- the shell
+
+
+class Settings:
+    """What a keeper is started with, as NAME=VALUE.
+
+    keeper     its id
+    boot       the node's boot identity
+    base       the directory below which items' directories are
+    agent      the agent's private directory, in which it listens on `keepers.sock`
+    record     the record file
+    leaf       the cgroup to enter first (empty: none)
+    nofile     soft:hard, the limits of open files before the agent raised its own (empty: leave)
+    idle_exit_s   without agent, queue and leftovers for so long it ends by itself
+    """
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        given = dict(argument.split("=", 1) for argument in arguments)
+        self.keeper = given["keeper"]
+        self.boot = given["boot"]
+        self.base = given["base"]
+        self.agent = given["agent"]
+        self.record = given["record"]
+        self.leaf = given.get("leaf", "")
+        self.nofile = given.get("nofile", "")
+        self.idle_exit_s = float(given.get("idle_exit_s", "600"))
+
+    def arguments(self) -> list[str]:
+        """The command line that says this."""
+        return [f"{name}={value}" for name, value in vars(self).items()]
+
+
+class Record:
+    """The record file: lines appended, now and then replaced."""
+
+    def __init__(self, path: str) -> None:
+        directory, self._name = os.path.split(path)
+        self._directory = os.open(directory, _DIRECTORY)
+        self._fd = self._open(self._name)
+        self._owed: list[str] = []  # lines a full disk refused
+
+    def _open(self, name: str, flags: int = 0) -> int:
+        flags |= os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.open(name, flags, 0o600, dir_fd=self._directory)
+
+    def append(self, lines: list[str]) -> str | None:
+        """Store lines, all or none; the reason when they could not be. They are stored with the next that can."""
+        if self._owed:
+            lines = self._owed + lines
+        content = ("\n".join(lines) + "\n").encode("ascii")
+        try:
+            written = os.write(self._fd, content)
+            if written == len(content):
+                self._owed = []
+                return None
+            os.ftruncate(self._fd, os.fstat(self._fd).st_size - written)
+            raise OSError(errno.ENOSPC, "short write")
+        except OSError as error:
+            self._owed = lines
+            return _sentence(error, "record the start on the node")
+
+    def drop_owed_start(self) -> None:
+        """The start whose line was refused did not happen."""
+        if self._owed and '"op":"start"' in self._owed[-1][:16]:
+            self._owed.pop()
+
+    def rewrite(self, lines: list[str]) -> str | None:
+        """Replace all; where there is no room for that, append instead (a line twice says the same)."""
+        self._owed = []
+        if not lines:
+            os.ftruncate(self._fd, 0)
+            return None
+        name = self._name + ".new"
+        try:
+            fresh = self._open(name, os.O_TRUNC)
+        except OSError:
+            return self.append(lines)
+        kept, self._fd = self._fd, fresh
+        if self.append(lines) is None:
+            os.rename(name, self._name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+            os.close(kept)
+            return None
+        self._owed = []
+        self._fd = kept
+        os.close(fresh)
+        os.unlink(name, dir_fd=self._directory)
+        return self.append(lines)
+
+
+class Keeper:
+    """The process: does what its core decides."""
+
+    def __init__(self, settings: Settings) -> None:
+        if settings.leaf:
+            _write_file(settings.leaf + "/cgroup.procs", b"0")
+        _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        _prctl(_PR_SET_DUMPABLE, 0)
+        if settings.nofile:
+            _limit_files(settings.nofile)
+        for signum in _IGNORED:
+            _signal.signal(signum, _signal.SIG_IGN)
+        os.umask(0o027)
+        self._null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        self._base = os.open(settings.base, _DIRECTORY)
+        self._agent = os.open(settings.agent, _DIRECTORY)
+        self._agent_uid = os.getuid()
+        self._places = Places(self._base)
+        self._record = Record(settings.record)
+        self._tree = Tree()
+        pid = os.getpid()
+        self._core = KeeperCore(settings.keeper, pid, _starttime(pid), settings.boot, settings.idle_exit_s)
+        self._poll = select.poll()
+        self._sock: _socket.socket | None = None
+        self._outbox: Outbox | None = None
+        self._connect_at = 0.0
+        self._connect_delay = 0.05
+        self._pid = 0  # of the running command's main process
+        self._pidfd = -1
+        self._directory = -1
+        self._slow_since = 0.0
+        self._exit = False
+
+    def run(self) -> None:
+        """Until the core says exit."""
+        while not self._exit:
+            boottime = time.clock_gettime(time.CLOCK_BOOTTIME)
+            if self._sock is None and boottime >= self._connect_at:
+                self._connect(boottime)
+            for fd, _ in self._poll.poll(self._patience_ms(boottime)):
+                if fd == self._pidfd:
+                    self._reap_main()
+                elif self._sock is not None and fd == self._sock.fileno():
+                    self._talk()
+            self._keep_time()
+            self._deliver()
+
+    def _patience_ms(self, boottime: float) -> float:
+        """How long to wait: to the core's deadline, the next connect, or the next look for orphans to reap."""
+        until = self._core.next_deadline()
+        wait = NEVER if until is None else until - boottime
+        if self._sock is None:
+            wait = min(wait, self._connect_at - boottime)
+        if wait > REAP_EVERY_S and self._core.busy:
+            wait = REAP_EVERY_S
+        elif wait > 1.0 and not self._core.busy:
+            os.chdir("/")  # idle: hold no directory
+        if wait == NEVER:
+            return -1
+        return max(0.0, wait * 1000 + 0.5)
+
+    def _keep_time(self) -> None:
+        boottime = time.clock_gettime(time.CLOCK_BOOTTIME)
+        deadline = self._core.next_deadline()
+        if deadline is not None and boottime >= deadline:
+            self._handle(Tick())
+        if boottime - self._slow_since > REAP_EVERY_S:
+            self._slow_since = boottime
+            if self._core.busy:
+                self._reap_orphans()
+
+    def _handle(self, event: Event) -> None:
+        self._core.handle(event, time.clock_gettime(time.CLOCK_BOOTTIME), time.time())
+
+    # ---- effects
+
+    def _deliver(self) -> None:
+        while (ready := self._core.take_ready()) is not None:
+            refused = None
+            if ready.rewrite is not None:
+                refused = self._record.rewrite(ready.rewrite)
+            if ready.lines:
+                refused = self._record.append(ready.lines)
+            if ready.spawn is not None:
+                self._spawn(ready.spawn, refused)
+            if ready.signal is not None:
+                self._tree.signal(ready.signal)
+            if ready.tree is not None:
+                self._sweep(ready.tree)
+            if ready.messages and self._outbox is not None:
+                self._outbox.put(ready.messages)
+                self._push()
+            if ready.exit:
+                self._exit = True
+                return
+
+    def _spawn(self, spawn: Spawn, refused: str | None) -> None:
+        if refused is not None:
+            self._record.drop_owed_start()
+            self._handle(SpawnFailed(refused))
+            return
+        try:
+            place = self._places.make(spawn.directory)
+        except StartError as error:
+            self._handle(SpawnFailed(str(error)))
+            return
+        try:
+            os.fchdir(place.wd)
+            program = find_program(spawn.argv[0], spawn.env.get(b"PATH", b""))
+            try:
+                self._pid = os.posix_spawn(
+                    program,
+                    spawn.argv,
+                    spawn.env,
+                    file_actions=(
+                        (os.POSIX_SPAWN_DUP2, self._null, 0),
+                        (os.POSIX_SPAWN_DUP2, place.stdout, 1),
+                        (os.POSIX_SPAWN_DUP2, place.stderr, 2),
+                    ),
+                    setsid=True,
+                    setsigmask=(),
+                    setsigdef=_IGNORED,
+                )
+            except OSError as error:
+                raise StartError(why_not_started(error, program, spawn.argv, spawn.env)) from error
+            except ValueError:
+                raise StartError("A NUL character is in the arguments or the environment.") from None
+            self._pidfd = os.pidfd_open(self._pid)
+        except StartError as error:
+            os.close(place.directory)
+            self._handle(SpawnFailed(str(error)))
+            return
+        finally:
+            os.close(place.wd)
+            os.close(place.stdout)
+            os.close(place.stderr)
+        self._directory = place.directory
+        self._poll.register(self._pidfd, select.POLLIN)
+
+    def _sweep(self, how: int) -> None:
+        """Kill what is left, or only look; says how many there are after a few milliseconds at most."""
+        patience = time.monotonic() + SWEEP_S
+        while True:
+            if how == KILL:
+                self._tree.signal(_signal.SIGKILL)
+            if self._reap():
+                self._handle(Swept(0))
+                return
+            if how == LOOK or time.monotonic() > patience:
+                self._handle(Swept(max(1, len(self._tree.pids()))))
+                return
+
+    # ---- ends
+
+    def _reap_main(self) -> None:
+        pid, status, usage = os.wait4(self._pid, os.WNOHANG)
+        if pid:
+            self._main_over(status, usage, alone=self._reap())
+
+    def _reap(self) -> bool:
+        """Reap whatever is dead; whether nothing is left."""
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                return True
+            if pid == 0:
+                return False
+            if pid == self._pid:
+                self._main_over(status, usage, alone=False)
+
+    def _reap_orphans(self) -> None:
+        """While a command runs: what it orphaned and has died must not fill the process table."""
+        alone = self._reap()
+        if alone and self._core.busy:
+            self._handle(Swept(0))
+
+    def _main_over(self, status: int, usage: Any, alone: bool) -> None:
+        self._poll.unregister(self._pidfd)
+        os.close(self._pidfd)
+        os.utime(self._directory)  # from its end on, a directory's time of change says when it ended
+        os.close(self._directory)
+        self._pid, self._pidfd, self._directory = 0, -1, -1
+        code = os.waitstatus_to_exitcode(status)
+        exit_code, signum = (code, None) if code >= 0 else (None, -code)
+        cpu_s = round(usage.ru_utime + usage.ru_stime, 6)
+        self._handle(Exited(exit_code, signum, cpu_s, usage.ru_maxrss * 1024, alone))
+
+    # ---- the agent
+
+    def _connect(self, boottime: float) -> None:
+        self._connect_at = boottime + self._connect_delay * (0.5 + (os.getpid() * 0.6180339887) % 0.5)
+        self._connect_delay = min(self._connect_delay * 1.6, RECONNECT_CAP_S)
+        sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC)
+        try:
+            sock.connect(f"/proc/self/fd/{self._agent}/keepers.sock")
+            if peer_uid(sock) != self._agent_uid:
+                _complain("the process listening on keepers.sock is not the agent's user; not talking to it")
+                sock.close()
+                return
+        except OSError:
+            sock.close()
+            if os.fstat(self._agent).st_nlink == 0:
+                self._handle(AgentGone())
+                self._deliver()
+            return
+        self._sock, self._outbox = sock, Outbox(sock)
+        self._poll.register(sock.fileno(), select.POLLIN)
+        self._handle(Connected())
+        self._deliver()
+
+    def _talk(self) -> None:
+        sock, outbox = self._sock, self._outbox
+        if sock is None or outbox is None:
+            return
+        try:
+            for _ in range(64):
+                messages = receive(sock)
+                if messages is None:
+                    self._disconnect()
+                    return
+                self._connect_delay = 0.05
+                for message in messages:
+                    self._handle(Arrived(message))
+        except BlockingIOError:
+            self._push()
+        except ProtocolError as error:
+            _complain(f"the agent's message was refused: {error}")
+            outbox.put([encode({"op": "refused", "reason": str(error)})])
+            self._push()
+            self._disconnect()
+        except OSError:
+            self._disconnect()
+
+    def _push(self) -> None:
+        if self._outbox is None or self._sock is None:
+            return
+        try:
+            done = self._outbox.flush()
+        except OSError:
+            self._disconnect()
+            return
+        self._poll.modify(self._sock.fileno(), select.POLLIN if done else select.POLLIN | select.POLLOUT)
+
+    def _disconnect(self) -> None:
+        if self._sock is not None and self._outbox is not None:
+            self._poll.unregister(self._sock.fileno())
+            self._outbox.close()
+            self._sock.close()
+            self._sock = self._outbox = None
+            self._handle(Disconnected())
+
+
+REAP_EVERY_S: Final = 0.25
+SWEEP_S: Final = 0.003
+RECONNECT_CAP_S: Final = 1.0
+_IGNORED: Final = (
+    _signal.SIGHUP,
+    _signal.SIGINT,
+    _signal.SIGQUIT,
+    _signal.SIGTERM,
+    _signal.SIGPIPE,
+    _signal.SIGXFSZ,
+)
+
+
+def _write_file(path: str, content: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, content)
+    finally:
+        os.close(fd)
+
+
+def _limit_files(limits: str) -> None:
+    import resource
+
+    soft, hard = map(int, limits.split(":"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def _starttime(pid: int) -> int:
+    """When the process began, in clock ticks since boot: field 22 of its stat."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return int(file.read().rpartition(b")")[2].split()[19])
+
+
+def _complain(text: str) -> None:
+    sys.stderr.write(f"keeper {os.getpid()}: {text}\n")
+    sys.stderr.flush()
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run a keeper. 0 when it ended in order, 1 when it could not start."""
+    try:
+        keeper = Keeper(Settings(arguments))
+    except (OSError, KeyError, ValueError) as error:
+        _complain(f"could not start: {error!r}")
+        return 1
+    gc.freeze()
+    gc.disable()  # nothing here makes cycles; collections would only cost
+    keeper.run()
+    return 0
+
+
+if __name__ == "__main__":
+    os._exit(main(sys.argv[1:]))
