@@ -34,7 +34,11 @@ from coordinator.records import (
 )
 from wire.messages import Outcome, PhaseEnd
 
-_FINAL = {Verdict.SUCCEEDED: TaskState.SUCCEEDED, Verdict.FAILED: TaskState.FAILED, Verdict.CANCELLED: TaskState.CANCELLED}
+_FINAL = {
+    Verdict.SUCCEEDED: TaskState.SUCCEEDED,
+    Verdict.FAILED: TaskState.FAILED,
+    Verdict.CANCELLED: TaskState.CANCELLED,
+}
 
 
 class Cluster:

@@ -6,8 +6,6 @@ sessions, heartbeats, who waits for an answer. `coordinator.server` is the shell
 
 from __future__ import annotations
 
-import enum
-from dataclasses import dataclass, field
 from typing import Final, assert_never
 
 from coordinator import ending, files, joining, placement, requests, work
@@ -25,42 +23,12 @@ from coordinator.events import (
 )
 from coordinator.model import LEASE_DRIFT, LEASE_MARGIN_S, MISSED_BEATS, JobState, Node, Pool
 from coordinator.records import CLUSTER_SCOPE, Record, Returned, scope_of
+from coordinator.sessions import Session, Waiter
 from wire import messages as m
 from wire.instant import Instant
 
 STALL_S: Final = 2.0
 """A deadline met so late means that this process slept: leases are counted anew."""
-
-
-@dataclass(slots=True, eq=False)
-class Session:
-    """A live connection, as the core knows it."""
-
-    epoch: int
-    role: m.Role
-    owner: str
-    node: Node | None = None
-
-
-class Until(enum.Enum):
-    """What a waiting request waits for."""
-
-    JOB_OVER = "job over"
-    TASKS_OVER = "tasks over"
-    JOB_GONE = "job gone"
-    CHANGED = "changed"
-
-
-@dataclass(slots=True, eq=False)
-class Waiter:
-    """A request that is answered later."""
-
-    session: int
-    request: int
-    until: Until
-    job: str = ""
-    jobs: list[str] = field(default_factory=list)
-    seen: int = -1
 
 
 class Core:

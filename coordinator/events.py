@@ -10,7 +10,7 @@ from wire.messages import Message, Role
 
 @dataclass(frozen=True, slots=True)
 class SessionOpened:
-    """A connection finished its handshake. `session` is its epoch: never used before, by any coordinator of this state."""
+    """A connection finished its handshake. `session` is its epoch: never used before in this state directory."""
 
     session: int
     role: Role

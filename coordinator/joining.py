@@ -22,7 +22,8 @@ from wire import messages as m
 from wire.spec import PoolSpec
 
 if TYPE_CHECKING:
-    from coordinator.core import Core, Session
+    from coordinator.core import Core
+    from coordinator.sessions import Session
 
 NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}\Z")
 MAX_SLOTS: Final = 4096
@@ -126,7 +127,7 @@ def take_inventory(core: Core, node: Node, message: m.Inventory) -> None:
     for grant in message.grants:
         mask = 0
         for first, count in grant.spans:
-            if 0 <= first and 0 < count and first + count <= 1 << 16:
+            if first >= 0 and count > 0 and first + count <= 1 << 16:
                 mask |= ((1 << count) - 1) << first
         holding.grants[grant.grant] = mask
     if message.last:

@@ -154,7 +154,7 @@ class Group:
         self.counts = [self.sweep.size, 0, 0, 0, 0, 0]
         self.cursor = 0
         self.again: list[int] = []
-        """Heap of indices below the cursor that may run (again); an entry counts if the task is ACTIVE and not waiting."""
+        """Heap of indices below the cursor that may run; an entry counts if its task is ACTIVE and not waiting."""
         self.waiting: dict[int, Instant] = {}
         """Indices in backoff, until when."""
         self.attempts: dict[int, int] = {}

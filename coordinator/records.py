@@ -239,4 +239,5 @@ def encode(record: Record) -> bytes:
 
 def decode(body: bytes) -> Record:
     """Raises msgspec.DecodeError (or ValidationError) for what was never a record."""
-    return _DECODER.decode(body)
+    record: Record = _DECODER.decode(body)
+    return record

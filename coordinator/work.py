@@ -102,7 +102,7 @@ def take_report(core: Core, node: Node, report: m.Report) -> None:
         ended: dict[str, list[Ended]] = {}
         for end in report.tasks:
             grant = core.cluster.grants.get(end.grant)
-            if grant is not None and grant.node == node.name and 0 <= end.position and grant.is_open(end.position):
+            if grant is not None and grant.node == node.name and end.position >= 0 and grant.is_open(end.position):
                 ended.setdefault(grant.job, []).append(judge(core.cluster.jobs[grant.job], grant, end, core.now))
         phases: dict[str, list[m.PhaseEnd]] = {}
         for phase in report.phases:
@@ -134,7 +134,7 @@ def take_recalled(core: Core, node: Node, message: m.Recalled) -> None:
     if grant is None or grant.node != node.name:
         return
     grant.recalled = False
-    spans = [(first, count) for first, count in message.spans if 0 <= first and 0 < count <= grant.count - first]
+    spans = [(first, count) for first, count in message.spans if first >= 0 and 0 < count <= grant.count - first]
     if spans:
         core.keep(TasksReturned(grant.job, grant.id, spans, Returned.RECALLED, core.now))
     core.touch(grant.job)

@@ -509,7 +509,7 @@ class FilesRead(Message, frozen=True, tag=True):
 
 
 class FilesList(Message, frozen=True, tag=True):
-    """Body: array of `{"name", "directory", "size", "changed_at"}`."""
+    """Body: `{"entries": [{"name", "directory", "size", "changed_at"}], "truncated"}`."""
 
     request: int
     node: str

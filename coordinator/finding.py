@@ -1,0 +1,72 @@
+"""What a request means by a name, or the sentence that answers it: nearest names included."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from coordinator.model import Group, Job, Node
+from wire import messages as m
+from wire.near import near
+
+if TYPE_CHECKING:
+    from coordinator.core import Core
+
+
+class RefusedError(Exception):
+    """A request that can't be served: raised with the sentence that answers it."""
+
+    def __init__(
+        self, code: m.RefusalCode, message: str, close: list[str] | None = None, help: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.code, self.message, self.close, self.help = code, message, close or [], help
+
+
+def find_job(core: Core, name: str) -> Job:
+    """A job by id, or the newest by name. Raises RefusedError with the nearest."""
+    job = core.cluster.jobs.get(name)
+    if job is None:
+        named = [entry for entry in core.cluster.jobs.values() if entry.spec.name == name]
+        job = max(named, key=lambda entry: entry.number) if named else None
+    if job is None:
+        names = [*core.cluster.jobs, *{entry.spec.name for entry in core.cluster.jobs.values()}]
+        raise RefusedError(
+            m.RefusalCode.UNKNOWN,
+            f"there is no job `{name[:200]}`",
+            near(name, names),
+            "`coordinator job list` shows those there are",
+        )
+    return job
+
+
+def find_task(core: Core, name: str) -> tuple[Job, Group, int]:
+    """A task by `JOB/price[17,fx]`, `JOB/price-17-fx` or `JOB/price#5`. Raises RefusedError with the nearest."""
+    job_name, slash, task_name = name.partition("/")
+    if not slash:
+        raise RefusedError(m.RefusalCode.UNKNOWN, f"`{name[:200]}` names no task: write JOB/TASK, as `task list` does")
+    job = find_job(core, job_name)
+    for group in sorted(job.groups, key=lambda entry: -len(entry.spec.name)):
+        index = group.sweep.find(task_name)
+        if index is not None:
+            return job, group, index
+    close = near(task_name.partition("[")[0], [group.spec.name for group in job.groups])
+    shown = [f"{job.id}/{group.sweep.label(0)}" for group in job.groups if group.spec.name in close and group.size]
+    raise RefusedError(
+        m.RefusalCode.UNKNOWN,
+        f"job `{job.id}` has no task `{task_name[:200]}`",
+        shown,
+        f"`coordinator task list {job.id}` shows them",
+    )
+
+
+def find_node(core: Core, name: str) -> Node:
+    """A node by name. Raises RefusedError with the nearest."""
+    node = core.cluster.nodes.get(name)
+    if node is None:
+        raise RefusedError(
+            m.RefusalCode.UNKNOWN,
+            f"there is no node `{name[:200]}`",
+            near(name, core.cluster.nodes),
+            "`coordinator node list` shows those there are",
+        )
+    return node

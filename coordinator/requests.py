@@ -1,0 +1,251 @@
+"""What people ask and order: each request is answered once, with facts or with a sentence and the nearest names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from coordinator import ending, files, submission, views
+from coordinator.finding import RefusedError, find_job, find_node, find_task
+from coordinator.model import OVER, Group, Job, JobState, TaskState
+from coordinator.sessions import Session, Until, Waiter
+from wire import messages as m
+from wire.near import near
+
+if TYPE_CHECKING:
+    from coordinator.core import Core
+
+MAX_PAGE: Final = 10_000
+MAX_SCANNED: Final = 2_000_000
+"""Tasks that one listing looks at to fill its page."""
+SHOWN_STATES: Final = ("active", "preparing", "running", "completed")
+RESULTS: Final = {
+    "succeeded": TaskState.SUCCEEDED,
+    "success": TaskState.SUCCEEDED,
+    "failed": TaskState.FAILED,
+    "failure": TaskState.FAILED,
+    "cancelled": TaskState.CANCELLED,
+    "skipped": TaskState.SKIPPED,
+}
+
+
+def handle(core: Core, session: Session, message: m.Message) -> None:
+    """Answer one request of a person's session."""
+    answer = _ANSWERS.get(type(message))
+    if answer is None:
+        core.close(session.epoch, f"{type(message).__name__} is no request")
+        return
+    try:
+        answer(core, session, message)
+    except RefusedError as refused:
+        request: int = message.request  # type: ignore[attr-defined]
+        core.refuse(
+            session.epoch, request, refused.code, refused.message, near=refused.close, help=refused.way_out
+        )  # fmt: skip
+
+
+# ---- answers
+
+
+def _reply(core: Core, session: Session, request: int, body: Any) -> None:
+    core.send(session.epoch, m.Reply(request, body))
+
+
+def _job_list(core: Core, session: Session, message: m.JobList) -> None:
+    _reply(core, session, message.request, [views.job(core.cluster, job) for job in core.cluster.jobs.values()])
+
+
+def _job_show(core: Core, session: Session, message: m.JobShow) -> None:
+    _reply(core, session, message.request, views.job(core.cluster, find_job(core, message.job)))
+
+
+def _job_nodes(core: Core, session: Session, message: m.JobNodes) -> None:
+    _reply(core, session, message.request, views.job_nodes(find_job(core, message.job)))
+
+
+def _job_wait(core: Core, session: Session, message: m.JobWait) -> None:
+    job = find_job(core, message.job)
+    until = Until.TASKS_OVER if message.tasks else Until.JOB_OVER
+    core.waiters.append(Waiter(session.epoch, message.request, until, job.id))
+
+
+def _job_terminate(core: Core, session: Session, message: m.JobTerminate) -> None:
+    job = find_job(core, message.job)
+    if job.state is JobState.COMPLETED:
+        raise RefusedError(m.RefusalCode.FAILED, f"job `{job.id}` is over already ({job.end_reason})")
+    ending.end(core, job, message.reason[:1000], message.force)
+    _reply(core, session, message.request, views.job(core.cluster, job))
+
+
+def _job_delete(core: Core, session: Session, message: m.JobDelete) -> None:
+    job = find_job(core, message.job)
+    core.waiters.append(Waiter(session.epoch, message.request, Until.JOB_GONE, job.id))
+    ending.delete(core, job)
+
+
+def _task_list(core: Core, session: Session, message: m.TaskList) -> None:
+    job = find_job(core, message.job)
+    if message.state is not None and message.state not in SHOWN_STATES and message.state not in RESULTS:
+        states = [*SHOWN_STATES, "succeeded", "failed", "cancelled", "skipped"]
+        raise RefusedError(
+            m.RefusalCode.INVALID,
+            f"`{message.state[:80]}` is no state of a task: {', '.join(states)}",
+            near(message.state, states),
+        )
+    groups = job.groups
+    if message.group is not None:
+        groups = [group for group in job.groups if group.spec.name == message.group]
+        if not groups:
+            names = [group.spec.name for group in job.groups]
+            raise RefusedError(
+                m.RefusalCode.UNKNOWN,
+                f"job `{job.id}` has no task group `{message.group[:80]}`",
+                near(message.group, names),
+            )
+    start = (-1, -1)
+    if message.after is not None:
+        name = message.after if "/" in message.after else f"{job.id}/{message.after}"
+        _, group, index = find_task(core, name)
+        start = (group.number, index)
+    _reply(core, session, message.request, _page(core, job, groups, message, start))
+
+
+def _page(core: Core, job: Job, groups: list[Group], message: m.TaskList, start: tuple[int, int]) -> list[views.Plain]:
+    limit = max(1, min(message.limit, MAX_PAGE))
+    found: list[views.Plain] = []
+    scanned = 0
+    for group in groups:
+        if group.number < start[0]:
+            continue
+        first = start[1] + 1 if group.number == start[0] else 0
+        for index in range(first, group.size):
+            scanned += 1
+            if len(found) >= limit or scanned > MAX_SCANNED:
+                return found
+            if _may_be(group, index, message.state):
+                plain = views.task(core.cluster, job, group, index)
+                if message.state not in SHOWN_STATES or plain["state"] == message.state:
+                    found.append(plain)
+    return found
+
+
+def _may_be(group: Group, index: int, state: str | None) -> bool:
+    """Whether the task's byte allows the state asked for, before anything is computed for it."""
+    if state is None:
+        return True
+    byte = TaskState(group.state[index])
+    if state in RESULTS:
+        return byte is RESULTS[state]
+    if state == "completed":
+        return byte in OVER
+    return byte not in OVER
+
+
+def _task_show(core: Core, session: Session, message: m.TaskShow) -> None:
+    job, group, index = find_task(core, message.task)
+    _reply(core, session, message.request, views.task(core.cluster, job, group, index, history=True))
+
+
+def _node_list(core: Core, session: Session, message: m.NodeList) -> None:
+    _reply(core, session, message.request, [views.node(node, core.now) for node in core.cluster.nodes.values()])
+
+
+def _node_show(core: Core, session: Session, message: m.NodeShow) -> None:
+    _reply(core, session, message.request, views.node(find_node(core, message.node), core.now))
+
+
+def _pool_list(core: Core, session: Session, message: m.PoolList) -> None:
+    _reply(core, session, message.request, [views.pool(pool) for pool in core.cluster.pools.values()])
+
+
+def _pool_show(core: Core, session: Session, message: m.PoolShow) -> None:
+    pool = core.cluster.pools.get(message.pool)
+    if pool is None:
+        raise RefusedError(
+            m.RefusalCode.UNKNOWN,
+            f"there is no pool `{message.pool[:200]}`",
+            near(message.pool, core.cluster.pools),
+            "`coordinator pool list` shows those there are",
+        )
+    _reply(core, session, message.request, views.pool(pool))
+
+
+def _overview(core: Core, session: Session, message: m.Overview) -> None:
+    waiter = Waiter(session.epoch, message.request, Until.CHANGED)
+    waiter.jobs, waiter.seen = message.jobs, message.changed
+    core.waiters.append(waiter)
+
+
+def _finish(core: Core, session: Session, message: m.Finish) -> None:
+    ending.finish_all(core, message.reason[:1000])
+    _reply(core, session, message.request, {})
+
+
+def _submit(core: Core, session: Session, message: m.Submit) -> None:
+    submission.submit(core, session, message)
+
+
+_ANSWERS: Final[dict[type[m.Message], Callable[..., None]]] = {
+    m.Submit: _submit,
+    m.JobList: _job_list,
+    m.JobShow: _job_show,
+    m.JobNodes: _job_nodes,
+    m.JobWait: _job_wait,
+    m.JobTerminate: _job_terminate,
+    m.JobDelete: _job_delete,
+    m.TaskList: _task_list,
+    m.TaskShow: _task_show,
+    m.NodeList: _node_list,
+    m.NodeShow: _node_show,
+    m.PoolList: _pool_list,
+    m.PoolShow: _pool_show,
+    m.LogRead: files.read_log,
+    m.FilesRead: files.read_file,
+    m.FilesList: files.list_files,
+    m.Overview: _overview,
+    m.Finish: _finish,
+}
+"""`Upload` never gets here: the shell keeps blobs, and a Submit that names one arrives with its document."""
+
+
+# ---- those who wait
+
+
+def answer_waiters(core: Core) -> None:
+    """Answer every request whose wait is over."""
+    if not core.waiters:
+        return
+    still: list[Waiter] = []
+    for waiter in core.waiters:
+        body = _awaited(core, waiter)
+        if body is None:
+            still.append(waiter)
+        else:
+            core.send(waiter.session, m.Reply(waiter.request, body))
+    core.waiters = still
+
+
+def _awaited(core: Core, waiter: Waiter) -> Any:
+    """What the waiter gets, or None while it waits."""
+    if waiter.until is Until.CHANGED:
+        return _overview_body(core, waiter) if waiter.seen != core.version else None
+    job = core.cluster.jobs.get(waiter.job)
+    if job is None:
+        return {"id": waiter.job, "state": "deleted"}
+    over = job.state is JobState.COMPLETED
+    if waiter.until is Until.TASKS_OVER:
+        over = over or job.tasks_done_at is not None
+    if waiter.until is Until.JOB_GONE:
+        over = False
+    return views.job(core.cluster, job) if over else None
+
+
+def _overview_body(core: Core, waiter: Waiter) -> views.Plain:
+    jobs = [core.cluster.jobs[name] for name in waiter.jobs if name in core.cluster.jobs]
+    if not waiter.jobs:
+        jobs = list(core.cluster.jobs.values())
+    return {
+        "changed": core.version,
+        "jobs": [{**views.job(core.cluster, job), "nodes": views.job_nodes(job)} for job in jobs],
+        "nodes": [views.node(node, core.now) for node in core.cluster.nodes.values()],
+    }

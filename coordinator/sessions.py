@@ -1,0 +1,40 @@
+"""Live connections and requests that wait, as the core knows them: of this life only, never durable."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+from coordinator.model import Node
+from wire import messages as m
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """A live connection, as the core knows it."""
+
+    epoch: int
+    role: m.Role
+    owner: str
+    node: Node | None = None
+
+
+class Until(enum.Enum):
+    """What a waiting request waits for."""
+
+    JOB_OVER = "job over"
+    TASKS_OVER = "tasks over"
+    JOB_GONE = "job gone"
+    CHANGED = "changed"
+
+
+@dataclass(slots=True, eq=False)
+class Waiter:
+    """A request that is answered later."""
+
+    session: int
+    request: int
+    until: Until
+    job: str = ""
+    jobs: list[str] = field(default_factory=list)
+    seen: int = -1

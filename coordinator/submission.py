@@ -1,0 +1,187 @@
+"""A document is submitted: every job of it, or none and the reasons with their places in the file."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+from wire.validate import InvalidSpec, validate
+
+from coordinator import ending
+from coordinator.model import Pool
+from coordinator.records import JobSubmitted, PoolSet
+from wire import messages as m
+from wire.near import near
+from wire.spec import JobSpec, PoolSpec, SpecDocument
+
+if TYPE_CHECKING:
+    from coordinator.core import Core
+    from coordinator.sessions import Session
+
+MAX_JOBS: Final = 10_000
+"""Jobs kept at once, ended ones included: `job delete` makes room."""
+SUBMISSION_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}\Z")
+OPTIONS: Final = {
+    "nodes": "nodes",
+    "slots": "slots",
+    "placement": "placement",
+    "sharing": "sharing",
+    "elevation": "elevation",
+    "lost_after_ms": "lost_after",
+}
+"""Pool options in the document and as people write them."""
+
+
+def submit(core: Core, session: Session, message: m.Submit) -> None:
+    """Answer a Submit: the ids of its jobs, new ones or those that this submission id gave before."""
+    known = core.cluster.submissions.get(message.submission)
+    if known is not None:
+        core.send(session.epoch, m.Reply(message.request, {"jobs": [_named(job) for job in known]}))
+        return
+    refusal = _why_not_now(core, message)
+    if refusal is not None:
+        core.refuse(session.epoch, message.request, m.RefusalCode.REFUSED, refusal)
+        return
+    try:
+        document = validate(message.document or {})
+    except InvalidSpec as invalid:
+        core.refuse(
+            session.epoch, message.request, m.RefusalCode.INVALID, f"the document does not hold: {invalid}",
+            diagnostics=[_diagnostic(message, path, "B900", text) for path, text in invalid.problems],
+        )  # fmt: skip
+        return
+    problems = _problems(core, document)
+    if problems:
+        diagnostics = [_diagnostic(message, path, code, text) for path, code, text in problems]
+        core.refuse(
+            session.epoch, message.request, m.RefusalCode.INVALID, "; ".join(text for _, _, text in problems),
+            diagnostics=diagnostics,
+        )  # fmt: skip
+        return
+    _accept(core, session, message, document)
+
+
+def _named(job: str) -> dict[str, str]:
+    return {"id": job, "name": job.rpartition("-")[0]}
+
+
+def _why_not_now(core: Core, message: m.Submit) -> str | None:
+    if not SUBMISSION_ID.match(message.submission):
+        return "a submission id is 1 to 128 letters, digits and `_.:-`"
+    if core.store_full:
+        return "the coordinator's disk is full: nothing new can be kept; free some space and submit again"
+    if core.finishing is not None:
+        return "the coordinator is finishing: it takes no new jobs"
+    if len(core.cluster.jobs) >= MAX_JOBS:
+        return f"{MAX_JOBS} jobs are kept already: delete ended ones with `coordinator job delete`"
+    return None
+
+
+def _accept(core: Core, session: Session, message: m.Submit, document: SpecDocument) -> None:
+    for claim in document.pools:
+        live = core.cluster.pools.get(claim.name)
+        if live is None or not _is_set(live.options):
+            core.keep(PoolSet(claim))
+            _resize(core.cluster.pools[claim.name])
+            core.touch_pool(core.cluster.pools[claim.name])
+    jobs = []
+    for spec in document.jobs:
+        number = core.cluster.numbers.get(spec.name, 0) + 1
+        job_id = f"{spec.name}-{number}"
+        core.keep(JobSubmitted(job_id, number, message.submission, session.owner, spec, message.source, core.now))
+        ending.rearm(core, core.cluster.jobs[job_id])
+        jobs.append({"id": job_id, "name": spec.name})
+    core.send(session.epoch, m.Reply(message.request, {"jobs": jobs}))
+
+
+def _is_set(options: PoolSpec) -> bool:
+    """Whether some file has set the pool's options; an agent that names a pool sets none."""
+    return options != PoolSpec(name=options.name)
+
+
+def _resize(pool: Pool) -> None:
+    """The first file that declares a pool sets its slots also for nodes that joined before and named none."""
+    for node in pool.nodes.values():
+        if node.join is not None and node.join.slots is None and pool.options.slots is not None:
+            node.slots = pool.options.slots
+
+
+Problem = tuple[str, str, str]
+"""(path into the spans, code, sentence)."""
+
+
+def _problems(core: Core, document: SpecDocument) -> list[Problem]:
+    found: list[Problem] = []
+    declared = {claim.name: claim for claim in document.pools}
+    for claim in document.pools:
+        found += _differs(core, claim)
+    for job in document.jobs:
+        live = core.cluster.pools.get(job.pool)
+        if job.pool not in declared and live is None:
+            close = near(job.pool, core.cluster.pools)
+            hint = f"; did you mean `{close[0]}`?" if close else "; `coordinator pool list` shows those there are"
+            found.append((f"job/{job.name}/pool", "B110", f"there is no pool `{job.pool}`{hint}"))
+            continue
+        found += _too_wide(job, declared.get(job.pool), live)
+    return found
+
+
+def _differs(core: Core, claim: PoolSpec) -> list[Problem]:
+    live = core.cluster.pools.get(claim.name)
+    if live is None or not _is_set(live.options):
+        return []
+    found = []
+    for field, option in OPTIONS.items():
+        wanted, now = getattr(claim, field), getattr(live.options, field)
+        if wanted is not None and now is not None and wanted != now:
+            text = f"pool `{claim.name}` is live with `{option} = {_spoken(field, now)}`, not {_spoken(field, wanted)}"
+            found.append((f"pool/{claim.name}/{option}", "B604", text))
+    return found
+
+
+def _spoken(field: str, value: Any) -> str:
+    if field == "lost_after_ms":
+        return f"{value // 1000}s" if value % 1000 == 0 else f"{value}ms"
+    return str(getattr(value, "value", value))
+
+
+def _too_wide(job: JobSpec, claim: PoolSpec | None, live: Pool | None) -> list[Problem]:
+    """Tasks wider than any node of the pool would wait for ever."""
+    offers = [node.slots for node in live.nodes.values() if not node.left] if live is not None else []
+    options = live.options if live is not None and _is_set(live.options) else claim
+    if options is not None and (options.slots is not None or not offers):
+        offers.append(options.slots or 1)
+    if not offers:
+        return []
+    widest = max(offers)
+    return [
+        (
+            f"job/{job.name}/task/{group.name}/slots",
+            "B604",
+            f"`{group.name}` takes {group.slots} slots, but no node of pool `{job.pool}` has more than {widest}",
+        )
+        for group in job.groups
+        if group.slots > widest
+    ]
+
+
+def _diagnostic(message: m.Submit, path: str, code: str, text: str) -> dict[str, Any]:
+    """As `check` prints it, at the nearest place the spans know."""
+    span = None
+    while path and span is None:
+        span = message.spans.get(path)
+        path = path.rpartition("/")[0]
+    line, column, end_line, end_column = span if span is not None and len(span) == 4 else (1, 1, 1, 1)
+    return {
+        "code": code,
+        "severity": "error",
+        "message": text,
+        "span": {
+            "file": message.source,
+            "start": {"line": line, "column": column},
+            "end": {"line": end_line, "column": end_column},
+        },
+        "related": [],
+        "help": None,
+        "edit": None,
+    }

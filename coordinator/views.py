@@ -1,0 +1,372 @@
+"""What people and programs are shown: the cluster as the plain data of `docs/operations.md`, names fixed."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from coordinator.cluster import Cluster
+from coordinator.model import Grant, Group, Job, JobState, Node, NodeState, Pool, TaskState
+from coordinator.preparation import NodeJob, PhaseView
+from coordinator.records import Ended, NodeJobState
+from wire.instant import Instant
+from wire.messages import Outcome, Phase
+from wire.spec import Elevation
+
+Plain = dict[str, Any]
+
+_RESULTS = {
+    TaskState.SUCCEEDED: "success",
+    TaskState.FAILED: "failure",
+    TaskState.CANCELLED: "cancelled",
+    TaskState.SKIPPED: "skipped",
+}
+
+
+def time_text(wall: float | None) -> str | None:
+    """RFC 3339 in UTC, to the millisecond."""
+    if wall is None:
+        return None
+    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _at(instant: Instant | None) -> str | None:
+    return time_text(instant.wall) if instant is not None else None
+
+
+# ---- jobs
+
+
+def job(cluster: Cluster, shown: Job) -> Plain:
+    """What `job show` prints."""
+    return {
+        "id": shown.id,
+        "name": shown.spec.name,
+        "pool": shown.spec.pool,
+        "state": JobState.DELETING.value if shown.deleting else shown.state.value,
+        "result": job_result(shown),
+        "owner": shown.owner,
+        "priority": shown.spec.priority,
+        "submitted_at": _at(shown.submitted_at),
+        "started_at": _at(shown.started_at),
+        "tasks_done_at": _at(shown.tasks_done_at),
+        "completed_at": _at(shown.completed_at),
+        "end_reason": shown.end_reason,
+        "tasks": task_counts(cluster, shown),
+        "release": release_counts(shown),
+    }
+
+
+def job_result(shown: Job) -> str | None:
+    """None until it is completed; success only if all its tasks and all its releases went well."""
+    if shown.state is not JobState.COMPLETED:
+        return None
+    releases = release_counts(shown)
+    if any(group.counts[TaskState.FAILED] for group in shown.groups) or shown.end_reason in (
+        "TaskFailed",
+        "NoEligibleNodes",
+        "MaxWallClockTimeExpiry",
+    ):
+        return "failure"
+    if any(group.counts[TaskState.CANCELLED] for group in shown.groups):
+        return "cancelled"
+    return "success" if releases["succeeded"] + releases["waived"] == sum(releases.values()) else "failure"
+
+
+def task_counts(cluster: Cluster, shown: Job) -> dict[str, int]:
+    """Tasks by state and result. `running` is what has a slot; the rest of what is granted queues and is active."""
+    counts = [sum(group.counts[state] for group in shown.groups) for state in TaskState]
+    running = preparing = 0
+    for name, node_job in shown.current.items():
+        out = _slots_taken_by(cluster.nodes[name], shown.id)
+        if _is_preparing(node_job):
+            preparing += out
+        else:
+            running += out
+    return {
+        "total": sum(counts),
+        "active": counts[TaskState.ACTIVE] + counts[TaskState.GRANTED] - running - preparing,
+        "preparing": preparing,
+        "running": running,
+        "succeeded": counts[TaskState.SUCCEEDED],
+        "failed": counts[TaskState.FAILED],
+        "cancelled": counts[TaskState.CANCELLED],
+        "skipped": counts[TaskState.SKIPPED],
+    }
+
+
+def _is_preparing(node_job: NodeJob) -> bool:
+    return node_job.waits and node_job.state in (NodeJobState.PREPARING, NodeJobState.ABSENT)
+
+
+def _with_slot(node: Node) -> list[tuple[Grant, list[int]]]:
+    """What runs on a node, as far as order tells: it runs its grants in order while slots last."""
+    left, found = node.slots, []
+    for grant in node.grants.values():
+        fits = max(0, left // grant.slots)
+        if fits == 0:
+            break
+        positions = grant.open_positions()[:fits]
+        left -= len(positions) * grant.slots
+        found.append((grant, positions))
+    return found
+
+
+def _slots_taken_by(node: Node, job_id: str) -> int:
+    return sum(len(positions) for grant, positions in _with_slot(node) if grant.job == job_id)
+
+
+def release_counts(shown: Job) -> dict[str, int]:
+    """Rounds by how their release stands; `owed` is what is still to be paid."""
+    by = {"owed": 0, "succeeded": 0, "failed": 0, "unreached": 0, "waived": 0}
+    names = {
+        NodeJobState.RELEASED: "succeeded",
+        NodeJobState.RELEASE_FAILED: "failed",
+        NodeJobState.UNREACHED: "unreached",
+        NodeJobState.WAIVED: "waived",
+    }
+    for node_job in shown.rounds:
+        by[names.get(node_job.state, "owed")] += 1
+    return by
+
+
+def job_nodes(shown: Job) -> list[Plain]:
+    """What `job nodes` prints: every round of every node the job touched."""
+    return [_node_job(node_job) for node_job in shown.rounds]
+
+
+def _node_job(node_job: NodeJob) -> Plain:
+    return {
+        "node": node_job.node,
+        "round": node_job.round,
+        "boot": node_job.boot,
+        "state": node_job.state.value,
+        "reason": node_job.reason,
+        "prep": phase(node_job, Phase.PREPARATION),
+        "release": phase(node_job, Phase.RELEASE),
+        "tasks_started": node_job.tasks_started,
+    }
+
+
+def phase(node_job: NodeJob, which: Phase) -> Plain | None:
+    """A PHASE, or None for a preparation the job does not have."""
+    view = node_job.preparation if which is Phase.PREPARATION else node_job.release
+    if view is None:
+        return None
+    attempt, since = node_job.running.get(which, (view.attempts, view.started_at))
+    return {
+        "state": _phase_state(node_job, view, which),
+        "attempts": max(view.attempts, attempt),
+        "exit_code": view.exit_code,
+        "signal": view.signal,
+        "started_at": time_text(since),
+        "ended_at": time_text(view.ended_at) if which not in node_job.running else None,
+        "reason": view.reason or (node_job.reason if which is Phase.RELEASE else None),
+        "stdout_tail": view.stdout_tail.decode("utf-8", "replace"),
+        "stderr_tail": view.stderr_tail.decode("utf-8", "replace"),
+        "leftovers": view.leftovers,
+    }
+
+
+def _phase_state(node_job: NodeJob, view: PhaseView, which: Phase) -> str:
+    if view.finished:
+        return "succeeded" if view.succeeded else "failed"
+    if which is Phase.RELEASE:
+        if node_job.state in (NodeJobState.UNREACHED, NodeJobState.WAIVED):
+            return str(node_job.state.value)
+        return "running" if node_job.state is NodeJobState.RELEASING else "owed"
+    if node_job.state is NodeJobState.PREPARING or which in node_job.running:
+        return "running"
+    return "interrupted" if view.attempts or node_job.state is not NodeJobState.ABSENT else "waiting"
+
+
+# ---- tasks
+
+
+def task(cluster: Cluster, shown: Job, group: Group, index: int, history: bool = False) -> Plain:
+    """What `task list` and, with `history`, `task show` print."""
+    state = TaskState(group.state[index])
+    grant, position = _grant_of(cluster, shown, group, index) if state is TaskState.GRANTED else (None, 0)
+    last = group.history.get(index, [(0, "", None)])[-1]
+    end: Ended | None = last[2] if state is not TaskState.SUCCEEDED or group.finished is None else None
+    result = _RESULTS.get(state)
+    plain: Plain = {
+        "id": f"{shown.id}/{group.sweep.label(index)}",
+        "job": shown.id,
+        "group": group.spec.name,
+        "index": index,
+        "params": dict(zip(group.sweep.names, group.sweep.values(index), strict=True)),
+        "state": _task_state(cluster, shown, state, grant, position),
+        "result": result,
+        "exit_code": 0 if state is TaskState.SUCCEEDED else (end.exit_code if end else None),
+        "signal": end.signal if end else None,
+        "attempts": _attempts(group, index, state, grant),
+        "node": grant.node if grant else (last[1] or None),
+        "created_at": _at(shown.submitted_at),
+        "started_at": time_text(grant.running.get(position)) if grant else None,
+        "ended_at": None,
+        "reason": _task_reason(group, index, state, end),
+        "usage": None,
+    }
+    if state in (TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED) and group.finished is not None:
+        _fill_finished(shown, group, index, plain)
+    if history:
+        plain["history"] = _history(shown, group, index, plain)
+    return plain
+
+
+def _attempts(group: Group, index: int, state: TaskState, grant: Grant | None) -> int:
+    if grant is not None:
+        return grant.attempt
+    attempt = group.attempts.get(index, 1)
+    if state in (TaskState.SUCCEEDED, TaskState.FAILED):
+        return attempt
+    if state is TaskState.CANCELLED and group.finished is not None and group.finished.started_at[index]:
+        return attempt
+    return attempt - 1
+
+
+def _fill_finished(shown: Job, group: Group, index: int, plain: Plain) -> None:
+    columns = group.finished
+    if columns is None or not columns.started_at[index]:
+        return
+    started, wall = columns.started_at[index], round(columns.wall_s[index], 6)
+    names = list(shown.node_numbers)
+    plain["node"] = names[columns.node[index]]
+    plain["started_at"], plain["ended_at"] = time_text(started), time_text(started + wall)
+    plain["usage"] = {
+        "cpu_s": round(columns.cpu_s[index], 6),
+        "max_rss_bytes": columns.max_rss_kib[index] << 10,
+        "wall_s": wall,
+    }
+
+
+def _grant_of(cluster: Cluster, shown: Job, group: Group, index: int) -> tuple[Grant | None, int]:
+    for name in shown.current:
+        for grant in cluster.nodes[name].grants.values():
+            position, off = divmod(index - grant.first, grant.step)
+            mine = grant.job == shown.id and grant.group == group.number
+            if mine and off == 0 and 0 <= position < grant.count and grant.is_open(position):
+                return grant, position
+    return None, 0
+
+
+def _task_state(cluster: Cluster, shown: Job, state: TaskState, grant: Grant | None, position: int) -> str:
+    if state is TaskState.ACTIVE:
+        return "active"
+    if state is not TaskState.GRANTED or grant is None:
+        return "completed"
+    with_slot = any(
+        held is grant and position in positions for held, positions in _with_slot(cluster.nodes[grant.node])
+    )
+    if not with_slot:
+        return "active"
+    node_job = shown.current.get(grant.node)
+    return "preparing" if node_job is not None and _is_preparing(node_job) else "running"
+
+
+def _task_reason(group: Group, index: int, state: TaskState, end: Ended | None) -> str | None:
+    if state is TaskState.SKIPPED:
+        return group.skip_reason
+    if end is None:
+        return "its job was ended" if state is TaskState.CANCELLED else None
+    return end_sentence(end)
+
+
+def end_sentence(end: Ended) -> str | None:
+    """How an attempt ended, in words; None for a success."""
+    if end.outcome is Outcome.EXITED:
+        if end.signal is not None:
+            return end.reason or f"killed by signal {end.signal}"
+        return None if end.exit_code == 0 else end.reason or f"exit code {end.exit_code}"
+    return end.reason or {
+        Outcome.TIMED_OUT: "stopped by its timeout",
+        Outcome.START_FAILED: "could not be started",
+        Outcome.LOST: "lost with the process that ran it",
+        Outcome.KILLED: "killed with its job",
+    }.get(end.outcome)
+
+
+def _history(shown: Job, group: Group, index: int, plain: Plain) -> list[Plain]:
+    entries = [
+        {
+            "attempt": attempt,
+            "node": node,
+            "outcome": end.outcome.value,
+            "verdict": end.verdict.value,
+            "exit_code": end.exit_code,
+            "signal": end.signal,
+            "started_at": time_text(end.started_at),
+            "ended_at": time_text(end.ended_at),
+            "reason": end_sentence(end),
+        }
+        for attempt, node, end in group.history.get(index, [])
+    ]
+    if not entries and plain["result"] == "success":
+        entries.append(
+            {
+                "attempt": 1,
+                "node": plain["node"],
+                "outcome": Outcome.EXITED.value,
+                "verdict": "succeeded",
+                "exit_code": 0,
+                "signal": None,
+                "started_at": plain["started_at"],
+                "ended_at": plain["ended_at"],
+                "reason": None,
+            }
+        )
+    return entries
+
+
+# ---- nodes and pools
+
+
+def node(shown: Node, now: Instant) -> Plain:
+    """What `node show` prints."""
+    join = shown.join
+    return {
+        "id": shown.name,
+        "pool": shown.pool.name,
+        "state": shown.state.value,
+        "reason": _node_reason(shown),
+        "boot": shown.boot,
+        "slots": shown.slots,
+        "slots_used": min(shown.used, shown.slots),
+        "resources": {name: {"total": total, "used": 0} for name, total in (join.resources if join else {}).items()},
+        "labels": dict(join.labels) if join else {},
+        "elevation": bool(join and join.elevation),
+        "containment": join.containment if join else None,
+        "version": join.version if join else None,
+        "last_seen_s": round(max(0.0, now.boottime - shown.heard_at), 1),
+        "start": None,
+        "owes": list(dict.fromkeys(job_id for job_id, _ in shown.owes)),
+    }
+
+
+def _node_reason(shown: Node) -> str | None:
+    if shown.state is NodeState.LOST:
+        return "out of contact"
+    if shown.state is NodeState.DRAINING:
+        return "it is leaving"
+    return "it left clean" if shown.left else None
+
+
+def pool(shown: Pool) -> Plain:
+    """What `pool show` prints."""
+    options = shown.options
+    live = [entry for entry in shown.nodes.values() if not entry.left]
+    return {
+        "id": shown.name,
+        "nodes": len(live),
+        "nodes_ready": sum(entry.takes_work for entry in live),
+        "nodes_wanted": options.nodes,
+        "slots": sum(entry.slots for entry in live),
+        "slots_used": sum(min(entry.used, entry.slots) for entry in live),
+        "slots_per_node": options.slots,
+        "placement": shown.placement.value,
+        "sharing": shown.sharing.value,
+        "elevation": (options.elevation or Elevation.FORBIDDEN).value,
+        "lost_after_s": shown.lost_after_s,
+        "jobs": list(shown.jobs),
+    }
