@@ -770,9 +770,9 @@ class Outbox:
         self._sock = sock
         self._packets: deque[bytes | int] = deque()  # an int is a memfd
 
-    def put(self, messages: Sequence[str]) -> None:
-        """Queue messages. Call `flush` afterwards."""
-        batch: list[str] = []
+    def put(self, messages: Sequence[bytes]) -> None:
+        """Queue messages, each a JSON object in UTF-8. Call `flush` afterwards."""
+        batch: list[bytes] = []
         size = 1
         for message in messages:
             if batch and size + len(message) + 1 > PACKET_LIMIT:
@@ -811,8 +811,8 @@ class Outbox:
         self._packets.clear()
 
 
-def _packet(messages: list[str]) -> bytes:
-    return f"[{','.join(messages)}]".encode("ascii")
+def _packet(messages: list[bytes]) -> bytes:
+    return b"[%b]" % b",".join(messages)
 
 
 def _sealed(content: bytes) -> int:
@@ -831,9 +831,9 @@ def _sealed(content: bytes) -> int:
 _SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 
-def receive(sock: _socket.socket) -> list[Any] | None:
-    """The messages of the next packet; None at the end of the connection. Raises BlockingIOError when there is
-    none yet, ProtocolError when it is malformed, OSError when the connection is lost."""
+def receive_packet(sock: _socket.socket) -> bytes | None:
+    """The next packet, a JSON array of messages; None at the end of the connection. Raises BlockingIOError when there
+    is none yet, ProtocolError when it is malformed, OSError when the connection is lost."""
     content, ancillary, flags, _ = sock.recvmsg(PACKET_LIMIT + 1, _socket.CMSG_SPACE(4), _socket.MSG_CMSG_CLOEXEC)
     fds = [
         int.from_bytes(payload[:4], sys.byteorder)
@@ -845,18 +845,20 @@ def receive(sock: _socket.socket) -> list[Any] | None:
             return None
         if flags & (_socket.MSG_TRUNC | _socket.MSG_CTRUNC):
             raise ProtocolError("a packet is too long")
-        if fds:
-            content = _unsealed(fds[0])
-        messages = decode(content.decode("ascii"))
-    except UnicodeDecodeError:
-        raise ProtocolError("a packet is no ASCII") from None
+        return _unsealed(fds[0]) if fds else content
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
+def messages_of(packet: bytes) -> list[Any]:
+    """The messages of a packet. Raises ProtocolError."""
+    try:
+        messages = decode(packet.decode("utf-8"))
     except RecursionError:
         raise ProtocolError("a packet is nested too deep") from None
     except ValueError as error:
         raise ProtocolError(f"a packet is malformed: {error}") from None
-    finally:
-        for fd in fds:
-            os.close(fd)
     if type(messages) is not list:
         raise ProtocolError("a packet is a list of messages")
     return messages
@@ -1282,7 +1284,7 @@ class Keeper:
         self._sock: _socket.socket | None = None
         self._outbox: Outbox | None = None
         self._connect_at = 0.0
-        self._connect_delay = 0.05
+        self._connect_delay = FIRST_DELAY_S
         self._pid = 0  # of the running command's main process
         self._pidfd = -1
         self._directory = -1
@@ -1346,7 +1348,7 @@ class Keeper:
             if ready.tree is not None:
                 self._sweep(ready.tree)
             if ready.messages and self._outbox is not None:
-                self._outbox.put(ready.messages)
+                self._outbox.put([message.encode("ascii") for message in ready.messages])
                 self._push()
             if ready.exit:
                 self._exit = True
@@ -1473,18 +1475,18 @@ class Keeper:
             return
         try:
             for _ in range(64):
-                messages = receive(sock)
-                if messages is None:
+                packet = receive_packet(sock)
+                if packet is None:
                     self._disconnect()
                     return
-                self._connect_delay = 0.05
-                for message in messages:
+                self._connect_delay = FIRST_DELAY_S
+                for message in messages_of(packet):
                     self._handle(Arrived(message))
         except BlockingIOError:
             self._push()
         except ProtocolError as error:
             _complain(f"the agent's message was refused: {error}")
-            outbox.put([encode({"op": "refused", "reason": str(error)})])
+            outbox.put([encode({"op": "refused", "reason": str(error)}).encode("ascii")])
             self._push()
             self._disconnect()
         except OSError:
@@ -1511,6 +1513,7 @@ class Keeper:
 
 REAP_EVERY_S: Final = 0.25
 SWEEP_S: Final = 0.003
+FIRST_DELAY_S: Final = 0.05
 RECONNECT_CAP_S: Final = 1.0
 _IGNORED: Final = (
     _signal.SIGHUP,
