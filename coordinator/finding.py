@@ -16,10 +16,10 @@ class RefusedError(Exception):
     """A request that can't be served: raised with the sentence that answers it."""
 
     def __init__(
-        self, code: m.RefusalCode, message: str, close: list[str] | None = None, help: str | None = None
+        self, code: m.RefusalCode, message: str, close: list[str] | None = None, way_out: str | None = None
     ) -> None:
         super().__init__(message)
-        self.code, self.message, self.close, self.help = code, message, close or [], help
+        self.code, self.message, self.close, self.way_out = code, message, close or [], way_out
 
 
 def find_job(core: Core, name: str) -> Job:
