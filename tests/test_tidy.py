@@ -19,7 +19,9 @@ PACKAGES = ("wire", "dsl", "coordinator", "agentd")
 THIS = Path("tests/test_tidy.py")
 
 LONGEST = 600
-LONGER_FOR_A_REASON: dict[str, str] = {}
+LONGER_FOR_A_REASON = {
+    "agentd/keeper.py": "run by path as one file with the standard library alone; it can import nothing of its own",
+}
 """Files over the limit, each with the reason why it is one idea and not two."""
 
 SLEEPS_FOR_A_REASON: dict[str, str] = {}
