@@ -295,7 +295,7 @@ class Item:
         self.values = values
         self.directory = directory
 
-    def spawn(self, wall: float) -> Spawn:
+    def spawn(self, keeper: bytes, wall: float) -> Spawn:
         """The command with its values filled in, started at wall time `wall`."""
         template = self.template
         values = [value.encode("utf-8", "surrogateescape") for value in self.values]
@@ -303,6 +303,7 @@ class Item:
         env = template.env.copy()
         for name, number in template.vary:
             env[name] = values[number]
+        env[b"BATCH_KEEPER"] = keeper  # by this what a keeper that was killed left is found
         if template.timeout_s is not None:
             env[b"BATCH_DEADLINE"] = b"%d" % int(wall + template.timeout_s)
         return Spawn(self.key, argv, env, self.directory)
@@ -325,6 +326,7 @@ class KeeperCore:
 
     def __init__(self, keeper: str, pid: int, starttime: int, boot: str, idle_exit_s: float = 600.0) -> None:
         self._identity = {"keeper": keeper, "pid": pid, "boot": boot, "starttime": starttime}
+        self._mark = keeper.encode()
         self._idle_exit_s = idle_exit_s
         self._templates: dict[str, Template] = {}
         self._queue: deque[Item] = deque()
@@ -574,7 +576,7 @@ class KeeperCore:
         timeout_s = item.template.timeout_s
         self._timeout_at = NEVER if timeout_s is None else boottime + timeout_s
         self._record(_start_line(item.key))
-        self._ready.spawn = item.spawn(wall)
+        self._ready.spawn = item.spawn(self._mark, wall)
 
     def _stop(self, outcome: str, reason: str, grace_s: float, boottime: float) -> None:
         """Signal all, give them their grace. A second stop can only shorten it."""

@@ -1,0 +1,213 @@
+"""Starts the keepers of a node, and ends them with all that they started.
+
+Everything here blocks: call it in a thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import py_compile
+import resource
+import signal
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from agentd import keeper as keeper_program
+from agentd.containment import (
+    KILL_PATIENCE_S,
+    Containment,
+    ContainmentError,
+    ProcessProof,
+    descendants,
+    kill_until_none,
+    proof_of,
+)
+
+_PR_SET_CHILD_SUBREAPER: Final = 36
+_IGNORED_BY_PYTHON: Final = (signal.SIGPIPE, signal.SIGXFSZ)
+_NAME_MAX: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class KeeperRecord:
+    """What a dead keeper's record file says: `ended` messages in their order, acked ones perhaps among them, and the
+    key that was started and never ended."""
+
+    ended: list[dict[str, Any]]
+    started: str | None
+
+
+def become_subreaper() -> None:
+    """From here on what a killed keeper orphans becomes our child (as long as we live), so that it is found even if
+    it cleared its environment. For a process that has no children but keepers."""
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "the kernel refused PR_SET_CHILD_SUBREAPER")
+
+
+class Starter:
+    """The keepers below one agent directory: `<agent>/keepers/<name>.record` and `.log`, and the socket
+    `<agent>/keepers.sock` that the caller listens on. `adopts`: we are the subreaper of the keepers."""
+
+    def __init__(
+        self,
+        agent_directory: str,
+        boot: str,
+        containment: Containment,
+        *,
+        nofile: tuple[int, int] | None = None,
+        idle_exit_s: float = 600.0,
+        adopts: bool = False,
+    ) -> None:
+        self._agent = Path(agent_directory)
+        self._boot = boot
+        self._containment = containment
+        self._nofile = nofile
+        self._idle_exit_s = idle_exit_s
+        self._adopts = adopts
+        self._lock = threading.Lock()
+        self._children: set[int] = set()
+        (self._agent / "keepers").mkdir(mode=0o700, exist_ok=True)
+        self._program = _compiled(self._agent)
+
+    def start(self, keeper: str, job: str, base: str) -> ProcessProof:
+        """Start a keeper whose items' directories are below `base`. It connects by itself. Raises ContainmentError."""
+        leaf = self._containment.leaf(job, keeper)
+        settings = keeper_program.Settings(
+            [
+                f"keeper={keeper}",
+                f"boot={self._boot}",
+                f"base={base}",
+                f"agent={self._agent}",
+                f"record={self.record_file(keeper)}",
+                f"leaf={leaf or ''}",
+                "nofile=" + (f"{self._nofile[0]}:{self._nofile[1]}" if self._nofile else ""),
+                f"idle_exit_s={self._idle_exit_s}",
+            ]
+        )
+        python = _base_interpreter()
+        log = os.open(self._file(keeper, "log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+        try:
+            with self._lock:
+                pid = os.posix_spawn(
+                    python,
+                    [python, "-I", "-S", self._program, *settings.arguments()],
+                    {"LANG": "C.UTF-8"},
+                    file_actions=[
+                        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                        (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+                        (os.POSIX_SPAWN_DUP2, log, 2),
+                    ],
+                    setsid=True,
+                    setsigmask=[],
+                    setsigdef=_IGNORED_BY_PYTHON,
+                )
+                self._children.add(pid)
+        except OSError as error:
+            raise ContainmentError(f"Could not start a keeper: {error.strerror}.") from error
+        finally:
+            os.close(log)
+        # Our child: its number can't change hands before we reap it.
+        return proof_of(pid, self._boot) or ProcessProof(pid, 0, self._boot)
+
+    def kill(self, keeper: str, job: str, proof: ProcessProof | None, patience_s: float = KILL_PATIENCE_S) -> int:
+        """End a keeper and all that it started, whatever state it is in; the number that would not die. Also to be
+        called for a keeper that is dead already: then what it left is killed."""
+        survivors = self._containment.kill_keeper(job, keeper, proof, patience_s)
+        if proof is not None:
+            self._reap(proof.pid)
+        if self._adopts:
+            survivors += kill_until_none(self._adopted, self._boot, patience_s)
+        return survivors
+
+    def record(self, keeper: str) -> KeeperRecord:
+        """What the record file of a dead keeper says."""
+        try:
+            content = Path(self.record_file(keeper)).read_bytes()
+        except FileNotFoundError:
+            content = b""
+        return KeeperRecord(*keeper_program.read_record(content))
+
+    def last_words(self, keeper: str) -> str:
+        """The end of what a keeper complained about, for a reason; empty in the usual case."""
+        try:
+            return Path(self._file(keeper, "log")).read_bytes()[-500:].decode("utf-8", "replace").strip()
+        except FileNotFoundError:
+            return ""
+
+    def forget(self, keeper: str) -> None:
+        """Remove the files of a keeper that is dead and whose record was taken."""
+        for ending in ("record", "record.new", "log"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._file(keeper, ending))
+
+    def record_file(self, keeper: str) -> str:
+        """Where a keeper records what it starts and what ended."""
+        return self._file(keeper, "record")
+
+    def _file(self, keeper: str, ending: str) -> str:
+        if not keeper or "/" in keeper or keeper.startswith(".") or len(keeper) > _NAME_MAX:
+            raise ContainmentError(f"{keeper!r} is no name for a keeper.")
+        return str(self._agent / "keepers" / f"{keeper}.{ending}")
+
+    def _reap(self, pid: int) -> None:
+        """Collect a keeper that is our child and dead; one of an earlier life of the agent is not ours."""
+        with self._lock:
+            if pid not in self._children:
+                return
+            with contextlib.suppress(ChildProcessError):
+                if os.waitpid(pid, os.WNOHANG)[0] == 0:
+                    return
+            self._children.discard(pid)
+
+    def _adopted(self) -> list[tuple[int, int]]:
+        """What became our child because its keeper died, with all below it; what of it is dead is reaped."""
+        with self._lock:
+            ours = os.getpid()
+            for pid in _children_of(ours) - self._children:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
+            found = []
+            for pid in _children_of(ours) - self._children:
+                proof = proof_of(pid, self._boot)
+                found += descendants(pid) if proof is None else [(pid, proof.starttime), *descendants(pid)]
+            return found
+
+
+def _children_of(pid: int) -> set[int]:
+    children: set[int] = set()
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        with contextlib.suppress(FileNotFoundError):
+            children.update(map(int, Path(f"/proc/{pid}/task/{thread}/children").read_text("ascii").split()))
+    return children
+
+
+def _base_interpreter() -> str:
+    """The interpreter itself, not the entry of a virtual environment: it starts faster and needs no site."""
+    return os.path.realpath(getattr(sys, "_base_executable", "") or sys.executable)
+
+
+def _compiled(directory: Path) -> str:
+    """The keeper's program, compiled once: a file run by path is compiled at each start otherwise."""
+    source = keeper_program.__file__
+    target = directory / f"keeper-{sys.implementation.cache_tag}.pyc"
+    try:
+        py_compile.compile(source, cfile=str(target), doraise=True)
+    except (OSError, py_compile.PyCompileError):
+        return source
+    return str(target)
+
+
+def open_files_limit() -> tuple[int, int]:
+    """The limit of open files as it is now; to be read before it is raised, and given to `Starter`."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)
+
+
+def raise_open_files_limit() -> None:
+    """Allow ourselves as many open files as the system lets us."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
