@@ -28,7 +28,9 @@ MAX_NAP_S: Final = 5.0
 OVERSLEPT_S: Final = 1.0
 """Later than this for a deadline means that the process was stopped or starved: its inbox comes first."""
 READ_FIRST_S: Final = 0.1
-"""How quiet the inbox must have been, then, before the deadline is looked at."""
+"""For so long the inbox must have been quiet, then, before the deadline is looked at."""
+MOST_QUIETS: Final = 10
+"""So often at most: a peer that never falls silent must not stop time."""
 FULL_PAUSE_S: Final = 1.0
 """Between two tries of a commit that the disk had no room for."""
 
@@ -61,9 +63,10 @@ class Core(Protocol[E_contra, R_co]):
 class Driver(Generic[E, R]):
     """Owns a core. `put` and `post` events; `run` until `stop`.
 
-    `commit` is given the batches not yet durable, in order, and makes them so in one transaction; it raises StoreFull
-    to be asked again, any other exception ends `run`. `send_at_once` sees a batch as soon as it is ready, `deliver`
-    once it is durable. `store_state(full)` is the event that tells the core of a disk that filled up or has room.
+    `commit` is given the batches not yet durable, in order, and makes them so in one transaction; it gives True when
+    room is short, raises StoreFull to be asked again, and any other exception ends `run`. `send_at_once` sees a batch
+    as soon as it is ready, `deliver` once it is durable. `store_state(full)` is the event that tells the core of a
+    disk that filled up or has room again.
     """
 
     def __init__(
@@ -72,7 +75,7 @@ class Driver(Generic[E, R]):
         *,
         clock: Callable[[], Instant],
         tick: E,
-        commit: Callable[[Sequence[R]], Awaitable[None]],
+        commit: Callable[[Sequence[R]], Awaitable[bool]],
         deliver: Callable[[R], None],
         send_at_once: Callable[[R], None],
         store_state: Callable[[bool], E] | None = None,
@@ -90,6 +93,9 @@ class Driver(Generic[E, R]):
         self._room = trio.Event()
         self._pending: list[R] = []
         self._try_again: Instant | None = None
+        self._refused = False
+        self._before_tick: int | None = None
+        """The deadline has passed; so many events came before it was seen and are handled before the tick."""
         self._stopped = False
 
     # ---- what others call
@@ -123,21 +129,28 @@ class Driver(Generic[E, R]):
             await self._settle()
 
     async def _wait(self) -> list[E]:
-        """The next events, or a tick when the deadline has passed and nothing else is waiting."""
-        events = self._drain()
-        while not events and not self._stopped:
+        """The next events; with a tick behind them when the deadline has passed and all is read that came before."""
+        while not self._stopped:
             delay = self._delay_s()
-            if delay <= 0:
-                return await self._look_first(-delay)
-            pause = self._pause_s()
-            if pause <= 0:
-                return []
-            await self._sleep(min(delay, pause, MAX_NAP_S))
+            if delay > 0:
+                self._before_tick = None
+            elif self._before_tick is None:
+                await self._let_readers_in(-delay)
+                self._before_tick = len(self._events)
             events = self._drain()
-        return events
+            if self._before_tick is not None:
+                self._before_tick -= len(events)
+                if self._before_tick <= 0:
+                    self._before_tick = None
+                    return [*events, self._tick]
+            pause = self._pause_s()
+            if events or pause <= 0:
+                return events
+            await self._sleep(min(delay, pause, MAX_NAP_S))
+        return []
 
     def _pause_s(self) -> float:
-        """Seconds until a refused commit is tried again, infinite when none was."""
+        """Seconds until a refused commit is tried again, or room is asked for; infinite when there is room."""
         return math.inf if self._try_again is None else self._clock().seconds_until(self._try_again)
 
     def _delay_s(self) -> float:
@@ -145,14 +158,17 @@ class Driver(Generic[E, R]):
         deadline = self.core.next_deadline()
         return math.inf if deadline is None else self._clock().seconds_until(deadline)
 
-    async def _look_first(self, late_s: float) -> list[E]:
+    async def _let_readers_in(self, late_s: float) -> None:
         """The deadline has passed. One that is long past means that we slept, and what came meanwhile may be what
         the deadline waits for: nobody is given up with his message unread."""
-        if late_s > OVERSLEPT_S:
-            await self._sleep(READ_FIRST_S)
-        else:
-            await trio.lowlevel.checkpoint()
-        return self._drain() or [self._tick]
+        await trio.lowlevel.checkpoint()
+        if late_s <= OVERSLEPT_S:
+            return
+        for _ in range(MOST_QUIETS):
+            before = len(self._events)
+            await trio.sleep(READ_FIRST_S)
+            if len(self._events) == before:
+                return
 
     async def _sleep(self, seconds: float) -> None:
         """Until an event comes or the time is over."""
@@ -174,21 +190,23 @@ class Driver(Generic[E, R]):
         if ready.at_once:
             self._send_at_once(ready)
         self._pending.append(ready)
-        if self._pause_s() <= 0 or self._try_again is None:
+        if not self._refused or self._pause_s() <= 0:
             await self._make_durable()
 
     async def _make_durable(self) -> None:
+        """Commit what is pending and deliver it. While room is short an empty commit now and then asks for it."""
         batches = list(self._pending)
-        if any(batch.records or batch.forget for batch in batches):
+        short = self._refused = False
+        if self.full or any(batch.records or batch.forget for batch in batches):
             try:
-                await self._commit(batches)
+                short = await self._commit(batches)
             except StoreFull:
-                self._try_again = self._clock().after(FULL_PAUSE_S)
-                self._tell(full=True)
-                return
-        self._try_again = None
+                self._refused = True
+        self._try_again = self._clock().after(FULL_PAUSE_S) if short or self._refused else None
+        self._tell(full=short or self._refused)
+        if self._refused:
+            return
         del self._pending[: len(batches)]
-        self._tell(full=False)
         for batch in batches:
             self._deliver(batch)
 

@@ -94,12 +94,13 @@ class Ledger:
             for scope, kind, body in self._connection.execute("SELECT scope, kind, body FROM record ORDER BY seq"):
                 yield Row(scope, kind, body)
 
-    def commit(self, rows: Sequence[Row], forget: Sequence[str] = ()) -> None:
+    def commit(self, rows: Sequence[Row], forget: Sequence[str] = ()) -> bool:
         """Forget the older rows of these scopes, then add `rows`, in one transaction. Raises StoreFull, StoreError."""
-        self.commit_all([(rows, forget)])
+        return self.commit_all([(rows, forget)])
 
-    def commit_all(self, batches: Iterable[Batch]) -> None:
-        """Several batches in their order, in one transaction; all or nothing. Raises StoreFull, StoreError."""
+    def commit_all(self, batches: Iterable[Batch]) -> bool:
+        """Several batches in their order, in one transaction; all or nothing. True: it is durable, but room is short
+        now, so take on nothing new. Raises StoreFull, StoreError."""
         batches = list(batches)
         try:
             self._write(batches)
@@ -109,10 +110,6 @@ class Ledger:
             self._write(batches)
         else:
             self._ballast.restore()
-
-    @property
-    def short_of_space(self) -> bool:
-        """The ballast was given up and could not be put back yet: no time to take on more."""
         return not self._ballast.held
 
     def reserve(self, name: str, count: int = 1) -> int:
@@ -200,7 +197,7 @@ def _lock(path: Path) -> int:
     try:
         fd = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
-        raise _translated_os(error, beside) from None
+        raise translated_os(error, beside) from None
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -220,7 +217,7 @@ def _connect(path: Path, migrations: Sequence[str]) -> sqlite3.Connection:
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
     except OSError as error:
-        raise _translated_os(error, path) from None
+        raise translated_os(error, path) from None
     connection: sqlite3.Connection | None = None
     try:
         connection = sqlite3.connect(path, isolation_level=None)
@@ -313,7 +310,8 @@ def _room_refused(path: Path) -> str | None:
     return None
 
 
-def _translated_os(error: OSError, path: Path) -> StoreError:
+def translated_os(error: OSError, path: Path) -> StoreError:
+    """An error of the file system as ours."""
     if error.errno in _FULL_ERRNOS:
         return StoreFull(f"no room left on the disk of {path}: {error.strerror}. Free some and try again.")
-    return StoreError(f"{path} can't be opened: {error.strerror}. Choose a directory you may write.")
+    return StoreError(f"{path} can't be used: {error.strerror}. Choose a directory you may write.")

@@ -255,7 +255,7 @@ async def opened(stream: trio.abc.Stream, role: Role) -> AsyncIterator[Session]:
 
 @asynccontextmanager
 async def accepted(
-    stream: trio.abc.Stream, allowed: frozenset[Role], next_epoch: Callable[[], int]
+    stream: trio.abc.Stream, allowed: frozenset[Role], next_epoch: Callable[[], Awaitable[int]]
 ) -> AsyncIterator[Session]:
     """The accepting side's session, for a peer that may take these roles. Raises SessionRefused."""
     connection = Connection(Role.COORDINATOR, allowed=allowed)
@@ -317,7 +317,7 @@ async def _greet(stream: trio.abc.Stream, connection: Connection, role: Role) ->
         raise SessionRefused(answer.reason)
 
 
-async def _welcome(stream: trio.abc.Stream, connection: Connection, next_epoch: Callable[[], int]) -> None:
+async def _welcome(stream: trio.abc.Stream, connection: Connection, next_epoch: Callable[[], Awaitable[int]]) -> None:
     try:
         greeting = await _hear(stream, connection)
     except ProtocolError as error:
@@ -325,7 +325,7 @@ async def _welcome(stream: trio.abc.Stream, connection: Connection, next_epoch: 
         raise SessionRefused(str(error)) from None
     if isinstance(greeting, Goodbye):
         raise SessionRefused(greeting.reason)
-    await _say(stream, connection.send(Welcome(PROTOCOL_VERSION, next_epoch())))
+    await _say(stream, connection.send(Welcome(PROTOCOL_VERSION, await next_epoch())))
 
 
 async def _hear(stream: trio.abc.Stream, connection: Connection) -> AnyMessage:
