@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from coordinator.model import JOB_TRANSITIONS, JobState
 from coordinator.preparation import PAID, TRANSITIONS
 from coordinator.records import NodeJobState
+from dsl.schema import BLOCKS, RESERVED, Kind, Option, Support
 from wire.connection import TRANSITIONS as CONNECTION
 from wire.connection import State, Way
 from wire.messages import SENDERS, Message, Role
@@ -61,11 +63,86 @@ def senders() -> str:
     return "\n".join(rows)
 
 
+COMMANDS: Final = ("prep", "task", "release")
+_FIRST: Final = ("run", "script")
+"""Options that the prose explains before any table."""
+
+
+def shared() -> list[str]:
+    """The options that every command has."""
+    return [name for name in BLOCKS[COMMANDS[0]].options if all(name in BLOCKS[kind].options for kind in COMMANDS)]
+
+
+def takes(option: Option) -> str:
+    """What may stand on the right of the `=`."""
+    if option.words:
+        return " or ".join(f"`{word}`" for word in option.words)
+    if option.kind in (Kind.INT, Kind.COUNT) and option.high is not None:
+        return f"{option.kind.value}, {option.low:,} to {option.high:,}"
+    return option.kind.value
+
+
+def default(option: Option) -> str:
+    if option.required:
+        return "must be given"
+    return f"`{option.default}`" if option.default not in ("", "none", "no limit") else option.default or "none"
+
+
+def table(options: Iterable[tuple[Option, str]]) -> str:
+    rows = ["| option | takes | default | means |", "|---|---|---|---|"]
+    rows += [
+        f"| `{option.name}` | {takes(option)} | {by_default} | {option.meaning} |"
+        for option, by_default in options
+        if option.support is Support.FULL
+    ]
+    return "\n".join(rows)
+
+
+def options_of(kind: str) -> str:
+    """A block's own options: for a command those that not every command has."""
+    common = shared() if kind in COMMANDS else ()
+    return table((option, default(option)) for option in BLOCKS[kind].options.values() if option.name not in common)
+
+
+def command() -> str:
+    """What `prep`, `task` and `release` share, with the defaults told apart where they differ."""
+
+    def by_default(name: str) -> str:
+        each = {kind: default(BLOCKS[kind].options[name]) for kind in COMMANDS}
+        if len(set(each.values())) == 1:
+            return each[COMMANDS[0]]
+        return ", ".join(f"{value} in `{kind}`" for kind, value in each.items())
+
+    task = BLOCKS["task"].options
+    return table((task[name], by_default(name)) for name in shared() if name not in _FIRST)
+
+
+def not_executed() -> str:
+    """What the checks know and this version does not carry out."""
+    rows = [f"* `{block.kind} {{ … }}`: {block.meaning}" for block in BLOCKS.values() if block.support is Support.NONE]
+    found: dict[tuple[str, str], list[str]] = {}
+    for block in BLOCKS.values():
+        for option in block.options.values() if block.support is not Support.NONE else ():
+            if option.support is not Support.FULL:
+                value = " = true" if option.support is Support.UNLESS_TRUE else ""
+                found.setdefault((f"{option.name}{value}", option.meaning), []).append(f"`{block.kind}`")
+    rows += [f"* `{name}` in {', '.join(kinds)}: {meaning}" for (name, meaning), kinds in found.items()]
+    return "\n".join(rows)
+
+
+def reserved() -> str:
+    return "\n".join(f"* `{word}`: {meaning}" for word, meaning in RESERVED.items())
+
+
 PIECES: Final[dict[str, Callable[[], str]]] = {
     "job states": job,
     "node job states": node_job,
     "connection states": connection,
     "senders": senders,
+    "options command": command,
+    **{f"options {kind}": partial(options_of, kind) for kind in ("pool", "job", "dir", *COMMANDS)},
+    "not executed": not_executed,
+    "reserved": reserved,
 }
 
 
