@@ -82,7 +82,7 @@ def _accept(core: Core, session: Session, message: m.Submit, document: SpecDocum
         live = core.cluster.pools.get(claim.name)
         if live is None or not _is_set(live.options):
             core.keep(PoolSet(claim))
-            _resize(core.cluster.pools[claim.name])
+            _resize(core, core.cluster.pools[claim.name])
             core.touch_pool(core.cluster.pools[claim.name])
     jobs = []
     for spec in document.jobs:
@@ -99,11 +99,13 @@ def _is_set(options: PoolSpec) -> bool:
     return options != PoolSpec(name=options.name)
 
 
-def _resize(pool: Pool) -> None:
-    """The first file that declares a pool sets its slots also for nodes that joined before and named none."""
+def _resize(core: Core, pool: Pool) -> None:
+    """The first file that declares a pool sets its slots also for nodes that joined before and named none: they join
+    again, because the node itself holds to the number it was told."""
     for node in pool.nodes.values():
-        if node.join is not None and node.join.slots is None and pool.options.slots is not None:
-            node.slots = pool.options.slots
+        asked = node.join.slots if node.join is not None else None
+        if node.session is not None and asked is None and node.slots != (pool.options.slots or 1):
+            core.close(node.session, "the slots of the pool were set: join again")
 
 
 Problem = tuple[str, str, str]
