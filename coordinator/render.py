@@ -6,9 +6,9 @@ Nothing here decides where text goes; `cli.output` does. Whatever came from a cl
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Final
 
 _MINUTE: Final = 60
@@ -16,6 +16,7 @@ _HOUR: Final = 3600
 _DAY: Final = 86_400
 _SIZE_UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 GAP: Final = "  "
+_TIME: Final = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(\.\d+)?(?:Z|\+00:00)", re.ASCII)
 
 
 class Colour(enum.Enum):
@@ -92,12 +93,19 @@ def count_of(number: int, noun: str, plural: str | None = None) -> str:
 
 def wall(text: object) -> float | None:
     """Seconds since the epoch of an RFC 3339 time; None when there is none (or none that can be read)."""
-    if not isinstance(text, str):
+    match = _TIME.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
         return None
-    try:
-        return datetime.fromisoformat(text).timestamp()
-    except ValueError:
-        return None
+    year, month, day, hour, minute, second = (int(part) for part in match.groups()[:6])
+    return _days(year, month, day) * _DAY + hour * _HOUR + minute * _MINUTE + second + float(match[7] or 0)
+
+
+def _days(year: int, month: int, day: int) -> int:
+    """From 1970-01-01 in the Gregorian calendar; a year begins in March, so that the leap day is its last."""
+    year -= month < 3
+    era, of_era = divmod(year, 400)
+    of_year = (153 * ((month + 9) % 12) + 2) // 5 + day - 1
+    return era * 146_097 + of_era * 365 + of_era // 4 - of_era // 100 + of_year - 719_468
 
 
 def age(text: object, now: float) -> str:
@@ -150,7 +158,12 @@ def _shrink(columns: Sequence[Column], widths: list[int], width: int) -> None:
 
 
 def _line(
-    columns: Sequence[Column], cells: Sequence[str], widths: Sequence[int], whole: Colour | None, *, colour: bool = False
+    columns: Sequence[Column],
+    cells: Sequence[str],
+    widths: Sequence[int],
+    whole: Colour | None,
+    *,
+    colour: bool = False,
 ) -> str:
     parts = []
     for n, (column, cell) in enumerate(zip(columns, cells, strict=True)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from coordinator.cli import output
 from coordinator.cli.failure import Exit, Failure
@@ -16,7 +16,7 @@ PATIENCE_S: Final = 60.0
 """How long a command that waits bears a coordinator that is away."""
 _RETRY_S: Final = 0.25
 _STATUS: Final = {"invalid": Exit.USAGE, "refused": Exit.REFUSED, "unknown": Exit.UNKNOWN, "failed": Exit.FAILED}
-_START_ONE: Final = "start one with `coordinator serve`, or say where it is: --coordinator ADDRESS or $BATCH_COORDINATOR"
+_WHERE: Final = "--coordinator ADDRESS, $BATCH_COORDINATOR or $BATCH_STATE say where it is"
 
 
 class NoCoordinator(Failure):
@@ -42,10 +42,12 @@ class Connection:
         self.path = path
         self._session = session
 
-    def __enter__(self) -> Connection:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -98,7 +100,7 @@ class Connection:
 
 def _failure(error: thin.ThinError) -> Failure:
     if isinstance(error, thin.NoCoordinator):
-        return NoCoordinator(Exit.REFUSED, "no_coordinator", error.message, _START_ONE)
+        return NoCoordinator(Exit.REFUSED, "no_coordinator", error.message, _WHERE)
     if isinstance(error, thin.NoAnswer):
         return Failure(Exit.REFUSED, "no_answer", error.message, "it may be busy or stopped; its log says more")
     help_ = nearest(error.near) or error.help

@@ -11,11 +11,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
 from typing import Final
 
+from coordinator.cli import output
 from coordinator.cli.connection import Connection, NoCoordinator, connect_to
-from coordinator.cli.failure import Failure, failed
+from coordinator.cli.failure import failed
 from coordinator.cli.private import LOGS, NODES, Agent, StateDirectory
 from coordinator.render import count_of, duration, plain_lines
 from wire.address import SOCKET_NAME
@@ -23,6 +24,10 @@ from wire.address import SOCKET_NAME
 START_S: Final = 60.0
 """From the start of the daemons to the last agent's join."""
 STOP_S: Final = 20.0
+"""For the daemons to go after the jobs are over."""
+RELEASE_S: Final = 60.0
+"""For the daemons to end the jobs, release and go; what takes longer goes on without us."""
+MAX_RESTARTS: Final = 3
 _TICK_S: Final = 0.02
 _LOG_TAIL: Final = 5
 _PASSED_ON: Final = (
@@ -32,55 +37,22 @@ _PASSED_ON: Final = (
 Pause = Callable[[float], None]
 
 
-@dataclass
 class Daemon:
-    """One process and where it logs to."""
+    """One process that is started again, a few times, when something kills it."""
 
-    name: str
-    process: subprocess.Popen[bytes]
-    log: str
+    def __init__(self, name: str, words: list[str], log: str, lifeline: int) -> None:
+        self.name = name
+        self._words = words
+        self._log = log
+        self._lifeline = lifeline
+        self._restarts = 0
+        self.process = self._spawned()
 
-    def last_words(self) -> str:
-        """The end of its log, indented, for a sentence that says it died."""
+    def _spawned(self) -> subprocess.Popen[bytes]:
+        fd = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
-            with open(self.log, "rb") as file:
-                file.seek(max(0, os.fstat(file.fileno()).st_size - 4096))
-                text = file.read().decode("utf-8", "replace")
-        except OSError as error:
-            return f"  ({self.log}: {error.strerror})"
-        return "\n".join(f"  {line}" for line in plain_lines(text)[-_LOG_TAIL:]) or "  (it said nothing)"
-
-
-class Cluster:
-    """The daemons of one state directory."""
-
-    def __init__(self, state: StateDirectory, agents: list[Agent]) -> None:
-        self.state = state
-        self.agents = agents
-        self._lifeline, self._held = os.pipe2(os.O_CLOEXEC)
-        self.daemons: list[Daemon] = []
-
-    @property
-    def socket(self) -> str:
-        return self.state.inside(SOCKET_NAME)
-
-    def start(self) -> None:
-        """Start all of them at once; the agents try until the coordinator answers."""
-        serve = ["-m", "coordinator.cli", "serve", "--state", self.state.path]
-        self._start("coordinator", serve)
-        for agent in self.agents:
-            root = self.state.inside(NODES, agent.name)
-            words = ["-m", "agentd", "--coordinator", self.socket, "--pool", agent.pool, "--name", agent.name]
-            slots = [] if agent.slots is None else ["--slots", str(agent.slots)]
-            self._start(agent.name, [*words, "--root", root, *slots, "--embedded"])
-        os.close(self._lifeline)
-
-    def _start(self, name: str, words: list[str]) -> None:
-        log = self.state.inside(LOGS, f"{name}.log")
-        fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        try:
-            process = subprocess.Popen(
-                [sys.executable, "-P", *words, "--lifeline", str(self._lifeline)],
+            return subprocess.Popen(
+                [sys.executable, "-P", *self._words, "--lifeline", str(self._lifeline)],
                 stdin=subprocess.DEVNULL,
                 stdout=fd,
                 stderr=fd,
@@ -90,18 +62,73 @@ class Cluster:
                 start_new_session=True,
             )
         except OSError as error:
-            raise failed(f"{name} could not be started: {error.strerror}") from None
+            raise failed(f"{self.name} could not be started: {error.strerror}") from None
         finally:
             os.close(fd)
-        self.daemons.append(Daemon(name, process, log))
+
+    def check(self, *, restart: bool) -> None:
+        """It is alive; or, if it was killed and may be started again, it is again. Raises Failure."""
+        status = self.process.poll()
+        if status is None:
+            return
+        what = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+        if not restart or status >= 0 or self._restarts >= MAX_RESTARTS:
+            raise failed(f"{self.name} {what} while it was needed. Its last lines:\n{self.last_words()}")
+        self._restarts += 1
+        output.warn(f"{self.name} {what}; started again")
+        self.process = self._spawned()
+
+    def last_words(self) -> str:
+        """The end of its log, indented, for a sentence that says it died."""
+        try:
+            with open(self._log, "rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - 4096))
+                text = file.read().decode("utf-8", "replace")
+        except OSError as error:
+            return f"  ({self._log}: {error.strerror})"
+        return "\n".join(f"  {line}" for line in plain_lines(text)[-_LOG_TAIL:]) or "  (it said nothing)"
+
+
+class Cluster:
+    """The daemons of one state directory. Invariant: the coordinator, if it was started, comes first."""
+
+    def __init__(self, state: StateDirectory, agents: list[Agent]) -> None:
+        self.state = state
+        self.agents = agents
+        self.daemons: list[Daemon] = []
+        self.gone = True
+        """Whether no daemon lives and all ended well: nothing is owed then."""
+        self._lifeline, self._held = os.pipe2(os.O_CLOEXEC)
+
+    @property
+    def socket(self) -> str:
+        return self.state.inside(SOCKET_NAME)
+
+    def start(self) -> None:
+        """Start all of them at once; the agents try until the coordinator answers."""
+        self._start("coordinator", ["-m", "coordinator.cli", "serve", "--state", self.state.path])
+        self.start_agents()
+
+    def start_agents(self) -> None:
+        """Start the agents alone."""
+        for agent in self.agents:
+            root = self.state.inside(NODES, agent.name)
+            words = ["-m", "agentd", "--coordinator", self.socket, "--pool", agent.pool, "--name", agent.name]
+            slots = [] if agent.slots is None else ["--slots", str(agent.slots)]
+            self._start(agent.name, [*words, "--root", root, *slots, "--embedded"])
+
+    def _start(self, name: str, words: list[str]) -> None:
+        self.gone = False
+        self.daemons.append(Daemon(name, words, self.state.inside(LOGS, f"{name}.log"), self._lifeline))
 
     def check(self) -> None:
-        """Every daemon is alive, or a Failure says which is not and what it said last."""
+        """Every daemon is alive (again), or a Failure says which is not and what it said last."""
         for daemon in self.daemons:
-            status = daemon.process.poll()
-            if status is not None:
-                what = f"signal {-status}" if status < 0 else f"status {status}"
-                raise failed(f"{daemon.name} ended with {what} while it was needed. Its last lines:\n{daemon.last_words()}")
+            daemon.check(restart=True)
+
+    def _check_start(self) -> None:
+        for daemon in self.daemons:
+            daemon.check(restart=False)
 
     def wait_ready(self, pause: Pause) -> Connection:
         """A connection to the coordinator, once every agent has joined."""
@@ -116,7 +143,7 @@ class Cluster:
 
     def _connected(self, deadline: float, pause: Pause) -> Connection:
         while True:
-            self.check()
+            self._check_start()
             try:
                 return connect_to(self.socket)
             except NoCoordinator:
@@ -130,7 +157,7 @@ class Cluster:
     def _all_joined(self, connection: Connection, deadline: float, pause: Pause) -> None:
         wanted = {agent.name for agent in self.agents}
         while True:
-            self.check()
+            self._check_start()
             states = {node["id"]: node["state"] for node in connection.ask("NodeList")}
             missing = sorted(name for name in wanted if states.get(name) in (None, "joining", "starting", "lost"))
             if not missing:
@@ -143,16 +170,23 @@ class Cluster:
                 )
             pause(_TICK_S)
 
-    def finish(self, connection: Connection) -> bool:
-        """Ask the coordinator to end what is left, release everywhere and stop; then see all of them go."""
-        try:
+    def finish(self, connection: Connection) -> None:
+        """When the jobs are over: ask the coordinator to see the agents off and to stop."""
+        with suppress(NoCoordinator):  # it may be gone before its answer has left; its exit status says how it went
             connection.ask("Finish")
-        except Failure:
-            pass  # it may be gone before its answer has left; whether it went well its exit status says
-        return self.wait_gone(STOP_S)
+        self.gone = self.ended_within(STOP_S)
 
-    def wait_gone(self, seconds: float) -> bool:
-        """Whether every daemon ended by itself, and well, within so long; the others are stopped."""
+    def stop(self, seconds: float = RELEASE_S) -> None:
+        """Whatever state they are in: let them go, and see whether they have gone within so long."""
+        self.let_go()
+        if not self.gone:
+            self.gone = self.ended_within(seconds)
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+            self._lifeline = -1
+
+    def ended_within(self, seconds: float) -> bool:
+        """Whether every daemon ended by itself, and well, within so long."""
         deadline = time.monotonic() + seconds
         well = True
         for daemon in self.daemons:
@@ -160,28 +194,13 @@ class Cluster:
                 well &= daemon.process.wait(max(0.0, deadline - time.monotonic())) == 0
             except subprocess.TimeoutExpired:
                 well = False
-        if not well:
-            self.let_go()
-            self._stop_rest()
         return well
 
     def let_go(self) -> None:
-        """Close the lifeline: the daemons end the jobs, release and go by themselves."""
+        """Close the lifeline: the daemons end the jobs, release and go by themselves, whether we live or not."""
         if self._held >= 0:
             os.close(self._held)
             self._held = -1
-
-    def _stop_rest(self) -> None:
-        """Of those that did not go when asked: by their signal for a clean end, at last by force."""
-        rest = [daemon for daemon in self.daemons if daemon.process.poll() is None]
-        for daemon in rest:
-            daemon.process.terminate() if daemon is self.daemons[0] else daemon.process.send_signal(2)
-        for daemon in rest:
-            try:
-                daemon.process.wait(STOP_S / 2)
-            except subprocess.TimeoutExpired:
-                daemon.process.kill()
-                daemon.process.wait()
 
 
 def _environment() -> dict[str, str]:

@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from coordinator.cli.failure import Exit
 
@@ -27,14 +27,16 @@ class Interrupts:
         self._before: dict[signal.Signals, Any] = {}
         self._wake, self._woken = -1, -1
 
-    def __enter__(self) -> Interrupts:
+    def __enter__(self) -> Self:
         self._wake, self._woken = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         for number in SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:  # nohup asked for SIGHUP to be ignored
                 self._before[number] = signal.signal(number, self._interrupted)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for number, before in self._before.items():
             signal.signal(number, before)
         os.close(self._wake)

@@ -11,7 +11,7 @@ from coordinator.cli import output, words
 from coordinator.cli.durations import Duration
 from coordinator.cli.failure import Exit, Failure, interrupted, misused
 from coordinator.cli.options import Terms, facts
-from coordinator.render import duration, table
+from coordinator.render import Column, duration, table
 
 
 @click.group()
@@ -70,6 +70,8 @@ def wait_for_job(terms: Terms, job_id: str, tasks: bool, timeout: float | None) 
             ) from None
         except KeyboardInterrupt:
             raise interrupted("interrupted; the job goes on", f"`coordinator job terminate {job_id}` ends it") from None
+        if document["state"] == "deleted":
+            raise Failure(Exit.UNKNOWN, "unknown", f"{document['id']} was deleted while it was waited for")
         nodes = [] if tasks else connection.ask("JobNodes", job=str(document["id"]))
     terms.show(document, lambda: [words.job_sentence(document, time.time())])
     return judge(document, nodes, tasks_only=tasks).say()
@@ -108,5 +110,5 @@ def _state_of(document: object, otherwise: str) -> str:
     return str(document.get("state", otherwise)) if isinstance(document, dict) else otherwise
 
 
-def _table(columns: tuple[words.Column, ...], rows: list[list[object]]) -> list[str]:
+def _table(columns: tuple[Column, ...], rows: list[list[object]]) -> list[str]:
     return table(columns, rows, width=output.width_of(sys.stdout), colour=output.in_colour(sys.stdout))

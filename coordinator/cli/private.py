@@ -1,4 +1,4 @@
-"""The state directory of one `run`, and the list of such directories by which a later `run` finds what a dead machine left.
+"""The state directory of one `run`, and the list by which a later `run` finds what a dead machine left.
 
 A directory belongs to a living `run` as long as its `run.lock` is locked. `run.json` tells which daemons it needs.
 """
@@ -22,8 +22,6 @@ LOCK: Final = "run.lock"
 PLAN: Final = "run.json"
 NODES: Final = "nodes"
 LOGS: Final = "logs"
-FINISHED: Final = "run.finished"
-"""Written when every debt is paid: nothing has to be started again for this directory."""
 _OWN_PREFIXES: Final = ("run.", "coordinator.", "coordinator-", "ledger.", "journal.")
 _OWN_NAMES: Final = frozenset({NODES, LOGS, "blobs", "tails", "ballast", "lock"})
 _MAX_PLAN: Final = 1_000_000

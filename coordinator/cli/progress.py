@@ -1,13 +1,12 @@
-"""How jobs come along, for people: lines to draw over and over on a terminal, and changes worth a line elsewhere. Pure."""
+"""How jobs come along, for people: lines to draw over and over on a terminal, changes elsewhere. Pure."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
-from coordinator.cli.words import is_over, job_sentence, tally, tasks_over
+from coordinator.cli.words import is_over, job_sentence, reason_of_end, tally, tasks_over
 from coordinator.render import COLOUR_OF, Colour, count_of, paint, plain, shorten, span
 
 BAR_WIDTH: Final = 20
@@ -18,11 +17,10 @@ _TASK_STATES: Final = ("running", "preparing", "failed", "cancelled", "skipped")
 
 @dataclass
 class Picture:
-    """The jobs as `job show` prints them, the nodes as `node list` does, and per job its nodes as `job nodes` does."""
+    """The jobs as `job show` prints them, each with `nodes` as `job nodes` does; and the nodes as `node list` does."""
 
     jobs: list[dict[str, Any]]
     nodes: list[dict[str, Any]]
-    job_nodes: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     @property
     def over(self) -> bool:
@@ -35,7 +33,7 @@ def drawn(picture: Picture, now: float, width: int, colour: bool) -> list[str]:
     lines = []
     for job in picture.jobs:
         lines.append(_job_line(job, now, name_width, width, colour))
-        nodes = _nodes_line(job, picture)
+        nodes = _nodes_line(job)
         if nodes:
             lines.append(_fit(f"{'':<{name_width}}  {nodes}", width, Colour.FAINT if colour else None))
     return lines
@@ -66,10 +64,10 @@ def _fit(line: str, width: int, colour: Colour | None) -> str:
     return paint(shorten(line, width), colour)
 
 
-def _nodes_line(job: dict[str, Any], picture: Picture) -> str:
+def _nodes_line(job: dict[str, Any]) -> str:
     if is_over(job):
         return ""
-    counts = Counter(_node_word(row, job) for row in picture.job_nodes.get(job["id"], []))
+    counts = Counter(_node_word(row, job) for row in job["nodes"])
     shown = [f"{counts[word]} {word}" for word in NODE_STATES if counts[word]]
     return f"nodes: {', '.join(shown)}" if shown else ""
 
@@ -85,37 +83,34 @@ def changes(before: Picture | None, after: Picture) -> list[str]:
     lines: list[str] = []
     was = {job["id"]: job for job in before.jobs} if before is not None else {}
     for job in after.jobs:
-        lines += _node_changes(job["id"], before, after)
+        lines += _node_changes(was.get(job["id"]), job)
         lines += _job_changes(was.get(job["id"]), job)
     return lines
 
 
+def _node_changes(before: dict[str, Any] | None, job: dict[str, Any]) -> list[str]:
+    was = {(row["node"], row["round"]): row["state"] for row in before["nodes"]} if before is not None else {}
+    rows = [row for row in job["nodes"] if was.get((row["node"], row["round"])) != row["state"]]
+    return [f"{job['id']}: {row['state'].replace('_', ' ')} on {row['node']}" for row in rows]
+
+
 def _job_changes(before: dict[str, Any] | None, job: dict[str, Any]) -> list[str]:
-    if before is None:
-        return [f"{job['id']}: submitted, {count_of(job['tasks']['total'], 'task')}"]
     lines = []
     done = tasks_over(job)
-    if _tenth(done, job) != _tenth(tasks_over(before), job) and done < job["tasks"]["total"]:
+    if before is None:
+        lines.append(f"{job['id']}: submitted, {count_of(job['tasks']['total'], 'task')}")
+    elif _tenth(done, job) != _tenth(tasks_over(before), job) and done < job["tasks"]["total"]:
         counts = tally(job["tasks"], ("succeeded", "failed", "cancelled", "skipped"))
         lines.append(f"{job['id']}: {done:,} of {count_of(job['tasks']['total'], 'task')} done: {counts}")
-    if job["state"] != before["state"]:
+    if job["state"] != (before["state"] if before is not None else "active"):
         lines.append(job_sentence(job, 0) if is_over(job) else f"{job['id']}: {job['state']}{_because(job)}")
     return lines
 
 
 def _because(job: dict[str, Any]) -> str:
-    reason = job.get("end_reason")
+    reason = reason_of_end(job)
     return f", {reason}" if reason and job["state"] == "terminating" else ""
 
 
 def _tenth(done: int, job: dict[str, Any]) -> int:
     return done * 10 // max(1, int(job["tasks"]["total"]))
-
-
-def _node_changes(job: str, before: Picture | None, after: Picture) -> list[str]:
-    def states(picture: Picture | None) -> dict[tuple[str, int], str]:
-        rows: Sequence[dict[str, Any]] = picture.job_nodes.get(job, []) if picture is not None else []
-        return {(row["node"], row["round"]): row["state"] for row in rows}
-
-    was = states(before)
-    return [f"{job}: {state} on {node}" for (node, round_), state in states(after).items() if was.get((node, round_)) != state]

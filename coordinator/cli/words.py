@@ -249,7 +249,7 @@ def node_lines(node: Document, colour: bool) -> list[str]:
             ("Start", phase_word(node.get("start"))),
             ("Owes release of", ", ".join(node.get("owes") or [])),
             ("Last seen", f"{duration(seen)} ago" if isinstance(seen, (int, float)) else None),
-            ("Elevation", node.get("elevation")),
+            ("Elevation", "allowed" if node.get("elevation") else "forbidden"),
             ("Containment", node.get("containment")),
             ("Version", node.get("version")),
             ("Boot", node.get("boot")),
@@ -266,37 +266,33 @@ def _resource(name: str, figure: object) -> str:
 
 
 def pool_row(pool: Document) -> list[object]:
+    wanted = pool.get("nodes_wanted")
     return [
-        pool_name(pool),
-        _node_count(pool),
-        pool.get("slots"),
+        pool["id"],
+        f"{pool['nodes']}/{wanted}" if wanted is not None else pool["nodes"],
+        f"{pool.get('slots_used', 0)}/{pool['slots']}",
         pool.get("placement"),
         pool.get("sharing"),
-        duration(pool["lost_after_ms"] / 1000) if pool.get("lost_after_ms") else None,
+        duration(pool["lost_after_s"]) if pool.get("lost_after_s") else None,
     ]
 
 
-def pool_name(pool: Document) -> str:
-    return str(pool.get("id") or pool.get("name"))
-
-
-def _node_count(pool: Document) -> object:
-    nodes = pool.get("nodes")
-    return len(nodes) if isinstance(nodes, (list, Mapping)) else nodes
-
-
 def pool_lines(pool: Document, colour: bool) -> list[str]:
-    rows = [("Pool", pool_name(pool))]
-    rows += [(key.replace("_", " ").capitalize(), _value_word(value)) for key, value in pool.items() if key not in ("id", "name")]
-    return pairs(rows, colour=colour)
-
-
-def _value_word(value: object) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{k} {_value_word(v)}" for k, v in value.items())
-    if isinstance(value, (list, tuple)):
-        return ", ".join(_value_word(v) for v in value)
-    return "" if value is None else str(value)
+    wanted = pool.get("nodes_wanted")
+    return pairs(
+        [
+            ("Pool", pool["id"]),
+            ("Nodes", f"{pool['nodes']}" + (f" of {wanted}" if wanted is not None else "")),
+            ("Slots", f"{pool.get('slots_used', 0)} of {pool['slots']} in use"),
+            ("Slots a node", pool.get("slots_per_node")),
+            ("Placement", pool.get("placement")),
+            ("Sharing", pool.get("sharing")),
+            ("Elevation", pool.get("elevation")),
+            ("Lost after", duration(pool["lost_after_s"]) if pool.get("lost_after_s") else None),
+            ("Jobs", ", ".join(pool.get("jobs") or [])),
+        ],
+        colour=colour,
+    )
 
 
 def file_row(entry: Document, now: float) -> list[object]:

@@ -1,0 +1,95 @@
+"""Waiting for jobs with something to see: a live picture on a terminal, lines elsewhere; Ctrl-C ends the jobs first."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from coordinator.cli import output
+from coordinator.cli.connection import Connection, NoCoordinator
+from coordinator.cli.failure import Exit, Failure
+from coordinator.cli.follow import Follower
+from coordinator.cli.interrupts import Interrupts
+from coordinator.cli.progress import Picture, changes, drawn
+from coordinator.cli.screen import Screen
+
+_FAST_S: Final = 0.03
+_SLOW_S: Final = 0.25
+
+
+class Watch:
+    """Looks at the jobs until all are over. `check` is called before every look and may raise."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        jobs: Sequence[str],
+        interrupts: Interrupts,
+        *,
+        followers: Sequence[Follower] = (),
+        screen: Screen | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._connection = connection
+        self._jobs = list(jobs)
+        self._interrupts = interrupts
+        self._followers = followers
+        self._screen = screen or Screen(sys.stderr)
+        self._check = check
+        self._before: Picture | None = None
+        self._terminated = False
+
+    def until_over(self) -> bool:
+        """Whether the jobs ended without having been interrupted."""
+        begun = time.monotonic()
+        self._interrupts.restore = self._screen.clear
+        try:
+            while True:
+                self._end_jobs_if_interrupted()
+                picture = self._look()
+                self._show(picture)
+                for follower in self._followers:
+                    follower.poll(self._connection)
+                if picture.over:
+                    return not self._terminated
+                self._interrupts.pause(min(_SLOW_S, max(_FAST_S, (time.monotonic() - begun) / 20)))
+        finally:
+            self._screen.clear()
+            self._interrupts.restore = lambda: None
+
+    def _look(self) -> Picture:
+        self._check()
+        while True:
+            try:
+                return self._picture()
+            except NoCoordinator as failure:
+                self._screen.clear()
+                self._check()
+                self._connection.reconnect(failure)
+
+    def _picture(self) -> Picture:
+        overview = self._connection.ask("Overview", jobs=self._jobs, changed=-1)
+        return Picture(overview["jobs"], overview["nodes"])
+
+    def _show(self, picture: Picture) -> None:
+        if self._screen.live:
+            self._screen.draw(drawn(picture, time.time(), self._screen.width, self._screen.colour))
+        else:
+            for line in changes(self._before, picture):
+                output.remark(line)
+        self._before = picture
+
+    def _end_jobs_if_interrupted(self) -> None:
+        if not self._interrupts.count or self._terminated:
+            return
+        self._terminated = True
+        self._screen.clear()
+        output.remark("interrupted: ending the jobs and releasing their nodes; once more leaves at once")
+        for job in self._jobs:
+            try:
+                self._connection.ask("JobTerminate", job=job, reason="UserTerminate", force=False)
+            except Failure as failure:
+                if failure.exit is Exit.REFUSED:
+                    raise  # the connection is gone; a job that is over already is no reason to stop
