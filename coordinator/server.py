@@ -21,7 +21,7 @@ from typing import Any, Final
 import msgspec
 import trio
 
-from coordinator.config import Config, ConfigError, name_of
+from coordinator.config import Config, ConfigError, name_of, read_config
 from coordinator.core import Core
 from coordinator.events import Event, FinishAsked, Ready, Received, SessionClosed, SessionOpened, StoreState, Tick
 from coordinator.store import Store, open_store
@@ -31,7 +31,7 @@ from wire.blobs import BlobRefused, Blobs
 from wire.clock import boot_clock
 from wire.codec import FrameTooLarge, ProtocolError
 from wire.driver import Driver
-from wire.ledger import StoreError, StoreFull
+from wire.ledger import StoreError, StoreFull, StoreHeld
 from wire.log import daemon_log
 from wire.messages import AnyMessage, Message, RefusalCode, Refused, Reply, Submit, Upload
 from wire.stream import End, Session, SessionRefused, accepted, listen_unix, peer_uid, refuse
@@ -41,38 +41,45 @@ BLOBS: Final = "blobs"
 BROKEN_LIFELINE: Final = "UserTerminate"
 """The end reason of jobs whose `run` died."""
 
+_STATUS: Final[dict[type[Exception], int]] = {StoreHeld: 3, StoreError: 1, ConfigError: 2, OSError: 1}
+"""Ends that are no mistake of ours, with their exit status (the first that fits)."""
+
 
 def serve(
-    state: Path,
-    config: Config,
+    state: str | Path,
+    config_file: str | Path | None = None,
     *,
     lifeline: int | None = None,
-    announce: Callable[[str], None] = print,
+    announce: Callable[[str], None] | None = None,
 ) -> int:
     """Serve the state directory until SIGTERM, or until all is over after it was asked to finish; the exit status.
 
     `lifeline` is the reading end of a pipe that `run` holds: when it breaks, every job is ended, every release paid,
-    and the coordinator goes. `announce` is given the one line that says it is ready. What prevents serving is a
-    sentence on stderr.
+    and the coordinator goes. `announce` is given the one line that says it is ready (else stdout is). What prevents
+    serving is a sentence on stderr.
     """
     try:
-        trio.run(partial(serve_state, state, config, lifeline=lifeline, announce=announce))
+        config = Config() if config_file is None else read_config(Path(config_file))
+        trio.run(partial(serve_state, Path(state), config, lifeline=lifeline, announce=announce or _say))
     except Exception as error:
-        reason = _expected(error)
-        if reason is None:
+        cause = _innermost(error)
+        status = next((status for kind, status in _STATUS.items() if isinstance(cause, kind)), None)
+        if status is None:
             raise
+        reason = f"{cause.filename or state}: {cause.strerror or cause}" if isinstance(cause, OSError) else str(cause)
         print(f"coordinator: {reason}", file=sys.stderr, flush=True)
-        return 1
+        return status
     return 0
 
 
-def _expected(error: BaseException) -> str | None:
-    """The sentence of an end that is no mistake of ours, however deep in groups it is; else None."""
+def _say(line: str) -> None:
+    print(line, flush=True)  # stdout may be a file, and somebody waits for the line
+
+
+def _innermost(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    if isinstance(error, OSError):
-        return f"{error.filename or 'the state directory'}: {error.strerror or error}"
-    return str(error) if isinstance(error, StoreError | ConfigError) else None
+    return error
 
 
 async def serve_state(
