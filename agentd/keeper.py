@@ -625,6 +625,8 @@ class KeeperCore:
 
     def _swept(self, survivors: int, boottime: float, wall: float) -> None:
         if self._state == _IDLE:
+            if survivors == 0:
+                self._leftovers = False
             return
         if survivors == 0 and (self._item is None or self._result is not None):
             if self._item is not None:
@@ -1387,7 +1389,7 @@ class Keeper:
                 raise StartError(why_not_started(error, program, spawn.argv, spawn.env)) from error
             except ValueError:
                 raise StartError("A NUL character is in the arguments or the environment.") from None
-            self._pidfd = os.pidfd_open(self._pid)
+            self._pidfd = self._watch(self._pid)
         except StartError as error:
             os.close(place.directory)
             self._handle(SpawnFailed(str(error)))
@@ -1398,6 +1400,15 @@ class Keeper:
             os.close(place.stderr)
         self._directory = place.directory
         self._poll.register(self._pidfd, select.POLLIN)
+
+    @staticmethod
+    def _watch(pid: int) -> int:
+        try:
+            return os.pidfd_open(pid)
+        except OSError as error:
+            os.kill(pid, _signal.SIGKILL)  # our child, not reaped: the number is its own
+            os.waitpid(pid, 0)
+            raise StartError(_sentence(error, "watch the new process")) from error
 
     def _sweep(self, how: int) -> None:
         """Kill what is left, or only look; says how many there are after a few milliseconds at most."""
@@ -1440,7 +1451,10 @@ class Keeper:
     def _main_over(self, status: int, usage: Any, alone: bool) -> None:
         self._poll.unregister(self._pidfd)
         os.close(self._pidfd)
-        os.utime(self._directory)  # from its end on, a directory's time of change says when it ended
+        try:
+            os.utime(self._directory)  # from its end on, a directory's time of change says when it ended
+        except OSError as error:
+            _complain(f"a directory could not be stamped: {error}")
         os.close(self._directory)
         self._pid, self._pidfd, self._directory = 0, -1, -1
         code = os.waitstatus_to_exitcode(status)
@@ -1562,7 +1576,14 @@ def main(arguments: Sequence[str]) -> int:
         return 1
     gc.freeze()
     gc.disable()  # nothing here makes cycles; collections would only cost
-    keeper.run()
+    try:
+        keeper.run()
+    except Exception as error:  # what it started is found and killed by the agent
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        _complain(f"ended by {error!r} at line {trace.tb_lineno if trace is not None else '?'}")
+        return 1
     return 0
 
 
