@@ -11,3 +11,503 @@ It says Join by itself at Connected, once the survey is over (every SurveyKeeper
 """
 
 from __future__ import annotations
+
+import re
+from typing import Final, assert_never
+
+from agentd.bodies import Bodies, BodyRefused
+from agentd.desk import Desk, open_spans
+from agentd.dialogue import (
+    FromKeeper,
+    ItemEnded,
+    ItemsRecalled,
+    ItemStarted,
+    KeeperGone,
+    KeeperHello,
+    KeeperStuck,
+    Pong,
+)
+from agentd.dispatch import Dispatch
+from agentd.environment import TaskTexts
+from agentd.events import (
+    Connected,
+    Disconnected,
+    Event,
+    Interrupted,
+    JobCleaned,
+    JobDirectoryMade,
+    JobEmptied,
+    KeeperDead,
+    KeeperSaid,
+    Leave,
+    LifelineCut,
+    Ready,
+    Received,
+    StoreState,
+    TailsRead,
+    Terminated,
+    Tick,
+)
+from agentd.keepers import Keeper, Keepers, Stage
+from agentd.lease import Lease
+from agentd.model import Ledger, NodeConfig, Round
+from agentd.phases import Phases
+from agentd.records import BootSeen, Granted, JobHeld, PreparationAsked, Purpose, Record, RoundOpened
+from wire import messages as m
+from wire.instant import Instant
+
+MAX_GRANT: Final = 1 << 16
+MAX_ROUNDS: Final = 10_000
+"""Rounds held at once: more than that is no workload but a mistake."""
+PIECE: Final = 2000
+"""Rounds and spans in one piece of an inventory."""
+ORPHANED_S: Final = 30.0
+ORPHANED_CUT_S: Final = 5.0
+"""How long an embedded agent waits for its coordinator, and for one whose `run` is dead."""
+_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\Z")
+
+
+class AgentCore:
+    """What joins the parts: sessions and orders here, tasks in `dispatch`, preparation and release in `phases`."""
+
+    def __init__(self, config: NodeConfig) -> None:
+        self.config = config
+        self._desk = Desk(config)
+        self._keepers = Keepers(self._desk)
+        self._dispatch = Dispatch(self._desk, self._keepers, self._texts)
+        self._phases = Phases(self._desk, self._keepers, self._dispatch)
+        self._lease = Lease()
+        self._bodies = Bodies()
+        self._texts_known: dict[tuple[str, int], tuple[int, int, TaskTexts]] = {}
+        self._connected = False
+        self._join_said = False
+        self._surveyed = False
+        self._slots = 0
+        self._full = False
+        self._leaving = False
+        self._cut = False
+        self._orphan = False
+        self._alone_since: float | None = None
+
+    # ---- the calls
+
+    @property
+    def ledger(self) -> Ledger:
+        """The durable state, to look at."""
+        return self._desk.ledger
+
+    @property
+    def joined(self) -> bool:
+        return self._desk.joined
+
+    def apply(self, record: Record) -> None:
+        """Fold a record of the journal, before `restarted`."""
+        self._desk.ledger.apply(record)
+
+    def restarted(self, now: Instant) -> None:
+        """The journal is read: find out what of it is still alive."""
+        self._desk.now = now
+        self._alone_since = now.boottime
+        if self.ledger.boot != now.boot:
+            self._desk.keep(BootSeen(now.boot))
+        self._dispatch.restarted()
+        self._keepers.survey()
+        self._end_survey()
+
+    def handle(self, event: Event, now: Instant) -> None:
+        """Take one event. What follows from it is in the next `take_ready`."""
+        self._desk.now = now
+        if self._lease.ran_out(now):
+            self._lease_over()
+        match event:
+            case Received():
+                self._receive(event.message)
+            case KeeperSaid():
+                keeper = self._keepers.all.get(event.keeper)
+                if keeper is not None:
+                    self._keeper_said(keeper, event.said)
+            case KeeperDead():
+                self._keeper_dead(event)
+            case TailsRead():
+                self._phases.tails_read(event)
+                self._bury(event.keeper)
+            case JobDirectoryMade():
+                self._phases.directory_made(event.job, event.failure)
+            case JobEmptied():
+                self._phases.emptied(event.job)
+            case JobCleaned():
+                self._phases.cleaned(event)
+            case Connected():
+                self._connected, self._join_said = True, False
+                self._bodies.clear()
+                self._join()
+            case Disconnected():
+                self._session_over()
+            case StoreState():
+                self._full = event.full
+            case Terminated():
+                self._leave(Leave.STOPPED)
+            case Interrupted():
+                self._interrupted()
+            case LifelineCut():
+                self._cut = True
+            case Tick():
+                pass
+            case _ as unreachable:
+                assert_never(unreachable)
+        self._pass_time()
+
+    def take_ready(self) -> Ready:
+        """All that follows from the events handled since the last call."""
+        self._desk.flush()
+        if self._surveyed and not self._full:
+            self._phases.advance()
+            if self._lease.valid(self._desk.now):
+                self._dispatch.feed(self._slots, self._runnable)
+            self._desk.flush()
+        self._dispatch.flushed()
+        self._keepers.send_acks()
+        self._leave_if_done()
+        return self._desk.take_ready()
+
+    def next_deadline(self) -> Instant | None:
+        """When `handle` wants a Tick."""
+        now = self._desk.now
+        due = [at for at in (self._lease.next_due(), self._keepers.next_due(), self._orphan_due()) if at is not None]
+        wait = self._phases.next_due()
+        if wait is not None:
+            due.append(now.boottime + wait)
+        return now.after(min(due) - now.boottime) if due else None
+
+    # ---- time
+
+    def _pass_time(self) -> None:
+        now = self._desk.now
+        if self._desk.joined and (beat := self._lease.beat(now)) is not None:
+            self._desk.send_at_once(m.Heartbeat(beat))
+        self._keepers.pass_time()
+        due = self._orphan_due()
+        if due is not None and now.boottime >= due:
+            self._settle_alone()
+
+    def _lease_over(self) -> None:
+        """Whatever was granted may be given to others from now on: start nothing of it, and join again."""
+        self._dispatch.lease_over()
+        if self._connected:
+            self._hang_up("its lease ran out")
+
+    def _orphan_due(self) -> float | None:
+        """When an embedded agent gives its coordinator up."""
+        if not self.config.embedded or self._orphan or self._alone_since is None:
+            return None
+        return self._alone_since + (ORPHANED_CUT_S if self._cut else ORPHANED_S)
+
+    def _settle_alone(self) -> None:
+        """The coordinator will not come back: end everything, pay every debt, and go."""
+        self._orphan = True
+        for job in list(self.ledger.jobs.values()):
+            for held in list(job.rounds.values()):
+                if held.open:
+                    self._phases.release_asked(held, "UserTerminate")
+
+    # ---- sessions
+
+    def _join(self) -> None:
+        if not self._connected or self._join_said or not self._surveyed or self._orphan:
+            return
+        self._join_said = True
+        self._lease.join_sent(self._desk.now)
+        config = self.config
+        self._desk.ready.messages.append(
+            m.Join(
+                pool=config.pool,
+                node=config.node,
+                incarnation=config.incarnation,
+                boot=self.ledger.boot,
+                slots=config.slots,
+                resources=config.resources,
+                labels=config.labels,
+                elevation=config.elevation,
+                containment=config.containment,
+                version=config.version,
+                embedded=config.embedded,
+            )
+        )
+
+    def _joined(self, message: m.Joined) -> None:
+        self._desk.flush()
+        self._desk.joined = True
+        self._alone_since = None
+        self._slots = message.slots
+        self._lease.joined(message.heartbeat_s, message.lease_s)
+        if self._lease.until is not None:
+            self._keepers.lease(self._lease.until)
+        for number in sorted(self.ledger.outbox):
+            self._desk.send(self.ledger.outbox[number])
+        self._send_inventory()
+        self._dispatch.joined()
+        if self._leaving:
+            self._desk.send(m.Leaving())
+
+    def _send_inventory(self) -> None:
+        rounds: list[m.RoundHeld] = []
+        grants: list[m.GrantHeld] = []
+        size = 0
+        for job in self.ledger.jobs.values():
+            for held in job.rounds.values():
+                rounds.append(m.RoundHeld(held.job, held.number, held.state))
+                if len(rounds) >= PIECE:
+                    self._desk.send(m.Inventory(rounds, [], False))
+                    rounds = []
+        for grant in self.ledger.grants.values():
+            held_grant = m.GrantHeld(grant.grant, open_spans(grant))
+            size += 1 + len(held_grant.spans)
+            if size >= PIECE and grants:
+                self._desk.send(m.Inventory([], grants, False))
+                grants, size = [], 1 + len(held_grant.spans)
+            grants.append(held_grant)
+        self._desk.send(m.Inventory(rounds, grants, True))
+
+    def _hang_up(self, reason: str) -> None:
+        self._desk.ready.hang_up = reason
+        self._session_over()
+
+    def _session_over(self) -> None:
+        if self._connected and self._alone_since is None:
+            self._alone_since = self._desk.now.boottime
+        self._connected = self._join_said = self._desk.joined = False
+        self._lease.disconnected()
+        self._bodies.clear()
+
+    def _receive(self, message: m.Message) -> None:
+        """A message of the coordinator; before it has let us in nothing but its answer counts."""
+        if not self._connected:
+            return
+        if not self._desk.joined:
+            if isinstance(message, m.Joined):
+                self._joined(message)
+            elif isinstance(message, m.JoinRefused):
+                self._leave(Leave.REFUSED, message.reason)
+            return
+        match message:
+            case m.HeartbeatAck():
+                if self._lease.acked(message.beat) and self._lease.until is not None:
+                    self._keepers.lease(self._lease.until)
+            case m.Ack():
+                self._desk.acked(message.number)
+            case m.Run():
+                self._run(message)
+            case m.BodyChunk() | m.OpenRound():
+                self._open(message)
+            case m.Prepare():
+                self._prepare(message)
+            case m.Recall():
+                self._dispatch.recall(message.grant)
+            case m.Drop():
+                self._dispatch.drop(message.grants)
+            case m.ReleaseRound():
+                self._release(message)
+            case m.RemoveJob():
+                if self._named(message.job):
+                    self._phases.remove(message.job)
+            case m.Depart():
+                if self._leaving:
+                    self._leave(Leave.DEPARTED)
+            case _:
+                self._hang_up(f"a node has no answer to {type(message).__name__}")
+
+    # ---- orders
+
+    def _named(self, *names: str) -> bool:
+        """Whether these can be names of directories; ends the session if not."""
+        if all(_NAME.match(name) for name in names):
+            return True
+        self._hang_up("a name that can't be a directory's")
+        return False
+
+    def _open(self, message: m.BodyChunk | m.OpenRound) -> None:
+        try:
+            if isinstance(message, m.BodyChunk):
+                self._bodies.add(message)
+                return
+            taken = self._bodies.take(message)
+        except BodyRefused as error:
+            self._hang_up(str(error))
+            return
+        if not self._named(message.job) or self.ledger.round(message.job, message.round) is not None:
+            return
+        job = self.ledger.jobs.get(message.job)
+        if job is None and taken is None:
+            self._desk.send(m.NotHeld(message.job, message.round))
+            return
+        rounds = job.rounds.values() if job is not None else ()
+        if any(held.state is not m.RoundState.RELEASED for held in rounds):
+            self._hang_up(f"job {message.job} has a round open here already")
+            return
+        if len(self.ledger.jobs) >= MAX_ROUNDS:
+            self._hang_up(f"more than {MAX_ROUNDS} jobs on one node")
+            return
+        if job is None and taken is not None:
+            body, decoded = taken
+            spec = decoded.spec
+            if not self._named(*(group.name for group in spec.groups), *(known.name for known in spec.dirs)):
+                return
+            self._desk.keep(JobHeld(message.job, body))
+        self._desk.keep(RoundOpened(message.job, message.round))
+        self._phases.course(message.job).made = False
+
+    def _prepare(self, message: m.Prepare) -> None:
+        held = self.ledger.round(message.job, message.round)
+        if held is None:
+            self._desk.send(m.NotHeld(message.job, message.round))
+            return
+        wanted = held.state in (m.RoundState.OPENED, m.RoundState.BARRED)
+        if wanted and self.ledger.jobs[held.job].spec.preparation is not None:
+            self._desk.keep(PreparationAsked(held.job, held.number))
+
+    def _run(self, message: m.Run) -> None:
+        if message.grant in self.ledger.grants:
+            return
+        if not 0 < message.count <= MAX_GRANT:
+            self._hang_up(f"a grant of {message.count} tasks")
+            return
+        held = self.ledger.round(message.job, message.round)
+        if held is None or not held.open or self._barred(held):
+            self._desk.send(m.Recalled(message.grant, [(0, message.count)]))
+            return
+        if not self._within(message):
+            self._hang_up(f"grant {message.grant} names tasks that job {message.job} does not have")
+            return
+        self._desk.keep(
+            Granted(
+                message.grant, message.job, message.round, message.group, message.first, message.count, message.step,
+                message.attempt,
+            )
+        )  # fmt: skip
+        self._dispatch.add(message.grant)
+
+    def _within(self, message: m.Run) -> bool:
+        groups = self.ledger.jobs[message.job].spec.groups
+        if not 0 <= message.group < len(groups) or message.step < 1 or message.attempt < 1 or message.first < 0:
+            return False
+        size = self._texts(message.job, message.round, message.group).sweep.size
+        return message.first + (message.count - 1) * message.step < size
+
+    def _release(self, message: m.ReleaseRound) -> None:
+        held = self.ledger.round(message.job, message.round)
+        if held is None:
+            self._desk.send(m.NotHeld(message.job, message.round))
+        elif held.open:
+            self._phases.release_asked(held, message.reason)
+
+    def _waits(self, held: Round) -> bool:
+        preparation = self.ledger.jobs[held.job].spec.preparation
+        return preparation is not None and preparation.wait
+
+    def _barred(self, held: Round) -> bool:
+        return held.state is m.RoundState.BARRED and self._waits(held)
+
+    def _runnable(self, held: Round) -> bool:
+        """Whether tasks of this round may start now."""
+        if not held.open or not self._phases.course(held.job).made:
+            return False
+        return held.state is m.RoundState.PREPARED or not self._waits(held)
+
+    def _texts(self, job: str, number: int, group: int) -> TaskTexts:
+        held = self.ledger.round(job, number)
+        prepared = held.prep.attempts if held is not None else 0
+        known = self._texts_known.get((job, group))
+        if known is None or known[:2] != (number, prepared):
+            texts = TaskTexts(self.config, self.ledger.jobs[job], group, prepared)
+            known = self._texts_known[(job, group)] = (number, prepared, texts)
+            for gone in [key for key in self._texts_known if key[0] not in self.ledger.jobs]:
+                del self._texts_known[gone]
+        return known[2]
+
+    # ---- keepers
+
+    def _keeper_said(self, keeper: Keeper, said: FromKeeper) -> None:
+        tasks = keeper.purpose is Purpose.TASKS
+        match said:
+            case ItemEnded():
+                self._dispatch.ended(keeper, said) if tasks else self._phases.ended(keeper, said)
+            case KeeperHello():
+                self._greeted(keeper, said)
+            case ItemStarted():
+                self._dispatch.started(keeper, said.key, said.at)
+            case ItemsRecalled():
+                if tasks:
+                    self._dispatch.recalled(keeper, said.keys)
+                else:
+                    self._phases.recalled(keeper, said.keys)
+            case Pong():
+                settled = self._keepers.ponged(keeper, said.n)
+                self._dispatch.ponged(keeper, said.n)
+                if settled and not tasks:
+                    self._phases.settled(keeper)
+                if settled:
+                    self._end_survey()
+            case KeeperGone() | KeeperStuck():
+                pass  # its death is what counts; a stuck one is killed at its bound
+            case _ as unreachable:
+                assert_never(unreachable)
+
+    def _greeted(self, keeper: Keeper, hello: KeeperHello) -> None:
+        if keeper.stage in (Stage.UP, Stage.SETTLING):
+            self._keepers.kill(keeper)  # its first connection broke: what was on it can't be known
+            return
+        keys = [*([hello.running] if hello.running is not None else []), *hello.queue]
+        if keeper.purpose is Purpose.TASKS:
+            self._dispatch.greeted(keeper, keys)
+        else:
+            self._phases.greeted(keeper, keys)
+        self._keepers.greeted(keeper, leftovers=hello.leftovers)
+
+    def _keeper_dead(self, event: KeeperDead) -> None:
+        keeper = self._keepers.all.get(event.keeper)
+        if keeper is None:
+            return
+        if keeper.purpose is Purpose.TASKS:
+            self._dispatch.keeper_dead(keeper, event.started, event.ends, event.reason)
+        else:
+            self._phases.keeper_dead(keeper, event.started, event.ends, event.reason)
+        self._keepers.died(keeper)
+        self._bury(event.keeper)
+        self._end_survey()
+
+    def _bury(self, name: str) -> None:
+        """Forget a dead keeper, unless what its last command wrote is still to be read."""
+        keeper = self._keepers.all.get(name)
+        if keeper is not None and keeper.stage is Stage.DEAD and not self._phases.reading(keeper):
+            self._desk.flush()
+            self._keepers.bury(keeper)
+
+    def _end_survey(self) -> None:
+        if self._surveyed or self._keepers.surveying():
+            return
+        self._surveyed = True
+        self._dispatch.surveyed()
+        self._join()
+
+    # ---- leaving
+
+    def _interrupted(self) -> None:
+        if self._leaving:
+            self._leave(Leave.STOPPED)
+            return
+        self._leaving = True
+        self._desk.send(m.Leaving())
+
+    def _leave_if_done(self) -> None:
+        """Go when nothing is held any more and nobody is to be asked."""
+        if not self._orphan and not (self._leaving and not self._connected):
+            return
+        released = all(
+            held.state is m.RoundState.RELEASED for job in self.ledger.jobs.values() for held in job.rounds.values()
+        )
+        if self._surveyed and released and not self._keepers.all:
+            self._leave(Leave.DEPARTED)
+
+    def _leave(self, why: Leave, reason: str = "") -> None:
+        if self._desk.ready.leave is None:
+            self._desk.ready.leave, self._desk.ready.leave_reason = why, reason

@@ -117,7 +117,13 @@ class KeeperGone(_Said, frozen=True, tag="gone"):
     seq: int = 0
 
 
-FromKeeper = KeeperHello | ItemEnded | ItemStarted | ItemsRecalled | Pong | KeeperGone
+class KeeperStuck(_Said, frozen=True, tag="stuck"):
+    """Killing does not help: a process of this keeper waits for something that can't be interrupted."""
+
+    key: str | None = None
+
+
+FromKeeper = KeeperHello | ItemEnded | ItemStarted | ItemsRecalled | Pong | KeeperGone | KeeperStuck
 
 _ENCODER: Final = msgspec.json.Encoder()
 _DECODER: Final[msgspec.json.Decoder[FromKeeper]] = msgspec.json.Decoder(FromKeeper)

@@ -156,6 +156,13 @@ class KillKeeper:
 
 
 @dataclass(frozen=True, slots=True)
+class ForgetKeeper:
+    """What the dead keeper knew is durable here: its record file may go."""
+
+    keeper: str
+
+
+@dataclass(frozen=True, slots=True)
 class EmptyJob:
     """Kill whatever is alive of a job whose keepers are all gone; answered by JobEmptied once nothing is."""
 
@@ -211,13 +218,12 @@ class Ready:
     """Committed in one transaction BEFORE anything below (but `at_once`) is done."""
     forget: list[str] = field(default_factory=list)
     """Scopes whose older rows go in the same transaction, before the new ones are added (`records.scope_of`)."""
-    at_once: list[Message] = field(default_factory=list)
-    """Messages to the coordinator that promise nothing durable (heartbeats): sent even while the disk is full."""
-    said_at_once: list[tuple[str, ToKeeper]] = field(default_factory=list)
-    """The same for keepers: leases and pings."""
+    at_once: list[Message | tuple[str, ToKeeper]] = field(default_factory=list)
+    """What promises nothing durable, sent even while the disk is full: heartbeats to the coordinator, leases and
+    pings to keepers."""
     messages: list[FromNode] = field(default_factory=list)
     """To the coordinator, in this order; dropped when there is no session."""
-    keepers: list[StartKeeper | SurveyKeeper | KillKeeper] = field(default_factory=list)
+    keepers: list[StartKeeper | SurveyKeeper | KillKeeper | ForgetKeeper] = field(default_factory=list)
     said: list[tuple[str, ToKeeper]] = field(default_factory=list)
     """(keeper, message), in this order; dropped when that keeper is dead."""
     chores: list[Chore] = field(default_factory=list)

@@ -2,13 +2,51 @@
 
 from __future__ import annotations
 
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Final, assert_never
 
 import msgspec
 
+from agentd.records import (
+    AttemptEnded,
+    AttemptStarted,
+    BootSeen,
+    Counted,
+    Dropped,
+    Ended,
+    GaveBack,
+    Granted,
+    JobHeld,
+    KeeperBegun,
+    KeeperOver,
+    PreparationAsked,
+    Purpose,
+    Record,
+    ReleaseAsked,
+    Released,
+    RemovalAsked,
+    Removed,
+    Reported,
+    Retained,
+    RoundForgotten,
+    RoundOpened,
+    TasksRan,
+    Verdict,
+)
+from wire.instant import Instant
+from wire.messages import JobBody, Phase, PhaseEnd, Report, RoundState
+from wire.spec import JobSpec
+
+WORKITEMS: Final = "workitems"
+SCRIPTS: Final = ".agent/scripts"
+PREPARATION_DIRECTORY: Final = "jobpreparation"
+RELEASE_DIRECTORY: Final = "jobrelease"
+
+_BODY: Final = msgspec.msgpack.Decoder(JobBody)
+
 
 class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """What this node is; `incarnation` comes from its root directory, `root` is its absolute path as commands see it."""
+    """What this node is. `incarnation` comes from its root directory; `root` is absolute, as commands see it."""
 
     pool: str
     node: str
@@ -25,4 +63,283 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     site_env: dict[str, str] = {}
 
 
-WORKITEMS: Final = "workitems"
+def decode_body(body: bytes) -> JobBody:
+    """Raises msgspec.DecodeError (or ValidationError) for what is no JobBody."""
+    return _BODY.decode(body)
+
+
+@dataclass(slots=True)
+class LiveAttempt:
+    """A phase's attempt that was given to a keeper and whose end is not recorded yet."""
+
+    number: int
+    keeper: str
+    at: Instant
+
+
+@dataclass(slots=True)
+class PhaseBook:
+    """What is known of a phase of a round: its attempts, spent retries and how it ended, if it did."""
+
+    attempts: int = 0
+    live: LiveAttempt | None = None
+    failures: int = 0
+    interruptions: int = 0
+    retry_at: Instant | None = None
+    verdict: Verdict | None = None
+    exit_code: int | None = None
+
+    @property
+    def over(self) -> bool:
+        return self.verdict in (Verdict.SUCCEEDED, Verdict.FAILED)
+
+    def begin_anew(self) -> None:
+        """A fresh budget; attempt numbers go on."""
+        self.failures = self.interruptions = 0
+        self.retry_at = None
+        self.verdict = None
+
+    def started(self, record: AttemptStarted) -> None:
+        self.attempts = record.attempt
+        self.live = LiveAttempt(record.attempt, record.keeper, record.at)
+        self.retry_at = None
+
+    def ended(self, record: AttemptEnded) -> None:
+        self.live = None
+        self.verdict = record.verdict
+        self.exit_code = record.exit_code
+        self.retry_at = record.retry_at
+        self.failures += record.verdict in (Verdict.RETRY, Verdict.FAILED)
+        self.interruptions += record.verdict is Verdict.INTERRUPTED
+
+
+_AFTER_PREPARATION: Final = {
+    Verdict.SUCCEEDED: RoundState.PREPARED,
+    Verdict.FAILED: RoundState.BARRED,
+    Verdict.RETRY: RoundState.PREPARING,
+    Verdict.INTERRUPTED: RoundState.PREPARING,
+    Verdict.ABANDONED: RoundState.OPENED,
+}
+
+
+@dataclass(slots=True)
+class Round:
+    """A round of a job on this node. Invariant: exists from the moment a release is owed until its end is acked."""
+
+    job: str
+    number: int
+    state: RoundState = RoundState.OPENED
+    prep: PhaseBook = field(default_factory=PhaseBook)
+    release: PhaseBook = field(default_factory=PhaseBook)
+    rebooted: bool = False
+    ran: int = 0
+    """Tasks started in grants that are over."""
+    release_reason: str = ""
+    release_end: PhaseEnd | None = None
+    """How the release ended, while the clean-up is still to be done and reported with it."""
+    final_report: int = 0
+
+    @property
+    def open(self) -> bool:
+        """Whether anything but the release may still start."""
+        return self.state not in (RoundState.RELEASING, RoundState.RELEASED)
+
+    def book(self, phase: Phase) -> PhaseBook:
+        return self.prep if phase is Phase.PREPARATION else self.release
+
+    def boot_changed(self, rerun: bool) -> None:
+        if self.state is RoundState.PREPARED and rerun:
+            self.state, self.rebooted = RoundState.OPENED, True
+        elif self.state is RoundState.PREPARING:
+            self.rebooted = True
+            if self.prep.live is None:
+                self.state = RoundState.OPENED
+
+
+@dataclass(slots=True)
+class Job:
+    """A job of which this node holds something: an open round, a report to be acked, or kept directories."""
+
+    body: JobBody
+    rounds: dict[int, Round] = field(default_factory=dict)
+    retained_until: Instant | None = None
+    removal: bool = False
+
+    @property
+    def spec(self) -> JobSpec:
+        return self.body.spec
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is left to be known of it."""
+        return not self.rounds and self.retained_until is None and not self.removal
+
+
+@dataclass(slots=True)
+class Grant:
+    """A grant of which something may still be queued or alive here. Invariant: `left` positions of `open` are 1."""
+
+    grant: int
+    job: str
+    round: int
+    group: int
+    first: int
+    count: int
+    step: int
+    attempt: int
+    open: bytearray
+    left: int
+    ran: int = 0
+    stale: bool = False
+    """Given in an earlier boot: nothing of it may be started."""
+
+    def close(self, position: int) -> None:
+        if self.open[position]:
+            self.open[position] = 0
+            self.left -= 1
+
+    def index(self, position: int) -> int:
+        return self.first + position * self.step
+
+
+@dataclass(slots=True)
+class KeeperRow:
+    job: str
+    round: int
+    purpose: Purpose
+
+
+@dataclass(slots=True)
+class Ledger:
+    """The node's durable state. `apply` is the only code that changes it."""
+
+    boot: str = ""
+    jobs: dict[str, Job] = field(default_factory=dict)
+    grants: dict[int, Grant] = field(default_factory=dict)
+    outbox: dict[int, Report] = field(default_factory=dict)
+    keepers: dict[str, KeeperRow] = field(default_factory=dict)
+    reports: int = 0
+    acked: int = 0
+    keepers_begun: int = 0
+
+    def round(self, job: str, number: int) -> Round | None:
+        held = self.jobs.get(job)
+        return held.rounds.get(number) if held is not None else None
+
+    def apply(self, record: Record) -> None:
+        """Fold one record. Records name only what earlier ones made; a row that does not fit is a broken journal."""
+        match record:
+            case Ended() | Granted() | GaveBack() | Dropped():
+                self._apply_grant(record)
+            case Reported():
+                self.reports = max(self.reports, record.number)
+                self.outbox[record.number] = Report(record.number, record.tasks, record.phases)
+            case Counted():
+                self._count(record)
+            case KeeperBegun():
+                self.keepers[record.keeper] = KeeperRow(record.job, record.round, record.purpose)
+                self.keepers_begun = max(self.keepers_begun, int(record.keeper[1:]))
+            case KeeperOver():
+                del self.keepers[record.keeper]
+            case BootSeen():
+                self._boot_seen(record.boot)
+            case _:
+                self._apply_job(record)
+
+    def _count(self, record: Counted) -> None:
+        self.reports = max(self.reports, record.report)
+        self.keepers_begun = max(self.keepers_begun, record.keeper)
+        self.acked = max(self.acked, record.acked)
+        for number in [number for number in self.outbox if number <= self.acked]:
+            del self.outbox[number]
+
+    def _boot_seen(self, boot: str) -> None:
+        self.boot = boot
+        for grant in self.grants.values():
+            grant.stale = True
+        for job in self.jobs.values():
+            preparation = job.spec.preparation
+            for held in job.rounds.values():
+                held.boot_changed(preparation is not None and preparation.rerun_after_reboot)
+
+    def _apply_grant(self, record: Granted | Ended | GaveBack | Dropped) -> None:
+        if isinstance(record, Granted):
+            fields = msgspec.structs.asdict(record)
+            self.grants[record.grant] = Grant(**fields, open=bytearray(b"\1") * record.count, left=record.count)
+            return
+        grant = self.grants[record.grant]
+        match record:
+            case Ended():
+                for position in record.positions:
+                    grant.close(position)
+                grant.ran += record.ran
+            case GaveBack():
+                for first, count in record.spans:
+                    grant.left -= sum(grant.open[first : first + count])
+                    grant.open[first : first + count] = bytes(count)
+            case Dropped():
+                grant.left = 0
+            case _ as unreachable:
+                assert_never(unreachable)
+        if grant.left == 0:
+            del self.grants[record.grant]
+
+    def _apply_job(
+        self,
+        record: JobHeld
+        | RoundOpened
+        | PreparationAsked
+        | ReleaseAsked
+        | AttemptStarted
+        | AttemptEnded
+        | Released
+        | RoundForgotten
+        | Retained
+        | RemovalAsked
+        | Removed
+        | TasksRan,
+    ) -> None:
+        if isinstance(record, JobHeld):
+            self.jobs.setdefault(record.job, Job(decode_body(record.body)))
+            return
+        job = self.jobs[record.job]
+        match record:
+            case RoundOpened():
+                job.rounds[record.round] = Round(record.job, record.round)
+            case RoundForgotten():
+                del job.rounds[record.round]
+            case Retained():
+                job.retained_until = record.until
+            case RemovalAsked():
+                job.removal = True
+            case Removed():
+                job.removal, job.retained_until = False, None
+            case _:
+                _apply_round(job.rounds[record.round], record)
+        if job.idle and not isinstance(record, RoundOpened):
+            del self.jobs[record.job]
+
+
+def _apply_round(
+    held: Round, record: PreparationAsked | ReleaseAsked | AttemptStarted | AttemptEnded | Released | TasksRan
+) -> None:
+    match record:
+        case PreparationAsked():
+            held.state = RoundState.PREPARING
+            held.prep.begin_anew()
+        case ReleaseAsked():
+            held.state, held.release_reason = RoundState.RELEASING, record.reason
+        case AttemptStarted():
+            held.book(record.phase).started(record)
+        case AttemptEnded():
+            held.book(record.phase).ended(record)
+            if record.phase is Phase.PREPARATION and held.open:
+                held.state = _AFTER_PREPARATION[record.verdict]
+            if record.phase is Phase.RELEASE:
+                held.release_end = record.end
+        case Released():
+            held.state, held.release_end, held.final_report = RoundState.RELEASED, None, record.report
+        case TasksRan():
+            held.ran = record.total
+        case _ as unreachable:
+            assert_never(unreachable)

@@ -21,7 +21,8 @@ class Verdict(enum.Enum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"  # for good
     RETRY = "retry"  # again, not before `retry_at`; spends a retry
-    INTERRUPTED = "interrupted"  # its keeper or machine died, or it was stopped: spends nothing
+    INTERRUPTED = "interrupted"  # its keeper died: again, spends nothing
+    ABANDONED = "abandoned"  # stopped, or its machine went down: not again by itself
 
 
 class Purpose(enum.Enum):
@@ -169,6 +170,14 @@ class Dropped(_Record, frozen=True, tag=True):
     grant: int
 
 
+class TasksRan(_Record, frozen=True, tag=True):
+    """How many tasks of the round were started, in the grants that are over; the latest one counts."""
+
+    job: str
+    round: int
+    total: int
+
+
 class Reported(_Record, frozen=True, tag=True):
     """A report, kept until it is acked."""
 
@@ -194,8 +203,8 @@ class KeeperOver(_Record, frozen=True, tag=True):
 
 Record = (
     Counted | BootSeen | JobHeld | RoundOpened | PreparationAsked | ReleaseAsked | AttemptStarted | AttemptEnded
-    | Released | RoundForgotten | Retained | RemovalAsked | Removed | Granted | Ended | GaveBack | Dropped | Reported
-    | KeeperBegun | KeeperOver
+    | Released | RoundForgotten | Retained | RemovalAsked | Removed | Granted | Ended | GaveBack | Dropped | TasksRan
+    | Reported | KeeperBegun | KeeperOver
 )  # fmt: skip
 
 COUNTERS: Final = "counters"
@@ -213,6 +222,8 @@ def scope_of(record: Record) -> str:
             return BOOT
         case Granted() | Ended() | GaveBack() | Dropped():
             return grant_scope(record.grant)
+        case TasksRan():
+            return count_scope(record.job)
         case Reported():
             return report_scope(record.number)
         case KeeperBegun() | KeeperOver():
@@ -223,6 +234,10 @@ def scope_of(record: Record) -> str:
 
 def job_scope(job: str) -> str:
     return f"job {job}"
+
+
+def count_scope(job: str) -> str:
+    return f"count {job}"
 
 
 def grant_scope(grant: int) -> str:

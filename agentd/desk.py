@@ -1,0 +1,201 @@
+"""What the parts of the node's core share: the ledger, the `Ready` being made, and the ends waiting to be reported."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from agentd.dialogue import ToKeeper
+from agentd.events import Ready
+from agentd.model import Grant, Ledger, NodeConfig
+from agentd.records import (
+    Counted,
+    Dropped,
+    Ended,
+    GaveBack,
+    KeeperOver,
+    Record,
+    Removed,
+    Reported,
+    Retained,
+    RoundForgotten,
+    TasksRan,
+    count_scope,
+    grant_scope,
+    job_scope,
+    keeper_scope,
+    report_scope,
+    scope_of,
+)
+from wire.instant import Instant
+from wire.messages import FromNode, Message, Outcome, PhaseEnd, Recalled, Report, TaskEnd
+
+MAX_ENDS: Final = 1000
+"""Ends of tasks in one report; with their reasons they must fit a frame."""
+MAX_REASON: Final = 300
+MAX_PHASES: Final = 4
+"""Ends of phases in one report: each brings two tails of 64 KiB."""
+
+Spans = list[tuple[int, int]]
+
+
+class Desk:
+    """Invariant: the ledger changes by `keep` and its kin alone, and every record kept is in `ready` or forgotten."""
+
+    def __init__(self, config: NodeConfig) -> None:
+        self.config = config
+        self.ledger = Ledger()
+        self.ready = Ready()
+        self.now = Instant("", 0.0, 0.0)
+        self.joined = False
+        self._tasks: list[TaskEnd] = []
+        self._phases: list[PhaseEnd] = []
+        self._ending: dict[int, dict[int, bool]] = {}
+        self._scopes: set[str] = set()
+
+    def take_ready(self) -> Ready:
+        ready, self.ready = self.ready, Ready()
+        self._scopes = set()
+        return ready
+
+    # ---- records
+
+    def keep(self, record: Record) -> None:
+        """Durable before anything that is made ready from here on."""
+        self.ledger.apply(record)
+        self.ready.records.append(record)
+        self._scopes.add(scope_of(record))
+
+    def _keep_latest(self, record: Record) -> None:
+        """A record that stands for all earlier ones of its scope."""
+        self._forget(scope_of(record))
+        self.keep(record)
+
+    def _forget(self, scope: str) -> None:
+        if scope in self._scopes:
+            self.ready.records = [record for record in self.ready.records if scope_of(record) != scope]
+        self.ready.forget.append(scope)
+
+    def keep_of_grant(self, record: Ended | GaveBack | Dropped) -> None:
+        """A fact of a grant; with its last open position the grant is over and leaves nothing but its count."""
+        grant = self.ledger.grants[record.grant]
+        self.keep(record)
+        if record.grant not in self.ledger.grants:
+            held = self.ledger.round(grant.job, grant.round)
+            if held is not None and grant.ran:
+                self._keep_latest(TasksRan(grant.job, grant.round, held.ran + grant.ran))
+            self._forget(grant_scope(record.grant))
+
+    def keep_of_job(self, record: RoundForgotten | Retained | Removed) -> None:
+        """A fact that may be the last one of its job, which then is forgotten."""
+        self.keep(record)
+        if record.job not in self.ledger.jobs:
+            self._forget(job_scope(record.job))
+            self._forget(count_scope(record.job))
+
+    def keeper_over(self, keeper: str) -> None:
+        self.keep(KeeperOver(keeper))
+        self._forget(keeper_scope(keeper))
+        self._count(self.ledger.acked)
+
+    def acked(self, number: int) -> None:
+        """The coordinator has all reports up to `number`."""
+        number = min(number, self.ledger.reports)
+        if number <= self.ledger.acked:
+            return
+        for known in [known for known in self.ledger.outbox if known <= number]:
+            self._forget(report_scope(known))
+        self._count(number)
+        over = [
+            RoundForgotten(held.job, held.number)
+            for job in self.ledger.jobs.values()
+            for held in job.rounds.values()
+            if 0 < held.final_report <= number
+        ]
+        for record in over:
+            self.keep_of_job(record)
+
+    def _count(self, acked: int) -> None:
+        self._keep_latest(Counted(self.ledger.reports, acked, self.ledger.keepers_begun))
+
+    # ---- ends
+
+    def is_open(self, grant: int, position: int) -> Grant | None:
+        """The grant, if this position of it is still to end."""
+        held = self.ledger.grants.get(grant)
+        if held is None or not 0 <= position < held.count or not held.open[position]:
+            return None
+        return None if position in self._ending.get(grant, ()) else held
+
+    def task_ended(self, end: TaskEnd) -> None:
+        self._tasks.append(end)
+        self._ending.setdefault(end.grant, {})[end.position] = end.outcome is not Outcome.START_FAILED
+        if len(self._tasks) >= MAX_ENDS:
+            self.flush()
+
+    def phase_ended(self, end: PhaseEnd) -> int:
+        """The number of the report that will say so."""
+        self._phases.append(end)
+        if len(self._phases) >= MAX_PHASES:
+            self.flush()
+            return self.ledger.reports
+        return self.ledger.reports + 1
+
+    def flush(self) -> None:
+        """Make what has ended a report: durable, then sent."""
+        if not self._tasks and not self._phases:
+            return
+        report = Reported(self.ledger.reports + 1, self._tasks, self._phases)
+        ending = self._ending
+        self._tasks, self._phases, self._ending = [], [], {}
+        self.keep(report)
+        for grant, positions in ending.items():
+            self.keep_of_grant(Ended(grant, list(positions), sum(positions.values())))
+        if self.joined:
+            self.send(Report(report.number, report.tasks, report.phases))
+
+    def give_back(self, grant: int, spans: Spans, *, say: bool = True) -> None:
+        """These positions never started here and never will."""
+        self.flush()
+        if spans:
+            self.keep_of_grant(GaveBack(grant, spans))
+        if say:
+            self.send(Recalled(grant, spans))
+
+    # ---- what the shell does
+
+    def send(self, message: FromNode) -> None:
+        """To the coordinator, if there is a joined session; else the next inventory tells."""
+        if self.joined:
+            self.ready.messages.append(message)
+
+    def send_at_once(self, message: Message) -> None:
+        self.ready.at_once.append(message)
+
+    def say(self, keeper: str, said: ToKeeper) -> None:
+        self.ready.said.append((keeper, said))
+
+    def say_at_once(self, keeper: str, said: ToKeeper) -> None:
+        self.ready.at_once.append((keeper, said))
+
+
+def spans_of(positions: list[int]) -> Spans:
+    """Runs `(first, count)` of sorted positions."""
+    spans: Spans = []
+    for position in positions:
+        if spans and sum(spans[-1]) == position:
+            spans[-1] = (spans[-1][0], spans[-1][1] + 1)
+        else:
+            spans.append((position, 1))
+    return spans
+
+
+def open_spans(grant: Grant) -> Spans:
+    """What of a grant is still to end, in runs."""
+    spans: Spans = []
+    start = grant.open.find(1)
+    while start >= 0:
+        end = grant.open.find(0, start)
+        end = grant.count if end < 0 else end
+        spans.append((start, end - start))
+        start = grant.open.find(1, end) if end < grant.count else -1
+    return spans

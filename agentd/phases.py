@@ -1,0 +1,536 @@
+"""Preparation and release of rounds: attempts, retries, and the order: stop all, empty, release, clean, report.
+
+`advance` takes whatever step is due and may be called at any time; what it waits for is an event or `next_due`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from agentd.desk import MAX_REASON, Desk
+from agentd.dialogue import ItemEnded, RunItems, StopItem, Template
+from agentd.dispatch import Dispatch
+from agentd.environment import CommandRefused, phase_directory, phase_template, scripts_of
+from agentd.events import CleanJob, EmptyJob, JobCleaned, MakeJob, ReadTails, TailsRead
+from agentd.keepers import Keeper, Keepers, Stage
+from agentd.model import PREPARATION_DIRECTORY, RELEASE_DIRECTORY, Job, Round
+from agentd.records import (
+    AttemptEnded,
+    AttemptStarted,
+    Purpose,
+    ReleaseAsked,
+    Released,
+    RemovalAsked,
+    Removed,
+    Retained,
+    Verdict,
+)
+from wire.messages import Outcome, Phase, PhaseEnd, PhaseStarted, RoundState
+from wire.messages import Removed as RemovedMessage
+from wire.retry import delay_s
+from wire.spec import Command
+from wire.template import TemplateError
+
+TAIL: Final = 64 * 1024
+MAKE_AGAIN_S: Final = 1.0
+MAX_LEFTOVERS: Final = 20
+INTERRUPTED_FIRST_S: Final = 1.0
+INTERRUPTED_CAP_S: Final = 60.0
+DELETED: Final = "Deleted"
+PURPOSES: Final = {Phase.PREPARATION: Purpose.PREPARATION, Phase.RELEASE: Purpose.RELEASE}
+
+
+@dataclass(slots=True)
+class Course:
+    """Where a job stands on this node for now: what the shell was asked for and has not answered. Not durable: after a
+    restart it is asked for again."""
+
+    making: bool = False
+    made: bool = False
+    fresh_for: int = 0
+    """The preparation attempt for which the `fresh` directories were emptied."""
+    emptying: bool = False
+    emptied: bool = False
+    cleaning: bool = False
+    cleans_all: bool = False
+    make_after: float = 0.0
+    """The boottime before which a directory that could not be made is not tried again."""
+    reading: tuple[str, ItemEnded] | None = None
+    """(keeper, end) of an attempt whose output is being read."""
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """How an attempt ended, from whatever told it."""
+
+    outcome: Outcome
+    exit_code: int | None = None
+    signal: int | None = None
+    started_at: float = 0.0
+    ended_at: float = 0.0
+    reason: str | None = None
+    leftovers: bool = False
+    stdout: bytes = b""
+    stderr: bytes = b""
+
+
+class Phases:
+    """Invariants: at most one attempt of a phase is live; a release attempt starts only when no process of the job is
+    left; nothing of a round starts after its release was asked for but the release."""
+
+    def __init__(self, desk: Desk, keepers: Keepers, dispatch: Dispatch) -> None:
+        self._desk = desk
+        self._keepers = keepers
+        self._dispatch = dispatch
+        self._courses: dict[str, Course] = {}
+        self.removals: set[str] = set()
+
+    def course(self, job: str) -> Course:
+        return self._courses.setdefault(job, Course())
+
+    # ---- orders
+
+    def release_asked(self, held: Round, reason: str) -> None:
+        """The round ends now, whatever state it is in."""
+        self._desk.keep(ReleaseAsked(held.job, held.number, reason))
+        if reason == DELETED:
+            self._desk.keep(RemovalAsked(held.job))
+        self._dispatch.return_all(held.job, held.number)
+        course = self.course(held.job)
+        course.emptied = False
+
+    def remove(self, job: str) -> None:
+        """Nothing of the job is kept any more."""
+        held = self._desk.ledger.jobs.get(job)
+        if held is not None and not held.removal:
+            self._desk.keep(RemovalAsked(job))
+        self.removals.add(job)
+
+    def reading(self, keeper: Keeper) -> bool:
+        """Whether the output of an attempt that this keeper ran is being read."""
+        reading = self.course(keeper.job).reading
+        return reading is not None and reading[0] == keeper.name
+
+    # ---- answers
+
+    def directory_made(self, job: str, failure: str | None) -> None:
+        course = self.course(job)
+        course.making, course.made = False, failure is None
+        if failure is None:
+            return
+        reason = f"Its directory could not be made: {failure}"
+        course.fresh_for = 0
+        course.make_after = self._desk.now.boottime + MAKE_AGAIN_S
+        self._dispatch.fail_waiting(job, reason)
+        for held in self._rounds(job):
+            phase = _wanted_phase(held)
+            if phase is not None and self._due(held, phase):
+                self._fail_unstarted(held, phase, reason)
+
+    def emptied(self, job: str) -> None:
+        course = self.course(job)
+        course.emptying, course.emptied = False, True
+
+    def tails_read(self, event: TailsRead) -> None:
+        """The output of an attempt that ended: now its end can be recorded."""
+        for job, course in self._courses.items():
+            if course.reading is None or course.reading[0] != event.keeper or course.reading[1].key != event.key:
+                continue
+            said, course.reading = course.reading[1], None
+            found = self._live(job, said.key)
+            keeper = self._keepers.all.get(event.keeper)
+            if keeper is not None:
+                keeper.items.pop(said.key, None)
+                keeper.leftovers = said.leftovers
+                self._keepers.recorded(keeper, said.seq)
+            if found is not None:
+                how = How(
+                    said.outcome, said.exit_code, said.signal, said.started_at, said.ended_at, said.reason,
+                    said.leftovers, event.stdout[-TAIL:], event.stderr[-TAIL:],
+                )  # fmt: skip
+                self._end_attempt(*found, how)
+            return
+
+    def cleaned(self, event: JobCleaned) -> None:
+        """The job's directories are gone: a release is over, or what was kept is."""
+        course = self.course(event.job)
+        course.cleaning = False
+        job = self._desk.ledger.jobs.get(event.job)
+        if job is None:
+            self._say_removed(event.job)
+            return
+        kept = None if event.kept_s is None else self._desk.now.after(event.kept_s)
+        for held in list(job.rounds.values()):
+            if held.state is RoundState.RELEASING:
+                self._release_over(held, event.leftovers)
+        if job.removal and course.cleans_all:
+            self._desk.keep_of_job(Removed(event.job))
+            self._say_removed(event.job)
+        elif kept is not None or job.retained_until is not None:
+            self._desk.keep_of_job(Retained(event.job, kept))
+        course.made = course.emptied = False
+
+    def _say_removed(self, job: str) -> None:
+        if job in self.removals:
+            self.removals.discard(job)
+            self._desk.send(RemovedMessage(job))
+
+    def forget_over(self) -> None:
+        """Jobs of which nothing is held any more leave nothing here."""
+        for job in self._courses.keys() - self._desk.ledger.jobs.keys() - self.removals:
+            del self._courses[job]
+            self._dispatch.forget_job(job)
+
+    # ---- what keepers say
+
+    def ended(self, keeper: Keeper, said: ItemEnded) -> None:
+        """An attempt of a phase ended: read its output before that is recorded."""
+        found = self._live(keeper.job, said.key)
+        if found is None:
+            keeper.items.pop(said.key, None)
+            self._keepers.recorded(keeper, said.seq)
+            return
+        held, phase = found
+        course = self.course(keeper.job)
+        if course.reading is None:
+            course.reading = (keeper.name, said)
+            directory = phase_directory(held.job, phase, held.book(phase).attempts)
+            self._desk.ready.chores.append(ReadTails(keeper.name, said.key, directory))
+
+    def keeper_dead(self, keeper: Keeper, started: frozenset[str], ends: tuple[ItemEnded, ...], reason: str) -> None:
+        """Take what its record file says of the attempt it had."""
+        for said in ends:
+            self.ended(keeper, said)
+        for held in self._rounds(keeper.job):
+            for phase in (Phase.PREPARATION, Phase.RELEASE):
+                live = held.book(phase).live
+                if live is None or live.keeper != keeper.name:
+                    continue
+                key = _key(held, phase, live.number)
+                course = self.course(keeper.job)
+                if course.reading is not None and course.reading[1].key == key:
+                    continue
+                why = "Its keeper died, so nobody knows how it ended." if key in started else "It never began."
+                wall = self._desk.now.wall
+                self._end_attempt(held, phase, How(Outcome.LOST, None, None, live.at.wall, wall, reason or why))
+
+    def settled(self, keeper: Keeper) -> None:
+        """It has said all: an attempt that it was to run and does not know never reached it."""
+        for held in self._rounds(keeper.job):
+            for phase in (Phase.PREPARATION, Phase.RELEASE):
+                live = held.book(phase).live
+                if live is None or live.keeper != keeper.name:
+                    continue
+                key = _key(held, phase, live.number)
+                reading = self.course(keeper.job).reading
+                if key not in keeper.items and (reading is None or reading[1].key != key):
+                    if held.open or phase is Phase.RELEASE:
+                        self._give(keeper, held, phase, live.number)
+                    else:
+                        wall = self._desk.now.wall
+                        self._end_attempt(held, phase, How(Outcome.KILLED, None, None, wall, wall, "It never began."))
+
+    def greeted(self, keeper: Keeper, keys: list[str]) -> None:
+        """What it holds, after a restart of ours."""
+        for key in keys:
+            keeper.items[key] = (0, 0)
+            if self._live(keeper.job, key) is None:
+                self._desk.say(keeper.name, StopItem(key=key, reason="It is not known any more."))
+
+    def recalled(self, keeper: Keeper, keys: list[str]) -> None:
+        """An attempt that never began and never will there."""
+        for key in keys:
+            keeper.items.pop(key, None)
+            found = self._live(keeper.job, key)
+            if found is not None:
+                wall = self._desk.now.wall
+                self._end_attempt(*found, How(Outcome.LOST, None, None, wall, wall, "It never began."))
+
+    def _live(self, job: str, key: str) -> tuple[Round, Phase] | None:
+        for held in self._rounds(job):
+            for phase in (Phase.PREPARATION, Phase.RELEASE):
+                live = held.book(phase).live
+                if live is not None and _key(held, phase, live.number) == key:
+                    return held, phase
+        return None
+
+    def _rounds(self, job: str) -> list[Round]:
+        held = self._desk.ledger.jobs.get(job)
+        return [] if held is None else list(held.rounds.values())
+
+    # ---- the end of an attempt
+
+    def _end_attempt(self, held: Round, phase: Phase, how: How) -> None:
+        book = held.book(phase)
+        job = self._desk.ledger.jobs[held.job]
+        verdict = self._judge(held, phase, how)
+        final = verdict in (Verdict.SUCCEEDED, Verdict.FAILED) or (verdict is Verdict.ABANDONED and not held.open)
+        end = PhaseEnd(
+            held.job, held.number, phase, book.attempts, final, verdict is Verdict.SUCCEEDED, how.outcome,
+            how.exit_code, how.signal, how.started_at, how.ended_at,
+            None if how.reason is None else how.reason[:MAX_REASON], how.stdout, how.stderr,
+        )  # fmt: skip
+        retry_at = None
+        if verdict in (Verdict.RETRY, Verdict.INTERRUPTED):
+            retry_at = self._desk.now.after(self._delay_s(held, phase, verdict, _command(job, phase)))
+        waits_for_cleaning = phase is Phase.RELEASE and final
+        self._desk.keep(
+            AttemptEnded(
+                held.job, held.number, phase, book.attempts, verdict, how.exit_code, retry_at, how.leftovers,
+                end if waits_for_cleaning else None,
+            )
+        )  # fmt: skip
+        if not waits_for_cleaning:
+            self._desk.phase_ended(end)
+        if phase is Phase.RELEASE:
+            self.course(held.job).emptied = False
+        if held.state is RoundState.BARRED:
+            preparation = job.spec.preparation
+            if preparation is not None and preparation.wait:
+                self._dispatch.return_all(held.job, held.number)
+
+    def _judge(self, held: Round, phase: Phase, how: How) -> Verdict:
+        if how.outcome is Outcome.EXITED and how.exit_code == 0:
+            return Verdict.SUCCEEDED
+        book = held.book(phase)
+        if phase is Phase.PREPARATION and not held.open:
+            return Verdict.ABANDONED
+        if how.outcome in (Outcome.LOST, Outcome.KILLED):
+            rebooted = book.live is not None and book.live.at.boot != self._desk.ledger.boot
+            return Verdict.ABANDONED if phase is Phase.PREPARATION and rebooted else Verdict.INTERRUPTED
+        retries = _command(self._desk.ledger.jobs[held.job], phase).retries
+        return Verdict.RETRY if retries is None or book.failures < retries else Verdict.FAILED
+
+    def _delay_s(self, held: Round, phase: Phase, verdict: Verdict, command: Command) -> float:
+        book = held.book(phase)
+        if verdict is Verdict.RETRY:
+            seed = f"{held.job}/{self._desk.config.node}/{held.number}/{phase.value}"
+            return delay_s(command.backoff, book.failures + 1, seed)
+        if book.interruptions == 0:
+            return 0.0
+        return min(INTERRUPTED_CAP_S, INTERRUPTED_FIRST_S * 2.0 ** min(book.interruptions - 1, 10))
+
+    def _fail_unstarted(self, held: Round, phase: Phase, reason: str, keeper: str = "") -> None:
+        """An attempt that fails before there is anything to spawn."""
+        book = held.book(phase)
+        self._desk.keep(AttemptStarted(held.job, held.number, phase, book.attempts + 1, keeper, self._desk.now))
+        wall = self._desk.now.wall
+        self._end_attempt(held, phase, How(Outcome.START_FAILED, None, None, wall, wall, reason))
+
+    # ---- steps
+
+    def advance(self) -> None:
+        """Take every step that is due now."""
+        for job in list(self._desk.ledger.jobs.values()):
+            for held in list(job.rounds.values()):
+                if held.state is RoundState.RELEASING:
+                    self._advance_release(job, held)
+                elif held.open:
+                    self._advance_open(job, held)
+            self._advance_kept(job)
+        for name in sorted(self.removals - self._desk.ledger.jobs.keys()):
+            self._clean(name, {})
+        self.forget_over()
+
+    def _advance_open(self, job: Job, held: Round) -> None:
+        if held.state is RoundState.PREPARING:
+            self._advance_attempt(job, held, Phase.PREPARATION)
+            return
+        for keeper in self._keepers.of(held.job, Purpose.PREPARATION):
+            if not keeper.leftovers or not held.prep.over:
+                self._keepers.retire(keeper, 0.0)
+        if not self.course(held.job).made:
+            self._make(job, held)
+
+    def _advance_attempt(self, job: Job, held: Round, phase: Phase) -> None:
+        """Towards the next attempt of a phase: directory, keeper, then the attempt itself."""
+        if not self._due(held, phase):
+            return
+        course = self.course(held.job)
+        attempt = held.book(phase).attempts + 1
+        fresh = phase is Phase.PREPARATION and course.fresh_for != attempt and any(d.fresh for d in job.spec.dirs)
+        if not course.made or fresh:
+            self._make(job, held)
+            return
+        keepers = self._keepers.of(held.job, PURPOSES[phase])
+        if not keepers:
+            if self._keepers.may_start():
+                self._keepers.start(held.job, held.number, PURPOSES[phase])
+            return
+        keeper = keepers[0]
+        if keeper.round != held.number or keeper.leftovers:
+            self._keepers.retire(keeper, 0.0)
+        elif keeper.usable:
+            self._start(keeper, held, phase, attempt)
+
+    def _due(self, held: Round, phase: Phase) -> bool:
+        """Whether the next attempt may start now."""
+        book = held.book(phase)
+        if book.live is not None or book.over:
+            return False
+        return book.retry_at is None or self._desk.now.seconds_until(book.retry_at) <= 0
+
+    def _start(self, keeper: Keeper, held: Round, phase: Phase, attempt: int) -> None:
+        template = self._template(held, phase, attempt)
+        if isinstance(template, str):
+            self._fail_unstarted(held, phase, template, keeper.name)
+            return
+        self._desk.keep(AttemptStarted(held.job, held.number, phase, attempt, keeper.name, self._desk.now))
+        self._give(keeper, held, phase, attempt, template)
+
+    def _give(self, keeper: Keeper, held: Round, phase: Phase, attempt: int, template: Template | None = None) -> None:
+        made = template or self._template(held, phase, attempt)
+        if isinstance(made, str):
+            wall = self._desk.now.wall
+            self._end_attempt(held, phase, How(Outcome.START_FAILED, None, None, wall, wall, made))
+            return
+        key = _key(held, phase, attempt)
+        keeper.items[key] = (0, attempt)
+        self._keepers.teach(keeper, made)
+        directory = phase_directory(held.job, phase, attempt)
+        self._desk.say(keeper.name, RunItems(items=[(key, made.id, [], directory)]))
+        self._desk.send(PhaseStarted(held.job, held.number, phase, attempt, self._desk.now.wall))
+
+    def _template(self, held: Round, phase: Phase, attempt: int) -> Template | str:
+        """The attempt's texts, or why there are none."""
+        job = self._desk.ledger.jobs[held.job]
+        running = sum(grant.ran for grant in self._desk.ledger.grants.values() if grant.job == held.job)
+        try:
+            return phase_template(self._desk.config, job, held, phase, attempt, held.ran + running)
+        except CommandRefused as error:
+            return str(error)
+        except TemplateError as error:
+            return f"Its texts have no value: {error}."
+
+    def _advance_release(self, job: Job, held: Round) -> None:
+        course = self.course(held.job)
+        if self._stop_others(job, held) or course.reading is not None:
+            return
+        if job.spec.release is not None and not held.release.over:
+            if self._keepers.of(held.job, Purpose.RELEASE) or self._is_empty(course, held.job):
+                self._advance_attempt(job, held, Phase.RELEASE)
+            return
+        keepers = self._keepers.of(held.job, Purpose.RELEASE)
+        for keeper in keepers:
+            self._keepers.retire(keeper, 0.0)
+        if not keepers and self._is_empty(course, held.job):
+            self._clean(held.job, {} if job.removal else _keep_s(job))
+
+    def _stop_others(self, job: Job, held: Round) -> bool:
+        """Stop tasks and preparation of the job; whether any keeper of theirs is still there."""
+        keepers = self._keepers.of(held.job, Purpose.TASKS, Purpose.PREPARATION)
+        for keeper in keepers:
+            if keeper.stage in (Stage.SURVEYED, Stage.SETTLING):
+                continue
+            if keeper.items and not keeper.told_to_stop:
+                keeper.told_to_stop = True
+                for key in keeper.items:
+                    self._desk.say(keeper.name, StopItem(key=key, reason="Its job ended."))
+            if not keeper.items:
+                grace_s = _grace_s(job) if keeper.leftovers else 0.0
+                self._keepers.retire(keeper, grace_s)
+        if keepers:
+            self.course(held.job).emptied = False
+        return bool(keepers)
+
+    def _is_empty(self, course: Course, job: str) -> bool:
+        """Whether no process of the job is left; asks for it if that is not known."""
+        if not course.emptied and not course.emptying:
+            course.emptying = True
+            self._desk.ready.chores.append(EmptyJob(job))
+        return course.emptied
+
+    def _make(self, job: Job, held: Round) -> None:
+        course = self.course(held.job)
+        if course.making or self._desk.now.boottime < course.make_after:
+            return
+        course.making = True
+        attempts = held.prep.attempts
+        began = attempts or held.release.attempts or held.ran or held.state is RoundState.RELEASING
+        fresh: tuple[str, ...] = ()
+        if held.state is RoundState.PREPARING and held.prep.live is None:
+            fresh = tuple(spec.name for spec in job.spec.dirs if spec.fresh)
+            course.fresh_for = attempts + 1
+        self._desk.ready.chores.append(
+            MakeJob(
+                held.job,
+                tuple(spec.name for spec in job.spec.dirs),
+                scripts_of(job),
+                () if began else (PREPARATION_DIRECTORY, RELEASE_DIRECTORY),
+                fresh,
+            )
+        )
+
+    def _clean(self, job: str, keep_s: dict[str, float]) -> None:
+        course = self.course(job)
+        if not course.cleaning:
+            course.cleaning, course.cleans_all = True, not keep_s
+            self._desk.ready.chores.append(CleanJob(job, keep_s))
+
+    def _release_over(self, held: Round, leftovers: tuple[str, ...]) -> None:
+        """Cleaned: the release has run to its end, and is told."""
+        left = [name[:200] for name in leftovers[:MAX_LEFTOVERS]]
+        wall = self._desk.now.wall
+        end = held.release_end
+        if end is None:
+            end = PhaseEnd(
+                held.job, held.number, Phase.RELEASE, 1, True, not left, Outcome.EXITED, None, None, wall, wall,
+                "Not everything could be removed." if left else None, b"", b"", left,
+            )  # fmt: skip
+        elif left:
+            end = msgspec.structs.replace(end, leftovers=left)
+        self._desk.keep(Released(held.job, held.number, self._desk.phase_ended(end)))
+
+    def _advance_kept(self, job: Job) -> None:
+        """Remove what was kept and is due, or is not to be kept any more."""
+        if any(held.state is not RoundState.RELEASED for held in job.rounds.values()):
+            return
+        if job.removal:
+            self._clean(job.body.job, {})
+        elif job.retained_until is not None and self._desk.now.seconds_until(job.retained_until) <= 0:
+            self._clean(job.body.job, _keep_s(job))
+
+    def next_due(self) -> float | None:
+        """Seconds from now until a retry or the end of a retention."""
+        due = [
+            held.book(phase).retry_at
+            for job in self._desk.ledger.jobs.values()
+            for held in job.rounds.values()
+            for phase in (Phase.PREPARATION, Phase.RELEASE)
+            if _wanted_phase(held) is phase and not held.book(phase).over
+        ]
+        due += [job.retained_until for job in self._desk.ledger.jobs.values() if not self.course(job.body.job).cleaning]
+        left = [self._desk.now.seconds_until(at) for at in due if at is not None]
+        left += [course.make_after - self._desk.now.boottime for course in self._courses.values()]
+        return min((seconds for seconds in left if seconds > 0), default=None)
+
+
+def _wanted_phase(held: Round) -> Phase | None:
+    """The phase whose attempts are this round's business now."""
+    if held.state is RoundState.PREPARING:
+        return Phase.PREPARATION
+    return Phase.RELEASE if held.state is RoundState.RELEASING else None
+
+
+def _key(held: Round, phase: Phase, attempt: int) -> str:
+    return f"{phase.value}.{held.number}.{attempt}"
+
+
+def _command(job: Job, phase: Phase) -> Command:
+    block = job.spec.preparation if phase is Phase.PREPARATION else job.spec.release
+    return block.command if block is not None else Command()
+
+
+def _grace_s(job: Job) -> float:
+    return _command(job, Phase.PREPARATION).stop_grace_ms / 1000
+
+
+def _keep_s(job: Job) -> dict[str, float]:
+    """How long each kind of directory stays after its command ended."""
+    kept = {group.name: group.command.keep_ms / 1000 for group in job.spec.groups}
+    kept[PREPARATION_DIRECTORY] = _command(job, Phase.PREPARATION).keep_ms / 1000
+    kept[RELEASE_DIRECTORY] = _command(job, Phase.RELEASE).keep_ms / 1000
+    return {name: seconds for name, seconds in kept.items() if seconds > 0}

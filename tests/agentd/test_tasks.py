@@ -1,0 +1,115 @@
+"""Tasks on a node: first in, first out, never more than the slots, each started once and reported once."""
+
+from __future__ import annotations
+
+from agentd.records import Purpose
+from tests.agentd.node import Node, group, job_spec, preparation
+from wire import messages as m
+from wire.messages import Outcome
+
+
+def joined(slots: int = 2, spec=None) -> Node:
+    node = Node()
+    node.join(slots=slots)
+    node.open(spec or job_spec())
+    return node
+
+
+def test_a_granted_task_runs_and_its_end_is_reported() -> None:
+    node = joined()
+    node.run(7, 1)
+    node.greet()
+    assert node.tasks == ["7.0.0.1"]
+    node.end(code=3)
+    end = node.task_ends()[0]
+    assert (end.grant, end.position, end.outcome, end.exit_code) == (7, 0, Outcome.EXITED, 3)
+    assert node.keepers["k1"].acked == 1
+
+
+def test_no_more_tasks_are_at_keepers_than_there_are_slots_while_durations_are_unknown() -> None:
+    node = joined(slots=2)
+    node.run(1, 10)
+    node.greet()
+    assert len(node.tasks) == 2
+    assert len(node.of(Purpose.TASKS)) == 2
+
+
+def test_short_tasks_are_fed_ahead_and_shared_between_keepers() -> None:
+    node = joined(slots=2)
+    node.run(1, 40)
+    node.greet()
+    node.end(seconds=0.001)
+    node.end(seconds=0.001)
+    counts = sorted(len(keeper.keys) for keeper in node.of(Purpose.TASKS))
+    assert sum(counts) > 30
+    assert counts[0] > 10
+
+
+def test_a_task_that_wants_two_slots_waits_for_both_and_keeps_its_place() -> None:
+    node = joined(slots=2, spec=job_spec(group(slots=1, name="a"), group(slots=2, name="b")))
+    node.run(1, 1)
+    node.run(2, 1, group=1)
+    node.run(3, 1, first=5)
+    node.greet()
+    assert node.tasks == ["1.0.0.1"]
+    node.end()
+    node.greet()
+    assert node.tasks == ["2.0.0.2"]
+    node.end()
+    assert node.tasks == ["3.0.0.1"]
+
+
+def test_tasks_wait_for_the_preparation_of_their_round() -> None:
+    node = joined(spec=job_spec(preparation=preparation()))
+    node.hear(m.Prepare("j-1", 1))
+    node.run(1, 1)
+    node.greet()
+    assert node.tasks == []
+    node.end("prep.1.1")
+    node.greet()
+    assert node.tasks == ["1.0.0.1"]
+
+
+def test_a_recall_gives_back_what_has_not_started_and_only_that() -> None:
+    node = joined(slots=1)
+    node.run(1, 10)
+    node.greet()
+    node.end(seconds=0.005)
+    assert len(node.tasks) > 1
+    node.hear(m.Recall(1))
+    assert node.said(m.Recalled) == [m.Recalled(1, [(2, 8)])]
+    node.end()
+    assert node.tasks == []
+    assert node.core.ledger.grants == {}
+
+
+def test_a_dropped_grant_is_killed_and_not_reported() -> None:
+    node = joined(slots=1)
+    node.run(1, 3)
+    node.greet()
+    node.hear(m.Drop([1]))
+    assert node.keepers["k1"].stops == ["1.0.0.1"]
+    node.end(outcome=Outcome.KILLED)
+    assert node.task_ends() == []
+    node.run(2, 1)
+    assert node.tasks == ["2.0.0.1"]
+
+
+def test_a_report_is_sent_again_until_it_is_acked() -> None:
+    node = joined()
+    node.run(1, 1)
+    node.greet()
+    node.end()
+    number = node.said(m.Report)[-1].number
+    node.restart()
+    node.die("k1")
+    node.join()
+    assert [report.number for report in node.said(m.Report)] == [number]
+    node.hear(m.Ack(number))
+    node.restart()
+    node.join()
+    assert node.said(m.Report) == []
+    node.run(2, 1)
+    node.greet()
+    node.end()
+    assert [report.number for report in node.said(m.Report)] == [number + 1]
