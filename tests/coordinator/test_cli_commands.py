@@ -96,7 +96,16 @@ def test_an_empty_list_is_an_empty_array_and_a_bare_header(desk: Desk) -> None:
     with desk.answering(JobList=[], TaskList=[]):
         assert desk.run("job", "list", "-o", "json").out == "[]\n"
         assert desk.run("task", "list", "daily", "-o", "json").out == "[]\n"
-        assert desk.run("job", "list").out.split() == "JOB STATE RESULT DONE RUNNING FAILED AGE REASON".split()
+        assert desk.run("job", "list").out.split() == [
+            "JOB",
+            "STATE",
+            "RESULT",
+            "DONE",
+            "RUNNING",
+            "FAILED",
+            "AGE",
+            "REASON",
+        ]
         assert desk.run("task", "list", "daily").out.split()[0] == "TASK"
 
 
@@ -110,7 +119,13 @@ def test_tables_show_what_matters(desk: Desk) -> None:
         JobShow=a_job(),
         TaskShow={**a_task(), "history": []},
     ):
-        assert desk.run("job", "list").out.splitlines()[1].split()[:5] == ["daily-3", "completed", "success", "8/8", "0"]
+        assert desk.run("job", "list").out.splitlines()[1].split()[:5] == [
+            "daily-3",
+            "completed",
+            "success",
+            "8/8",
+            "0",
+        ]
         assert "risk-1" in desk.run("job", "nodes", "daily").out
         row = desk.run("task", "list", "daily").out.splitlines()[1].split()
         assert row[:6] == ["price[17,fx]", "success", "exit", "0", "1", "risk-1"]

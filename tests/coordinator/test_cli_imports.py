@@ -1,0 +1,115 @@
+"""What a command loads: short ones pay for click, msgpack and socket, and for nothing else of weight."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.coordinator.standin import a_job, a_node, a_node_job, a_task, stand_in
+
+ROOT = Path(__file__).parent.parent.parent
+HEAVY = {
+    *("msgspec", "trio", "lark", "structlog", "rich", "logging", "sqlite3", "asyncio", "subprocess", "tempfile"),
+    *("ssl", "importlib.metadata", "concurrent", "email", "http", "typing_extensions", "dsl"),
+}
+OURS_AT_MOST = 20
+"""Modules of the project that one short command loads."""
+OTHERS_AT_MOST = 12
+"""Modules of the standard library beyond those of click, msgpack, socket and hashlib."""
+
+LOADED = """
+import sys
+from coordinator.cli.entry import run_command
+status = run_command(sys.argv[1:])
+sys.stderr.write("\\n".join(sorted(sys.modules)))
+sys.exit(status)
+"""
+FLOOR = 'import sys, click, msgpack, socket, hashlib; sys.stderr.write("\\n".join(sorted(sys.modules)))'
+
+ANSWERS: dict[str, Any] = {
+    "JobList": [a_job()],
+    "JobShow": a_job(),
+    "JobWait": a_job(),
+    "JobNodes": [a_node_job()],
+    "JobTerminate": a_job(),
+    "JobDelete": {"id": "daily-3", "state": "deleted"},
+    "TaskList": [a_task()],
+    "TaskShow": {**a_task(), "history": []},
+    "NodeList": [a_node()],
+    "NodeShow": a_node(),
+    "PoolList": [],
+    "PoolShow": {"id": "risk", "nodes": 1, "slots": 8},
+    "LogRead": {"content": b"text", "size": 4, "end": True},
+    "FilesRead": {"content": b"text", "size": 4, "end": True},
+    "FilesList": [],
+}
+SHORT = [
+    "job list",
+    "job show daily",
+    "job wait daily",
+    "job nodes daily",
+    "job terminate daily",
+    "job delete daily --yes",
+    "task list daily",
+    "task show daily/x",
+    "node list",
+    "node show risk-1",
+    "pool list",
+    "pool show risk",
+    "logs daily/x --tail 3",
+    "files ls risk-1",
+    "files cat risk-1 x",
+]
+
+
+def loaded(code: str, arguments: list[str], socket: Path) -> set[str]:
+    ended = subprocess.run(
+        [sys.executable, "-P", "-c", code, *arguments],
+        env={"PYTHONPATH": str(ROOT), "BATCH_COORDINATOR": str(socket), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    return set(ended.stderr.split())
+
+
+@pytest.fixture(scope="module")
+def floor(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    return loaded(FLOOR, [], tmp_path_factory.mktemp("none"))
+
+
+@pytest.mark.parametrize("command", SHORT)
+def test_a_short_command_loads_nothing_of_weight(command: str, tmp_path: Path, floor: set[str]) -> None:
+    with stand_in(tmp_path / "s", ANSWERS):
+        modules = loaded(LOADED, command.split(), tmp_path / "s")
+    tops = {module.partition(".")[0] for module in modules}
+    assert sorted(HEAVY & (modules | tops)) == []
+    ours = {module for module in modules if module.partition(".")[0] in ("coordinator", "wire")}
+    assert len(ours) <= OURS_AT_MOST, sorted(ours)
+    assert len(modules - ours - floor) <= OTHERS_AT_MOST, sorted(modules - ours - floor)
+
+
+def test_json_costs_json_and_no_more(tmp_path: Path, floor: set[str]) -> None:
+    with stand_in(tmp_path / "s", ANSWERS):
+        modules = loaded(LOADED, ["job", "list", "-o", "json"], tmp_path / "s")
+    assert sorted(HEAVY & modules) == []
+    assert "json" in modules
+
+
+def test_help_loads_neither_the_language_nor_the_daemons(tmp_path: Path) -> None:
+    modules = loaded(LOADED, ["--help"], tmp_path / "s")
+    assert sorted({"lark", "dsl", "trio", "msgspec", "structlog", "sqlite3"} & modules) == []
+
+
+def test_the_package_itself_loads_nothing(tmp_path: Path) -> None:
+    modules = loaded('import sys, coordinator.cli; sys.stderr.write("\\n".join(sys.modules))', [], tmp_path / "s")
+    assert sorted(module for module in modules if module.startswith(("coordinator", "wire", "click"))) == [
+        "coordinator",
+        "coordinator.cli",
+    ]

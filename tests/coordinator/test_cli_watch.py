@@ -1,0 +1,283 @@
+"""Waiting for jobs: what is shown, what `--follow` prints, what Ctrl-C does, how a gone coordinator is borne."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coordinator.cli import output
+from coordinator.cli.connection import Connection, connect_to
+from coordinator.cli.failure import Failure
+from coordinator.cli.follow import Follower
+from coordinator.cli.interrupts import Interrupts
+from coordinator.cli.result import gather, verdict_of
+from coordinator.cli.screen import Screen
+from coordinator.cli.watch import Watch
+from tests.coordinator.standin import StandIn, a_job, a_node_job, a_task, counts, stand_in
+from wire.messages import RefusalCode, Refused
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@contextmanager
+def talking(directory: Path, answers: dict[str, Any]) -> Iterator[tuple[StandIn, Connection]]:
+    """A stand-in and a connection to it."""
+    with stand_in(directory / "s", answers) as standing, connect_to(str(directory / "s")) as connection:
+        yield standing, connection
+
+
+def overview(*jobs: dict[str, Any]) -> dict[str, Any]:
+    return {"changed": 1, "jobs": [{"nodes": [], **job} for job in jobs], "nodes": []}
+
+
+def running(**changed: Any) -> dict[str, Any]:
+    job = a_job(state="active", result=None, completed_at=None, end_reason=None, tasks=counts(running=1, active=7))
+    return {**job, **changed}
+
+
+def test_a_job_is_watched_until_it_is_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pictures = iter([overview(running()), overview(running(state="terminating")), overview(a_job())])
+    with talking(tmp_path, {"Overview": lambda _: next(pictures)}) as (_, connection), Interrupts("") as interrupts:
+        assert Watch(connection, ["daily-3"], interrupts).until_over()
+    assert capsys.readouterr().err.splitlines() == [
+        "daily-3: submitted, 8 tasks",
+        "daily-3: terminating",
+        "daily-3: success, 8 tasks: 8 succeeded in 12s",
+    ]
+
+
+def test_the_first_interrupt_ends_the_jobs_and_waits_for_their_release(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    standing_jobs: Iterator[dict[str, Any]] = iter([overview(running()), overview(running()), overview(a_job())])
+
+    def look(_: Any) -> dict[str, Any]:
+        if "JobTerminate" not in standing.kinds():
+            os.kill(os.getpid(), signal.SIGINT)
+        return next(standing_jobs)
+
+    answers = {"Overview": look, "JobTerminate": running(state="terminating")}
+    with talking(tmp_path, answers) as (standing, connection), Interrupts("") as interrupts:
+        watch = Watch(connection, ["daily-3"], interrupts)
+        assert not watch.until_over()
+    assert standing.kinds() == ["Overview", "JobTerminate", "Overview", "Overview"]
+    assert "once more leaves at once" in capsys.readouterr().err
+
+
+def test_an_interrupt_when_one_job_is_over_already_ends_the_others(tmp_path: Path) -> None:
+    over = Refused(request=0, code=RefusalCode.FAILED, message="job `a-1` is over already")
+    answers = {
+        "Overview": overview(a_job(id="a-1"), a_job(id="b-1")),
+        "JobTerminate": lambda asked: over if asked.job == "a-1" else a_job(id="b-1"),
+    }
+    with talking(tmp_path, answers) as (standing, connection), Interrupts("") as interrupts:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert not Watch(connection, ["a-1", "b-1"], interrupts).until_over()
+    assert [asked.job for asked in standing.asked if hasattr(asked, "reason")] == ["a-1", "b-1"]  # type: ignore[attr-defined]
+
+
+SECOND = """
+import os, signal
+from coordinator.cli.interrupts import Interrupts
+with Interrupts("left at once") as interrupts:
+    os.kill(os.getpid(), signal.SIGINT)
+    assert interrupts.count == 1
+    interrupts.pause(60)
+    os.kill(os.getpid(), signal.SIGINT)
+    print("still here")
+"""
+
+
+def test_the_second_interrupt_leaves_at_once() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-P", "-c", SECOND],
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "left at once\n")
+
+
+def test_signals_are_as_before_after_the_wait() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with Interrupts(""):
+        assert signal.getsignal(signal.SIGINT) is not before
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_watch_bears_a_coordinator_that_comes_back(tmp_path: Path) -> None:
+    looks: Iterator[Any] = iter([overview(running()), None, overview(a_job())])
+    with talking(tmp_path, {"Overview": lambda _: next(looks)}) as (_, connection), Interrupts("") as interrupts:
+        assert Watch(connection, ["daily-3"], interrupts).until_over()
+
+
+def test_a_daemon_that_died_ends_the_watch_with_its_sentence(tmp_path: Path) -> None:
+    def died() -> None:
+        raise Failure(1, "failed", "demo-1 ended")  # type: ignore[arg-type]
+
+    with (
+        talking(tmp_path, {"Overview": overview(running())}) as (_, connection),
+        Interrupts("") as interrupts,
+        pytest.raises(Failure, match="demo-1 ended"),
+    ):
+        Watch(connection, ["daily-3"], interrupts, check=died).until_over()
+
+
+class Terminal:
+    """A pseudo terminal to draw on."""
+
+    def __init__(self) -> None:
+        self._leader, follower = pty.openpty()
+        self.stream = os.fdopen(follower, "w")
+
+    def close(self) -> None:
+        self.stream.close()
+        os.close(self._leader)
+
+    def drawn(self) -> str:
+        self.stream.flush()
+        return os.read(self._leader, 1_000_000).decode().replace("\r\n", "\n")
+
+
+@pytest.fixture
+def terminal() -> Iterator[Terminal]:
+    made = Terminal()
+    yield made
+    made.close()
+
+
+def test_on_a_terminal_the_picture_replaces_itself(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    screen = Screen(terminal.stream)
+    screen.draw(["one", "two"])
+    screen.draw(["one", "two"])
+    assert terminal.drawn() == "one\ntwo\n"
+    screen.draw(["three"])
+    assert terminal.drawn() == "\x1b[2F\x1b[Jthree\n"
+    screen.clear()
+    assert terminal.drawn() == "\x1b[1F\x1b[J"
+    screen.clear()
+    terminal.stream.write(".")
+    assert terminal.drawn() == "."
+
+
+def test_no_colour_is_honoured_and_a_pipe_has_none(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert output.in_colour(terminal.stream)
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not output.in_colour(terminal.stream)
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.setenv("TERM", "dumb")
+    assert not output.in_colour(terminal.stream)
+    assert not output.in_colour(io.StringIO())
+
+
+def test_output_is_followed_line_by_line_with_the_name_of_its_task(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written = {"stdout": b"one\ntw", "stderr": b""}
+    task = a_task(state="running", result=None)
+
+    def read(asked: Any) -> dict[str, Any]:
+        content = written["stderr" if asked.stderr else "stdout"][asked.offset :]
+        return {"content": content, "size": 0, "end": True}
+
+    answers: dict[str, Any] = {"TaskList": lambda asked: [task] if asked.after is None else [], "LogRead": read}
+    with talking(tmp_path, answers) as (_, connection):
+        follower = Follower("daily-3", named=False, facts_on_stdout=True, before_print=lambda: None)
+        follower.poll(connection)
+        assert capsys.readouterr().out == "price[17,fx]: one\n"
+        written["stdout"] += b"o\nlast"
+        written["stderr"] += b"oh\n"
+        follower.poll(connection)
+        captured = capsys.readouterr()
+        assert captured.out == "price[17,fx]: two\n"
+        assert captured.err == "price[17,fx]: oh\n"
+        task = a_task()
+        follower.poll(connection)
+        assert capsys.readouterr().out == "price[17,fx]: last\n"
+        follower.poll(connection)
+        assert capsys.readouterr().out == ""
+
+
+def test_a_new_attempt_is_followed_from_its_beginning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    task = a_task(state="running", result=None)
+
+    def read(asked: Any) -> dict[str, Any]:
+        content = b"" if asked.stderr else f"attempt {asked.attempt}\n".encode()[asked.offset :]
+        return {"content": content, "size": 0, "end": True}
+
+    with talking(tmp_path, {"TaskList": lambda _: [task], "LogRead": read}) as (_, connection):
+        follower = Follower("daily-3", named=True, facts_on_stdout=True, before_print=lambda: None)
+        follower.poll(connection)
+        task = {**task, "attempts": 2}
+        follower.poll(connection)
+    assert capsys.readouterr().out == "daily-3/price[17,fx]: attempt 1\ndaily-3/price[17,fx]: attempt 2\n"
+
+
+def test_output_that_is_not_there_yet_is_asked_for_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    missing = Refused(request=0, code=RefusalCode.UNKNOWN, message="not yet")
+    reads: Iterator[Any] = iter([missing, missing, {"content": b"now\n", "size": 4, "end": True}, missing])
+    task = a_task(state="running", result=None)
+    with talking(tmp_path, {"TaskList": [task], "LogRead": lambda _: next(reads)}) as (_, connection):
+        follower = Follower("daily-3", named=False, facts_on_stdout=True, before_print=lambda: None)
+        follower.poll(connection)
+        follower.poll(connection)
+    assert capsys.readouterr().out == "price[17,fx]: now\n"
+
+
+def test_following_does_not_look_at_what_is_over_again_and_again(tmp_path: Path) -> None:
+    tasks = [a_task(id=f"daily-3/t[{n}]", attempts=1) for n in range(4)]
+    tasks[2] = {**tasks[2], "state": "running", "result": None}
+    empty = {"content": b"", "size": 0, "end": True}
+
+    def page(asked: Any) -> list[dict[str, Any]]:
+        start = 0 if asked.after is None else next(n for n, t in enumerate(tasks) if t["id"] == asked.after) + 1
+        return tasks[start:]
+
+    with talking(tmp_path, {"TaskList": page, "LogRead": empty}) as (standing, connection):
+        follower = Follower("daily-3", named=False, facts_on_stdout=True, before_print=lambda: None)
+        follower.poll(connection)
+        standing.asked.clear()
+        follower.poll(connection)
+        asked: list[Any] = list(standing.asked)
+    assert asked[0].after == "daily-3/t[1]"
+    assert {message.task for message in asked[1:]} == {"daily-3/t[2]"}
+
+
+def test_the_result_is_gathered_with_failures_or_with_every_task(tmp_path: Path) -> None:
+    failed = a_task(result="failure", exit_code=3)
+    job = a_job(result="failure", tasks=counts(succeeded=7, failed=1))
+    answers = {
+        "JobShow": job,
+        "JobNodes": [a_node_job()],
+        "TaskList": lambda asked: [failed] if asked.state == "failed" or asked.after is None else [],
+        "LogRead": {"content": b"boom\n", "size": 5, "end": True},
+    }
+    with talking(tmp_path, answers) as (_, connection):
+        [short] = gather(connection, ["daily-3"], listed=False)
+        assert [(f.task["id"], f.lines) for f in short.failures] == [("daily-3/price[17,fx]", ["boom"])]
+        [whole] = gather(connection, ["daily-3"], listed=True)
+    assert whole.document() == {**job, "nodes": [a_node_job()], "tasks_list": [failed]}
+    assert verdict_of([whole]).problems == ["1 task of daily-3 failed"]
+
+
+def test_a_job_of_very_many_tasks_is_printed_without_them_and_says_so(tmp_path: Path) -> None:
+    answers = {"JobShow": a_job(tasks=counts(succeeded=10_001)), "JobNodes": []}
+    with talking(tmp_path, answers) as (_, connection):
+        [whole] = gather(connection, ["daily-3"], listed=True)
+    assert "tasks_list" not in whole.document()
+    assert "10,000" in whole.document()["tasks_list_omitted"]
