@@ -77,9 +77,7 @@ class Ledger:
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise StoreError(
-                f"{path.parent} can't be made: {error.strerror}. Choose a directory you may write."
-            ) from None
+            raise translated_os(error, path.parent) from None
         lock = _lock(path)
         try:
             connection = _connect(path, migrations)
