@@ -138,9 +138,8 @@ class Cluster:
 
     def _deleted(self, record: JobDeleted) -> None:
         self.numbers[record.name] = max(self.numbers.get(record.name, 0), record.number)
-        known = self.submissions.setdefault(record.submission, [])
-        if record.job not in known:
-            known.append(record.job)
+        self.submissions[record.submission] = list(record.siblings)
+        self.last_grant = max(self.last_grant, record.last_grant)
         self.jobs.pop(record.job, None)
         for node, number in record.debts:
             if node in self.nodes:

@@ -232,7 +232,8 @@ def _remove(core: Core, job: Job) -> None:
         return
     debts = [(r.node, r.round) for r in job.rounds if r.owes_release and (job.id, r.round) in _owes(core, r.node)]
     core.forget(job.id)
-    core.keep(JobDeleted(job.id, job.spec.name, job.number, job.submission, debts))
+    siblings = core.cluster.submissions[job.submission]
+    core.keep(JobDeleted(job.id, job.spec.name, job.number, job.submission, debts, siblings, core.cluster.last_grant))
     core.removing.pop(job.id)
     core.bodies.pop(job.id, None)
 

@@ -198,13 +198,16 @@ class JobDeleting(_Record, frozen=True, tag=True):
 
 
 class JobDeleted(_Record, frozen=True, tag=True):
-    """The job is gone; its rows go with it. `debts`: (node, round) still owed by nodes out of contact."""
+    """The job is gone; its rows go with it, but for what must outlive them: `debts`, (node, round) still owed by nodes
+    out of contact, every job of its submission in order, and the last grant id given, which is never given again."""
 
     job: str
     name: str
     number: int
     submission: str
     debts: list[tuple[str, int]]
+    siblings: list[str]
+    last_grant: int
 
 
 class DebtPaid(_Record, frozen=True, tag=True):
