@@ -1,0 +1,346 @@
+"""The promises, judged from the truth after every event: which processes lived and what stood on which disk.
+
+Each check is named after its row of the list of invariants; a breach says the row, what happened and whom it concerns.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final
+
+from coordinator import records as rows
+from coordinator.records import NodeJobState, Verdict
+from tests.simulator.processes import Identity, Tree
+from tests.simulator.truth import FINAL_VERDICTS, JobTruth, RoundTruth, Truth
+from tests.simulator.workload import Kind
+from tests.simulator.world import World
+from wire import messages as m
+from wire.messages import Message, Outcome, Phase
+
+if TYPE_CHECKING:
+    from tests.simulator.people import People
+
+SETTLED: Final = frozenset(
+    {NodeJobState.RELEASED, NodeJobState.RELEASE_FAILED, NodeJobState.UNREACHED, NodeJobState.WAIVED}
+)
+TIMEOUT_SLACK_S: Final = 1.0
+WAKE_SLACK_S: Final = 6.0
+"""How long after a machine's wake-up what should have ended meanwhile may still be seen alive: its grace."""
+
+
+class Breach(AssertionError):
+    """A promise was broken."""
+
+    def __init__(self, row: str, what: str, job: str | None = None) -> None:
+        super().__init__(f"{row}: {what}")
+        self.row = row
+        self.job = job
+
+
+def require(holds: bool, row: str, what: str, job: str | None = None) -> None:
+    if not holds:
+        raise Breach(row, what, job)
+
+
+class Invariants:
+    """All checks over one truth."""
+
+    def __init__(self, truth: Truth, world: World, slots: dict[str, int]) -> None:
+        self.truth = truth
+        self.world = world
+        self.slots = slots
+        self.timeout_slack_s = TIMEOUT_SLACK_S
+        self._excuses: dict[str, list[tuple[float, float]]] = {}
+
+    # ---- what nobody could have prevented
+
+    def excuse(self, node: str, until: float | None) -> None:
+        """The node's processes can't act (suspended, a keeper stopped) from now on; `until` ends that."""
+        spans = self._excuses.setdefault(node, [])
+        if until is None:
+            spans.append((self.world.now, math.inf))
+        elif spans:
+            spans[-1] = (spans[-1][0], until + WAKE_SLACK_S)
+
+    def excused(self, node: str, since: float) -> bool:
+        """Whether the node could not act at some time from `since` on."""
+        return any(end >= since for _, end in self._excuses.get(node, ()))
+
+    # ---- when something starts
+
+    def spawning(self, who: Identity, boot: str, incarnation: str) -> None:
+        """Just before a command starts on a node, all of what must be true for that."""
+        job = self.truth.jobs.get(who.job)
+        require(job is not None, "I5", f"a command of {who.job} starts, which no disk knows", who.job)
+        assert job is not None
+        current = self.truth.round_at(who.job, who.node)
+        require(
+            current is not None, "promise 3", f"{who.kind.value} starts on {who.node} without a durable round", who.job
+        )
+        assert current is not None
+        match who.kind:
+            case Kind.PREPARATION:
+                self._preparation_starts(job, current, who, boot)
+            case Kind.TASK:
+                self._task_starts(job, current, who, boot, incarnation)
+            case Kind.RELEASE:
+                self._release_starts(job, current, who)
+
+    def _preparation_starts(self, job: JobTruth, current: RoundTruth, who: Identity, boot: str) -> None:
+        live = [t for t in self.truth.live[who.node] if t.who.job == job.id and t.who.kind is Kind.PREPARATION]
+        require(not live, "I2", f"a second preparation on {who.node} while {live and live[0]} lives", job.id)
+        self._before_release("I3", job, current, who)
+        assert job.spec.preparation is not None
+        again = job.spec.preparation.rerun_after_reboot
+        done = [old for old in current.prepared_boots if old == boot or not again]
+        require(not done, "I2", f"preparation starts again on {who.node} after it succeeded in {done}", job.id)
+
+    def _before_release(self, row: str, job: JobTruth, current: RoundTruth, who: Identity) -> None:
+        require(
+            current.releases == 0,
+            row,
+            f"{who.kind.value} {who.task or ''} starts on {who.node} after round {current.round} began its release",
+            job.id,
+        )
+
+    def _task_starts(self, job: JobTruth, current: RoundTruth, who: Identity, boot: str, incarnation: str) -> None:
+        assert who.task is not None
+        assert who.attempt is not None
+        group, index = job.task(who.task)
+        require(index == who.index, "templates", f"{who.task} has index {index}, its argv says {who.index}", job.id)
+        self._before_release("I3", job, current, who)
+        preparation = job.spec.preparation
+        if preparation is not None and preparation.wait:
+            good = any(
+                tree.who.kind is Kind.PREPARATION
+                and tree.succeeded
+                and tree.incarnation == incarnation
+                and (tree.boot == boot or not preparation.rerun_after_reboot)
+                for tree in current.trees
+            )
+            require(good, "I1", f"{who.task} starts on {who.node} where nothing was prepared in {boot}", job.id)
+        earlier = self.truth.attempts[job.id, who.task]
+        require(who.attempt not in earlier, "I7", f"{who.task} attempt {who.attempt} starts twice", job.id)
+        require(
+            all(number < who.attempt for number in earlier),
+            "I7",
+            f"{who.task} attempt {who.attempt} starts after attempt {max(earlier, default=0)}",
+            job.id,
+        )
+        for number, tree in earlier.items():
+            if tree is not None and tree.alive and not self.excused(tree.who.node, tree.spawned_at):
+                raise Breach(
+                    "I8", f"{who.task} attempt {who.attempt} starts while attempt {number} lives: {tree}", job.id
+                )
+        self._task_counts(job, current, who, group, index)
+
+    def _task_counts(self, job: JobTruth, current: RoundTruth, who: Identity, group: int, index: int) -> None:
+        del current
+        spec = job.group(group)
+        require(
+            (group, index) not in job.final,
+            "I9",
+            f"{who.task} starts after it was over ({job.final.get((group, index))})",
+            job.id,
+        )
+        retries = spec.command.retries
+        failures = job.failures[group, index]
+        require(
+            retries is None or failures <= retries,
+            "I10",
+            f"{who.task} starts after {failures} failures with {retries} retries",
+            job.id,
+        )
+        used = self.truth.slots_used(who.node) + spec.slots
+        require(used <= self.slots[who.node], "I13", f"{used} slots are in use on {who.node} with {who.task}", job.id)
+        for number in spec.after:
+            size = job.sweeps[number].size
+            succeeded = sum(job.final.get((number, i)) is Verdict.SUCCEEDED for i in range(size))
+            require(
+                succeeded == size,
+                "after",
+                f"{who.task} starts after {succeeded} of {size} of what it waits for",
+                job.id,
+            )
+
+    def _release_starts(self, job: JobTruth, current: RoundTruth, who: Identity) -> None:
+        leaving = who.node in self.truth.leaving
+        require(
+            job.ending_at is not None or leaving, "I3", f"release starts on {who.node} while {job.id} goes on", job.id
+        )
+        require(current.attempted, "I3", f"release starts on {who.node} where nothing of {job.id} ever started", job.id)
+        live = [tree for tree in self.truth.live[who.node] if tree.who.job == job.id]
+        require(not live, "I3", f"release starts on {who.node} while {live and live[0]} lives", job.id)
+        require(not current.released_well, "I4", f"release starts again on {who.node} after it succeeded", job.id)
+        late = job.completed_at is not None and not current.unreached
+        require(not late, "I4", f"release starts on {who.node} after {job.id} completed", job.id)
+        require(
+            current.state not in (NodeJobState.RELEASED, NodeJobState.RELEASE_FAILED, NodeJobState.WAIVED),
+            "I4",
+            f"release starts on {who.node} after its outcome was {current.state.value}",
+            job.id,
+        )
+
+    # ---- when something is recorded
+
+    def recording(self, record: rows.Record) -> None:
+        """Just before a record of the coordinator is taken into the truth."""
+        match record:
+            case rows.ReportTaken():
+                for end in record.tasks:
+                    self._end_recorded(record.node, end)
+                for phase in record.phases:
+                    self._phase_recorded(record.node, phase)
+            case rows.Granted():
+                self._granted(record)
+            case rows.JobCompleted():
+                self._completed(self.truth.jobs[record.job])
+            case rows.JobSubmitted():
+                self._submitted(record)
+            case _:
+                pass
+
+    def _submitted(self, record: rows.JobSubmitted) -> None:
+        require(record.job not in self.truth.jobs, "I6", f"the job id {record.job} is used twice", record.job)
+        twins = [
+            job.id
+            for job in self.truth.jobs.values()
+            if job.submission == record.submission and job.spec.name == record.spec.name
+        ]
+        require(not twins, "I6", f"{record.submission} made {twins and twins[0]} and again {record.job}", record.job)
+
+    def _granted(self, record: rows.Granted) -> None:
+        job = self.truth.jobs[record.job]
+        for position in range(record.count):
+            index = record.first + position * record.step
+            require(
+                (record.group, index) not in job.final,
+                "I9",
+                f"{job.task_id(record.group, index)} is granted again after it was over",
+                job.id,
+            )
+        require(job.ending_at is None, "I9", f"{job.id} is granted work after it began to end", job.id)
+        require(record.grant not in self.truth.grants, "I7", f"grant {record.grant} is used twice", job.id)
+
+    def _end_recorded(self, node: str, end: rows.Ended) -> None:
+        job, task, attempt, tree = self.truth.tree_of(end)
+        grant = self.truth.grants[end.grant]
+        place = (grant.record.group, grant.record.first + end.position * grant.record.step)
+        require(
+            grant.record.node == node, "I9", f"{node} reports {task}, which {grant.record.node} was granted", job.id
+        )
+        require(
+            end.position in grant.open,
+            "I9",
+            f"the end of {task} attempt {attempt} counts though it was not awaited",
+            job.id,
+        )
+        require(place not in job.final or end.verdict not in FINAL_VERDICTS, "I9", f"{task} ends twice", job.id)
+        if end.verdict is Verdict.SUCCEEDED:
+            require(
+                tree is not None and tree.succeeded, "I11", f"success of {task} attempt {attempt} is invented", job.id
+            )
+        self._status(f"{task} attempt {attempt}", job, end.outcome, end.exit_code, end.signal, tree)
+        timeout = job.group(grant.record.group).command.timeout_ms
+        if end.outcome is Outcome.TIMED_OUT:
+            require(timeout is not None, "I11", f"{task} timed out without a timeout", job.id)
+
+    def _status(
+        self, what: str, job: JobTruth, outcome: Outcome, code: int | None, by: int | None, tree: Tree | None
+    ) -> None:
+        match outcome:
+            case Outcome.EXITED:
+                truth = None if tree is None else tree.main_exit
+                require((code, by) == truth, "I11", f"{what} exited with {(code, by)} on record, truly {truth}", job.id)
+            case Outcome.TIMED_OUT:
+                require(tree is not None, "I11", f"{what} timed out and never ran", job.id)
+            case Outcome.START_FAILED:
+                require(tree is None, "I11", f"{what} ran and is recorded as one that could not start", job.id)
+            case Outcome.KILLED | Outcome.LOST:
+                pass
+
+    def _phase_recorded(self, node: str, end: rows.PhaseEnd) -> None:
+        if end.phase is Phase.START:
+            return
+        found = self.truth.find_round(end.job, node, end.round)
+        job = self.truth.jobs[end.job]
+        if found is None or (end.phase is Phase.RELEASE and job.spec.release is None):
+            return
+        kind = Kind.PREPARATION if end.phase is Phase.PREPARATION else Kind.RELEASE
+        exits = [tree.main_exit for tree in found.trees if tree.who.kind is kind]
+        if end.outcome is Outcome.EXITED:
+            truth = (end.exit_code, end.signal)
+            require(
+                truth in exits, "I11", f"{kind.value} on {node} exited with {truth} on record, truly {exits}", job.id
+            )
+        if end.succeeded:
+            require((0, None) in exits, "I11", f"success of {kind.value} on {node} is invented", job.id)
+        if kind is Kind.RELEASE and end.final and not end.succeeded:
+            assert job.spec.release is not None
+            retries = job.spec.release.command.retries
+            tries = sum(t.who.kind is kind for t in found.trees) + found.refused.count(kind)
+            require(
+                retries is not None and tries > retries,
+                "I4",
+                f"release on {node} gave up after {tries} attempts",
+                job.id,
+            )
+
+    def _completed(self, job: JobTruth) -> None:
+        require(job.ending_at is not None, "I4", f"{job.id} completed without ending", job.id)
+        for (owner, node), rounds in self.truth.rounds.items():
+            if owner != job.id:
+                continue
+            for found in rounds:
+                if found.voided:
+                    continue
+                require(
+                    found.state in SETTLED,
+                    "I4",
+                    f"{job.id} completed while round {found.round} on {node} is {found.state.value}",
+                    job.id,
+                )
+                if found.state is NodeJobState.RELEASED and job.spec.release is not None:
+                    well = any(t.who.kind is Kind.RELEASE and t.succeeded for t in found.trees)
+                    require(
+                        well or not found.attempted,
+                        "I4",
+                        f"release of {job.id} on {node} is recorded and never ran",
+                        job.id,
+                    )
+
+    # ---- when something is sent
+
+    def coordinator_sends(self, message: Message) -> None:
+        """A frame of the coordinator promises only what stands on its disk."""
+        match message:
+            case m.Run():
+                require(message.grant in self.truth.grants, "promise 5", f"grant {message.grant} is sent, not stored")
+            case m.OpenRound():
+                stored = any(
+                    found.round == message.round
+                    for (job, _), rounds in self.truth.rounds.items()
+                    if job == message.job
+                    for found in rounds
+                )
+                require(stored, "promise 3", f"round {message.round} of {message.job} is sent, not stored", message.job)
+            case _:
+                pass
+
+    # ---- at the end
+
+    def finally_(self, people: People) -> None:
+        """After everything came to rest: nothing that was acknowledged is missing, nothing is owed."""
+        require(not people.lies, "I6", "; ".join(people.lies))
+        for text, ids in people.told.items():
+            for job_id in ids:
+                require(job_id in self.truth.jobs, "I5", f"{job_id} of {text} was acknowledged and is gone", job_id)
+        for job in self.truth.jobs.values():
+            if job.deleted_at is None:
+                require(job.completed_at is not None, "I15", f"{job.id} never completed", job.id)
+
+    def nothing_left(self, node: str, directories: list[str]) -> None:
+        """I16 for a node that was reached after all jobs were over."""
+        live = self.truth.live[node]
+        require(not live, "I16", f"{live and live[0]} is left on {node}", live[0].who.job if live else None)
+        require(not directories, "I16", f"directories are left on {node}: {directories[:3]}", None)

@@ -1,0 +1,239 @@
+"""A node's machine: clock, disk, processes, keepers and the agent; what can be done to it, power cord included."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from agentd import events
+from agentd.model import NodeConfig
+from tests.simulator.agent import AgentDaemon
+from tests.simulator.agent import Observer as AgentObserver
+from tests.simulator.disk import Disk
+from tests.simulator.keepers import KeeperProcess
+from tests.simulator.network import Network
+from tests.simulator.processes import Identity, Processes, SpawnRefusedError, Tree, identity_of
+from tests.simulator.world import Clock, World
+
+PHASE_DIRECTORIES: Final = {"jobpreparation", "jobrelease"}
+OWN_DIRECTORIES: Final = {"home", "tmp", "dirs"}
+
+
+class Observer(AgentObserver, Protocol):
+    """Who is told of what happens on machines."""
+
+    def spawning(self, who: Identity, boot: str, incarnation: str) -> None: ...
+    def spawn_refused(self, who: Identity) -> None: ...
+    def process(self, what: str, tree: Tree) -> None: ...
+    def signalled(self, trees: list[Tree]) -> None: ...
+    def keeper_lost(self, node: str, trees: list[Tree]) -> None: ...
+
+
+class Machine:
+    """One node. Without power nothing of it happens; its disk stays."""
+
+    def __init__(self, world: World, network: Network, observer: Observer, config: NodeConfig, clock: Clock) -> None:
+        self.world = world
+        self.network = network
+        self.observer = observer
+        self.config = config
+        self.name = config.node
+        self.clock = clock
+        self.disk = Disk(self.name)
+        self.incarnation = config.incarnation
+        self.processes = Processes(world, self.name, observer.process)
+        self.keepers: dict[str, KeeperProcess] = {}
+        """Of this boot, alive or dead."""
+        self.agent: AgentDaemon | None = None
+        self.powered = True
+        self.suspended = False
+        self.agent_wanted = True
+        """Its supervisor starts it again."""
+        self.on_agent_gone: Callable[[Machine], None] | None = None
+        self._ends: dict[int, str] = {}
+        self._pids = 1000
+        self._coming = ""
+
+    @property
+    def disk_full(self) -> bool:
+        return self.disk.full
+
+    # ---- the agent
+
+    def start_agent(self) -> None:
+        if not self.powered or self.suspended or (self.agent is not None and self.agent.alive):
+            return
+        self.world.note(self.name, f"agent starts in {self.clock.boot}")
+        agent = AgentDaemon(self.world, self.clock, self.disk, self.network, self, self.observer, self.config)
+        self.agent = agent
+        agent.on_crash = self._agent_gone
+        agent.start()
+
+    def _agent_gone(self) -> None:
+        if self.on_agent_gone is not None:
+            self.on_agent_gone(self)
+
+    def kill_agent(self) -> None:
+        if self.agent is not None and self.agent.alive:
+            self.agent.die("killed")
+
+    # ---- what keepers need
+
+    def before_spawn(self, argv: list[str], directory: str) -> None:
+        who = identity_of(argv)
+        if directory in self.disk.directories:
+            raise SpawnRefusedError(17, "its directory exists already")
+        self.observer.spawning(who, self.clock.boot, self.incarnation)
+        self.disk.directories[directory] = None
+        self._coming = directory
+
+    def spawn_refused(self, argv: list[str]) -> None:
+        self.observer.spawn_refused(identity_of(argv))
+
+    def signalled(self, keeper: str) -> None:
+        self.observer.signalled([tree for tree in self.processes.trees if tree.keeper == keeper])
+
+    def keeper_exited(self, keeper: KeeperProcess) -> None:
+        left = [tree for tree in self.processes.trees if tree.keeper == keeper.name]
+        self.observer.keeper_lost(self.name, left)
+        if self.agent is not None and self.agent.alive:
+            keeper.drain()
+            self.agent.keeper_died(keeper.name)
+
+    # ---- what the agent needs
+
+    def start_keeper(self, name: str) -> None:
+        self._pids += 1
+        self.keepers[name] = KeeperProcess(self, name, self.disk.file(f"keeper-{name}"), self._pids)
+
+    def forget_keeper(self, name: str) -> None:
+        """Its record file goes."""
+        self.keepers.pop(name, None)
+        self.disk.files.pop(f"keeper-{name}", None)
+
+    def is_empty(self, keepers: list[str]) -> bool:
+        return not any(self.processes.children(name) for name in keepers)
+
+    def kill_left(self, keeper: str) -> None:
+        self.signalled(keeper)
+        self.processes.kill_leaf(keeper)
+
+    def kill_job(self, job: str) -> bool:
+        """Kill all that is alive of a job; True when nothing is."""
+        trees = self.processes.of_job(job)
+        self.observer.signalled(trees)
+        for tree in trees:
+            for pid in list(tree.processes):
+                self.processes.kill(pid, signal.SIGKILL)
+        return not self.processes.of_job(job)
+
+    def make_job(self, chore: events.MakeJob) -> str | None:
+        if self.disk.full:
+            return "no space left on device"
+        for name in chore.discard:
+            for path in self.disk.below(f"{chore.job}/{name}"):
+                del self.disk.directories[path]
+        for name in (*sorted(OWN_DIRECTORIES), *(f"dirs/{name}" for name in chore.dirs)):
+            self.disk.directories.setdefault(f"{chore.job}/{name}", None)
+        return None
+
+    def clean_job(self, chore: events.CleanJob) -> float | None:
+        """Remove what nothing keeps; the seconds until the next is due, if something is kept."""
+        kept: list[float] = []
+        for path in self.disk.below(chore.job):
+            left = self._keeps(chore, path)
+            if left is not None and left > 0:
+                kept.append(left)
+            else:
+                del self.disk.directories[path]
+        return max(kept) if kept else None
+
+    def _keeps(self, chore: events.CleanJob, path: str) -> float | None:
+        top = path.split("/")[1]
+        if top in OWN_DIRECTORIES:
+            return None
+        group = top if top in PHASE_DIRECTORIES else top.split("-")[0]
+        ended = self.disk.directories[path]
+        keep_s = chore.keep_s.get(group)
+        if keep_s is None or ended is None:
+            return None
+        return ended + keep_s - self.world.now
+
+    # ---- processes, for the observer
+
+    def spawned(self, tree: Tree) -> None:
+        """The directory of the command that has just been spawned is known until it ends."""
+        self._ends[tree.number] = self._coming
+
+    def ended(self, tree: Tree) -> None:
+        directory = self._ends.pop(tree.number)
+        if directory in self.disk.directories:
+            self.disk.directories[directory] = self.world.now
+
+    # ---- what happens to machines
+
+    def lose_power(self) -> None:
+        """Everything that was in memory is gone; unsynced tails of files too."""
+        if not self.powered:
+            return
+        self.world.note(self.name, "loses power")
+        self.network.vanish(self.name)
+        self.powered = False
+        if self.agent is not None:
+            self.agent.die("lost with its machine")
+        for keeper in self.keepers.values():
+            if keeper.alive:
+                keeper.alive = False
+                keeper.stop()
+        self.keepers.clear()
+        self.processes.power_off()
+        for file in self.disk.files.values():
+            file.power_loss(self.world)
+
+    def boot(self) -> None:
+        if self.powered:
+            return
+        self.powered = True
+        self.suspended = False
+        self.processes.frozen = False
+        self.clock.reboot()
+        self.world.note(self.name, f"boots as {self.clock.boot}")
+        self.start_agent()
+
+    def replace_root(self, incarnation: str) -> None:
+        """Powered off, its root directory is replaced: another incarnation of the node."""
+        assert not self.powered
+        self.disk.wiped()
+        self.incarnation = incarnation
+        self.config = NodeConfig(**{**_fields(self.config), "incarnation": incarnation})
+        self.world.note(self.name, f"has a new root {incarnation}")
+
+    def suspend(self) -> None:
+        if not self.powered or self.suspended:
+            return
+        self.world.note(self.name, "is suspended")
+        self.suspended = True
+        self.processes.freeze()
+        if self.agent is not None and self.agent.alive:
+            self.agent.stop()
+        for keeper in self.keepers.values():
+            keeper.stop()
+
+    def wake(self) -> None:
+        if not self.suspended:
+            return
+        self.world.note(self.name, "wakes")
+        self.suspended = False
+        self.processes.thaw()
+        for keeper in self.keepers.values():
+            if keeper.alive:
+                keeper.resume()
+        if self.agent is not None and self.agent.alive:
+            self.agent.resume()
+        else:
+            self.start_agent()
+
+
+def _fields(config: NodeConfig) -> dict[str, Any]:
+    return {name: getattr(config, name) for name in config.__struct_fields__}

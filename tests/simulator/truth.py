@@ -1,0 +1,300 @@
+"""What is true, gathered by an observer that asks no core: processes that lived, and records that reached a disk.
+
+Everything here is bookkeeping; `invariants` judges it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from agentd import records as node_rows
+from coordinator import records as rows
+from tests.simulator.processes import Identity, Tree
+from tests.simulator.workload import Kind
+from wire.messages import Phase
+from wire.spec import Command, GroupSpec, JobSpec
+from wire.sweep import Sweep, axis_from_plain
+
+FINAL_VERDICTS: Final = frozenset({rows.Verdict.SUCCEEDED, rows.Verdict.FAILED, rows.Verdict.CANCELLED})
+Place = tuple[str, str]
+"""(job, node)"""
+TaskKey = tuple[str, str]
+"""(job, task id)"""
+
+
+@dataclass
+class GrantTruth:
+    record: rows.Granted
+    open: set[int]
+    ended: dict[int, rows.Ended] = field(default_factory=dict)
+
+
+@dataclass
+class RoundTruth:
+    """A round of a job on a node, from its opening on the coordinator's disk."""
+
+    job: str
+    node: str
+    round: int
+    opened_at: float
+    state: rows.NodeJobState = rows.NodeJobState.ABSENT
+    attempted: bool = False
+    """A keeper was told to start something of it."""
+    trees: list[Tree] = field(default_factory=list)
+    refused: list[Kind] = field(default_factory=list)
+    """Commands that could not be started at all."""
+    releases: int = 0
+    released_well: bool = False
+    """A release succeeded and its agent holds that durably."""
+    prepared_boots: list[str] = field(default_factory=list)
+    """Boots in which a preparation succeeded and its agent holds that durably."""
+    voided: bool = False
+    unreached: bool = False
+    settled: bool = False
+    """Nothing can pay it any more: its node's root was replaced."""
+    incarnation: str = ""
+    """Of the node, as the coordinator knew it when the round was opened."""
+    keepers: set[str] = field(default_factory=set)
+    phases: list[rows.PhaseEnd] = field(default_factory=list)
+
+
+class JobTruth:
+    """A job as it stands on the coordinator's disk."""
+
+    def __init__(self, record: rows.JobSubmitted, at: float) -> None:
+        self.id = record.job
+        self.submission = record.submission
+        self.spec: JobSpec = record.spec
+        self.submitted_at = at
+        self.ending_at: float | None = None
+        self.completed_at: float | None = None
+        self.deleted_at: float | None = None
+        self.deleting = False
+        self.reason: str | None = None
+        self.sweeps = [
+            Sweep(group.name, [axis_from_plain(msgspec.structs.asdict(axis)) for axis in group.axes])
+            for group in record.spec.groups
+        ]
+        self._by_task: dict[str, tuple[int, int]] = {}
+        for number, sweep in enumerate(self.sweeps):
+            for index in range(sweep.size):
+                self._by_task[sweep.task_id(index)] = (number, index)
+        self.final: dict[tuple[int, int], rows.Verdict] = {}
+        self.failures: dict[tuple[int, int], int] = defaultdict(int)
+
+    def task(self, task_id: str) -> tuple[int, int]:
+        """(group, index). Raises KeyError for a task the job does not have."""
+        return self._by_task[task_id]
+
+    def task_id(self, group: int, index: int) -> str:
+        return self.sweeps[group].task_id(index)
+
+    def group(self, number: int) -> GroupSpec:
+        return self.spec.groups[number]
+
+    def command_of(self, who: Identity) -> Command:
+        """The spec of a command that was started."""
+        if who.task is not None:
+            return self.group(self.task(who.task)[0]).command
+        phase = self.spec.preparation if who.kind is Kind.PREPARATION else self.spec.release
+        assert phase is not None, f"{who.kind.value} of {self.id}, which has none"
+        return phase.command
+
+    @property
+    def total(self) -> int:
+        return len(self._by_task)
+
+
+class Truth:
+    """All that happened, by what it happened to."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, JobTruth] = {}
+        self.rounds: dict[Place, list[RoundTruth]] = defaultdict(list)
+        self.grants: dict[int, GrantTruth] = {}
+        self.attempts: dict[TaskKey, dict[int, Tree | None]] = defaultdict(dict)
+        """By attempt number; None: the spawn was refused."""
+        self.live: dict[str, list[Tree]] = defaultdict(list)
+        """By node, in order of birth."""
+        self.signalled: set[int] = set()
+        """Numbers of trees that somebody sent a signal."""
+        self.acknowledged: dict[str, list[str]] = {}
+        """By submission: the job ids a client was told."""
+        self.leaving: dict[str, float] = {}
+        """Nodes that asked to leave, when."""
+        self.incarnations: dict[str, str] = {}
+        """Of nodes, as the coordinator's disk has it."""
+        self.orphaned: set[int] = set()
+        """Numbers of trees whose keeper died before them."""
+        self._keepers: dict[tuple[str, str], node_rows.KeeperBegun] = {}
+        self._boots: dict[tuple[str, str, int, Phase], str] = {}
+        """The boot in which the last attempt of a phase was started."""
+
+    # ---- processes
+
+    def spawned(self, tree: Tree) -> None:
+        self.live[tree.who.node].append(tree)
+        current = self.round_at(tree.who.job, tree.who.node)
+        if current is not None:
+            current.trees.append(tree)
+            current.attempted = True
+            current.releases += tree.who.kind is Kind.RELEASE
+        if tree.who.task is not None and tree.who.attempt is not None:
+            self.attempts[tree.who.job, tree.who.task][tree.who.attempt] = tree
+
+    def refused(self, who: Identity) -> None:
+        """A command could not be started at all."""
+        current = self.round_at(who.job, who.node)
+        if current is not None:
+            current.refused.append(who.kind)
+            current.attempted = True
+        if who.task is not None and who.attempt is not None:
+            self.attempts[who.job, who.task].setdefault(who.attempt, None)
+
+    def ended(self, tree: Tree) -> None:
+        self.live[tree.who.node].remove(tree)
+
+    def round_at(self, job: str, node: str) -> RoundTruth | None:
+        """The latest round that was opened and not voided."""
+        for candidate in reversed(self.rounds.get((job, node), ())):
+            if not candidate.voided:
+                return candidate
+        return None
+
+    def find_round(self, job: str, node: str, number: int) -> RoundTruth | None:
+        for candidate in self.rounds.get((job, node), ()):
+            if candidate.round == number and not candidate.voided:
+                return candidate
+        return None
+
+    # ---- the coordinator's disk
+
+    def recorded(self, record: rows.Record, now: float) -> None:
+        """A record was committed by the coordinator."""
+        match record:
+            case rows.JobSubmitted():
+                self.jobs[record.job] = JobTruth(record, now)
+            case rows.RoundOpened():
+                opened = RoundTruth(record.job, record.node, record.round, now)
+                opened.incarnation = self.incarnations[record.node]
+                self.rounds[record.job, record.node].append(opened)
+            case rows.NodeJoined():
+                self.incarnations[record.node] = record.incarnation
+            case rows.RoundVoided():
+                found = self.find_round(record.job, record.node, record.round)
+                if found is not None:
+                    found.voided = True
+            case rows.RoundMoved():
+                found = self.find_round(record.job, record.node, record.round)
+                if found is not None:
+                    found.state = record.state
+                    found.unreached = found.unreached or record.state is rows.NodeJobState.UNREACHED
+                    found.settled = found.settled or record.unpayable
+            case rows.DebtPaid():
+                found = self.find_round(record.job, record.node, record.round)
+                if found is not None:
+                    found.settled = True
+            case rows.Granted():
+                self.grants[record.grant] = GrantTruth(record, set(range(record.count)))
+            case rows.ReportTaken():
+                self._report(record)
+            case rows.TasksReturned():
+                self._returned(record)
+            case rows.JobEnding():
+                self._ending(self.jobs[record.job], record.reason, now)
+            case rows.JobCompleted():
+                self.jobs[record.job].completed_at = now
+            case rows.JobDeleting():
+                self.jobs[record.job].deleting = True
+            case rows.JobDeleted():
+                self.jobs[record.job].deleted_at = now
+            case _:
+                pass
+
+    def _report(self, record: rows.ReportTaken) -> None:
+        for end in record.tasks:
+            grant = self.grants[end.grant]
+            grant.open.discard(end.position)
+            grant.ended[end.position] = end
+            job = self.jobs[grant.record.job]
+            task = (grant.record.group, grant.record.first + end.position * grant.record.step)
+            if end.verdict in FINAL_VERDICTS:
+                job.final[task] = end.verdict
+            if end.verdict is rows.Verdict.RETRY:
+                job.failures[task] += 1
+        for phase in record.phases:
+            found = self.find_round(phase.job, record.node, phase.round)
+            if found is not None:
+                found.phases.append(phase)
+                if phase.final and phase.phase is Phase.RELEASE:
+                    well = phase.succeeded
+                    found.state = rows.NodeJobState.RELEASED if well else rows.NodeJobState.RELEASE_FAILED
+
+    def _returned(self, record: rows.TasksReturned) -> None:
+        grant = self.grants[record.grant]
+        for first, count in record.spans:
+            grant.open.difference_update(range(first, first + count))
+        if record.cause is rows.Returned.ROUND_CLOSED:
+            job = self.jobs[grant.record.job]
+            for first, count in record.spans:
+                for position in range(first, first + count):
+                    index = grant.record.first + position * grant.record.step
+                    job.final[grant.record.group, index] = rows.Verdict.CANCELLED
+
+    def _ending(self, job: JobTruth, reason: str, now: float) -> None:
+        if job.ending_at is None:
+            job.ending_at, job.reason = now, reason
+
+    # ---- the nodes' disks
+
+    def node_recorded(self, node: str, record: node_rows.Record) -> None:
+        """A record was committed by an agent."""
+        match record:
+            case node_rows.KeeperBegun():
+                self._keepers[node, record.keeper] = record
+            case node_rows.AttemptStarted():
+                found = self.find_round(record.job, node, record.round)
+                if found is not None:
+                    found.attempted = True
+                self._boots[node, record.job, record.round, record.phase] = record.at.boot
+            case node_rows.AttemptEnded(verdict=node_rows.Verdict.SUCCEEDED):
+                found = self.find_round(record.job, node, record.round)
+                if found is not None and record.phase is Phase.PREPARATION:
+                    found.prepared_boots.append(self._boots[node, record.job, record.round, record.phase])
+                elif found is not None:
+                    found.released_well = True
+            case _:
+                pass
+
+    def run_told(self, node: str, keeper: str) -> None:
+        """A keeper was told to start something: from here on the round owes its release."""
+        begun = self._keepers[node, keeper]
+        found = self.find_round(begun.job, node, begun.round)
+        if found is not None:
+            found.attempted = True
+
+    # ---- questions
+
+    def assigned(self, job: str, node: str) -> bool:
+        """Whether some task of the job is granted to the node and its end is not known yet."""
+        return any(g.open and g.record.job == job and g.record.node == node for g in self.grants.values())
+
+    def slots_used(self, node: str) -> int:
+        """Slots of the live task attempts on a node, by their groups' specs."""
+        used = 0
+        for tree in self.live[node]:
+            if tree.who.kind is Kind.TASK and tree.who.task is not None:
+                job = self.jobs[tree.who.job]
+                used += job.group(job.task(tree.who.task)[0]).slots
+        return used
+
+    def tree_of(self, end: rows.Ended) -> tuple[JobTruth, str, int, Tree | None]:
+        """What was alive for an end that was reported: (job, task, attempt, tree)."""
+        grant = self.grants[end.grant].record
+        job = self.jobs[grant.job]
+        task = job.task_id(grant.group, grant.first + end.position * grant.step)
+        return job, task, grant.attempt, self.attempts[job.id, task].get(grant.attempt)

@@ -1,0 +1,186 @@
+"""What people ask of the simulated cluster: random jobs as spec documents, and what is done to them at which moment."""
+
+from __future__ import annotations
+
+import enum
+import json
+import random
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import msgspec
+
+from wire.spec import SpecDocument
+
+PROGRAM: Final = "simulated"
+
+
+@dataclass(frozen=True)
+class Character:
+    """How commands of one block behave; each attempt draws its own fate from it. Travels in their argv."""
+
+    duration_s: tuple[float, float] = (0.1, 3.0)
+    fail: float = 0.0
+    fail_first: int = 0
+    """The first so many attempts of one task (or of one phase on one node) fail."""
+    bad_nodes: tuple[str, ...] = ()
+    """It fails on these, always."""
+    hang: float = 0.0
+    signalled: float = 0.0
+    ignores_term: float = 0.0
+    daemon: float = 0.0
+    unstartable: float = 0.0
+
+    def text(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @staticmethod
+    def parse(text: str) -> Character:
+        return msgspec.json.decode(text, type=Character)
+
+
+class Kind(enum.Enum):
+    PREPARATION = "prep"
+    TASK = "task"
+    RELEASE = "release"
+
+
+def command(kind: Kind, character: Character, **options: Any) -> dict[str, Any]:
+    """A spec `Command` whose argv says who it is: rendered on the node, it proves the templates on the way."""
+    argv: list[Any] = [PROGRAM, kind.value, ["run", "job.id"], ["run", "node.id"]]
+    if kind is Kind.TASK:
+        argv += [["run", "task.id"], ["run", "task.index"], ["run", "attempt"]]
+    return {"argv": [*argv, character.text()], **options}
+
+
+def document(*jobs: dict[str, Any], pools: tuple[dict[str, Any], ...] = ()) -> dict[str, Any]:
+    """A document as `dsl.compile` would make it: every field is there, defaults too, and it fits the types."""
+    raw = {"pools": list(pools), "jobs": list(jobs)}
+    return msgspec.to_builtins(msgspec.convert(raw, SpecDocument))  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Act:
+    """Something a person does: `submit` the document again, `terminate`, `delete`."""
+
+    at: float
+    verb: str
+    submission: int
+
+
+@dataclass(frozen=True)
+class Submission:
+    at: float
+    text: str
+    document: Mapping[str, Any]
+
+
+def random_character(rng: random.Random, nodes: tuple[str, ...], nasty: float) -> Character:
+    """`nasty` from 0 (well behaved) to 1."""
+
+    def maybe(probability: float, value: float) -> float:
+        return value if rng.random() < probability * nasty else 0.0
+
+    low = rng.choice((0.01, 0.1, 1.0, 4.0))
+    return Character(
+        duration_s=(low, low * rng.choice((1, 3, 10))),
+        fail=maybe(0.4, rng.choice((0.1, 0.5))),
+        fail_first=rng.choice((0, 0, 1, 2)) if rng.random() < nasty * 0.5 else 0,
+        bad_nodes=tuple(sorted(rng.sample(nodes, 1))) if nodes and rng.random() < 0.2 * nasty else (),
+        hang=maybe(0.3, rng.choice((0.1, 0.4))),
+        signalled=maybe(0.2, 0.2),
+        ignores_term=maybe(0.4, rng.choice((0.3, 1.0))),
+        daemon=maybe(0.4, rng.choice((0.3, 1.0))),
+        unstartable=maybe(0.15, 0.3),
+    )
+
+
+def _backoff(rng: random.Random) -> dict[str, int] | None:
+    return rng.choice((None, {"first_ms": 200, "cap_ms": 2000}, {"first_ms": 2000, "cap_ms": 8000}))
+
+
+def _timeout_ms(rng: random.Random, character: Character, always: bool) -> int | None:
+    if character.hang or always or rng.random() < 0.3:
+        return rng.choice((2_000, 8_000, 30_000))
+    return None
+
+
+def random_job(
+    rng: random.Random, name: str, pool: str, nodes: tuple[str, ...], slots: int, nasty: float
+) -> dict[str, Any]:
+    """One job. Everything in it ends by itself within a bound, or by a timeout."""
+
+    def shared(character: Character, always: bool = False) -> dict[str, Any]:
+        return {
+            "timeout_ms": _timeout_ms(rng, character, always),
+            "backoff": _backoff(rng),
+            "stop_grace_ms": rng.choice((500, 2_000, 10_000)),
+        }
+
+    job: dict[str, Any] = {
+        "name": name,
+        "pool": pool,
+        "priority": rng.choice((0, 0, 0, -5, 10)),
+        "finish": "manual" if rng.random() < 0.15 else "when_done",
+        "release_grace_ms": rng.choice((5_000, 30_000, 120_000)),
+        "stop_after": rng.choice((1, 2)) if rng.random() < 0.15 else None,
+        "parallel": rng.choice((1, 2, 5)) if rng.random() < 0.2 else None,
+        "timeout_ms": rng.choice((20_000, 90_000)) if rng.random() < 0.15 else None,
+        "groups": [],
+    }
+    if rng.random() < 0.8:
+        character = random_character(rng, nodes, nasty)
+        job["preparation"] = {
+            "command": command(
+                Kind.PREPARATION, character, retries=rng.choice((0, 1, 3)), **shared(character, always=True)
+            ),
+            "wait": rng.random() < 0.8,
+            "rerun_after_reboot": rng.random() < 0.8,
+            "parallel": 1 if rng.random() < 0.2 else None,
+        }
+    if rng.random() < 0.8:
+        character = random_character(rng, nodes, nasty)
+        job["release"] = {
+            "command": command(
+                Kind.RELEASE, character, retries=rng.choice((0, 1, 2)), **shared(character, always=True)
+            ),
+            "parallel": 1 if rng.random() < 0.2 else None,
+        }
+    for position in range(rng.choice((1, 1, 2, 3))):
+        character = random_character(rng, nodes, nasty)
+        axes: list[dict[str, Any]] = []
+        if rng.random() < 0.8:
+            axes.append({"names": ["i"], "range": (1, rng.choice((1, 3, 8, 20)), 1)})
+        if rng.random() < 0.2:
+            axes.append({"names": ["who"], "values": ["fx", "it's", "x y"][: rng.randint(1, 3)]})
+        job["groups"].append(
+            {
+                "name": f"g{position}",
+                "axes": axes,
+                "command": command(Kind.TASK, character, retries=rng.choice((0, 0, 1, 3)), **shared(character)),
+                "slots": rng.randint(1, slots) if rng.random() < 0.2 else 1,
+                "after": [rng.randrange(position)] if position and rng.random() < 0.6 else [],
+            }
+        )
+    return job
+
+
+def random_workload(
+    rng: random.Random, pool: dict[str, Any], nodes: tuple[str, ...], slots: int, jobs: int, nasty: float, span_s: float
+) -> tuple[list[Submission], list[Act]]:
+    """Submissions over the first third of the run, and people's acts at any moment of it."""
+    submissions: list[Submission] = []
+    acts: list[Act] = []
+    for number in range(jobs):
+        at = rng.uniform(0.1, span_s / 3)
+        count = 2 if rng.random() < 0.15 else 1
+        specs = [random_job(rng, f"j{number}{'ab'[k]}", pool["name"], nodes, slots, nasty) for k in range(count)]
+        submissions.append(Submission(at, f"submission-{number}", document(*specs, pools=(pool,))))
+        if rng.random() < 0.3:
+            acts.append(Act(rng.uniform(at, span_s), "submit", number))
+        if rng.random() < 0.35:
+            acts.append(Act(rng.uniform(at, span_s), "terminate", number))
+        if rng.random() < 0.3:
+            acts.append(Act(rng.uniform(at, span_s), "delete", number))
+    return submissions, acts
