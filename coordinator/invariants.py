@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from coordinator.cluster import Cluster
 from coordinator.model import Group, Job, JobState, Node, TaskState
-from coordinator.preparation import PAID
+from coordinator.preparation import OPEN, PAID
+from coordinator.records import NodeJobState
 
 
 def violations(cluster: Cluster) -> Iterator[str]:
@@ -29,7 +30,8 @@ def _of_job(cluster: Cluster, job: Job) -> Iterator[str]:
         yield f"job {job.id} has {job.granted} tasks out, {job.spec.parallel} are allowed"
     for group in job.groups:
         yield from _of_group(job, group)
-    if job.state is JobState.COMPLETED and not (job.settled and job.tasks_over):
+    late = OPEN - {NodeJobState.RELEASING}  # a node that returned after the job's end pays its debt then
+    if job.state is JobState.COMPLETED and (not job.tasks_over or any(entry.state in late for entry in job.rounds)):
         yield f"job {job.id} is completed with something open"
     if (job.state is JobState.ACTIVE) != (job.id in cluster.pools[job.spec.pool].jobs):
         yield f"job {job.id} is {job.state.value}, its pool thinks otherwise"

@@ -214,6 +214,7 @@ class Faults:
             sim.agent_down_s[machine.name] = 1.0
             machine.start_agent()
         sim.coordinator_down_s = 0.5
+        self.world.after(0.5, sim.start_coordinator)
         if sim.coordinator is not None and sim.coordinator.alive:
             sim.coordinator.points_left = None
             sim.coordinator.resume()

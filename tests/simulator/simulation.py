@@ -137,12 +137,12 @@ class Simulation:
 
     def start(self) -> None:
         """The daemons come up; who dies is started again by its supervisor."""
-        self._start_coordinator()
+        self.start_coordinator()
         for machine in self.machines:
             self.world.after(self.world.between(0.0, 0.5), machine.start_agent)
         self.faults.plague(self.plan.fault_every_s)
 
-    def _start_coordinator(self) -> None:
+    def start_coordinator(self) -> None:
         if self.coordinator is not None and self.coordinator.alive:
             return
         self.world.note(HOST, "starts")
@@ -152,7 +152,7 @@ class Simulation:
         daemon.start()
 
     def _coordinator_gone(self) -> None:
-        self.world.after(max(0.05, self.coordinator_down_s), self._start_coordinator)
+        self.world.after(max(0.05, self.coordinator_down_s), self.start_coordinator)
 
     def _agent_gone(self, machine: Machine) -> None:
         if machine.agent_wanted:
@@ -189,8 +189,8 @@ class Simulation:
         for machine in self.machines:
             if machine.name not in self.gone:
                 self.invariants.nothing_left(machine.name, sorted(machine.disk.directories))
-        if self.coordinator is not None:
-            self._compare(self.coordinator.core)
+        assert self.coordinator is not None
+        self._compare(self.coordinator.core)
 
     def _finish_manual(self) -> None:
         """Jobs with `finish = manual` are over when somebody says so."""
@@ -199,6 +199,7 @@ class Simulation:
                 job = self.truth.jobs.get(job_id)
                 if job is not None and job.spec.finish is Finish.MANUAL and job.ending_at is None:
                     self.people.terminate(job_id)
+        self.world.after(20.0, self._finish_manual)
 
     def at_rest(self) -> bool:
         return not self.unrest(first=True)
@@ -207,6 +208,8 @@ class Simulation:
         """What is still going on. Only the first thing, if that is all one wants to know."""
         jobs = self.truth.jobs.values()
         found = [f"{job.id} is not over" for job in jobs if job.completed_at is None and job.deleted_at is None]
+        if self.coordinator is None or not self.coordinator.alive:
+            found.append("the coordinator is down")
         if self.people.open:
             found.append(f"{self.people.open} requests wait for an answer")
         for name, machine in self.by_name.items():
@@ -214,6 +217,8 @@ class Simulation:
                 continue
             if first and found:
                 break
+            if machine.agent is None or not machine.agent.alive or not machine.agent.core.joined:
+                found.append(f"{name} has not joined")
             found += [f"{tree} lives" for tree in machine.processes.trees]
             found += [f"{path} is left on {name}" for path in sorted(machine.disk.directories)[:2]]
             owed = [f"{r.job}/{r.round} on {name} is {r.state.value}" for r in self._owed(name)]
