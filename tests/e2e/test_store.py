@@ -1,0 +1,147 @@
+"""The record log and the coordinator's daemon as processes: killed at any moment, started twice, met by strangers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Self
+
+import pytest
+
+from wire import thin
+from wire.ledger import Ledger
+
+COMMITTER = """
+import sys
+from pathlib import Path
+from typing import Self
+from wire.ledger import Ledger, Row
+ledger = Ledger.open(Path(sys.argv[1]), ballast_bytes=65_536)
+number = sum(len(row.body) > 0 for row in ledger.load()) // 3
+while True:
+    rows = [Row(f"job-{number % 7}", kind, b"%d" % number) for kind in ("a", "b", "c")]
+    ledger.commit(rows)
+    print(number, flush=True)
+    number += 1
+"""
+
+
+def python(script: str, *arguments: str, **options) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+    )
+
+
+@pytest.mark.parametrize("after", [1, 2, 3, 50, 51, 400])
+def test_a_killed_process_loses_nothing_it_acknowledged_and_leaves_no_half_commit(tmp_path, after):
+    path = tmp_path / "log.sqlite"
+    acknowledged = -1
+    for _ in range(3):
+        with python(COMMITTER, str(path)) as process:
+            for _ in range(after):
+                acknowledged = int(process.stdout.readline())
+            process.send_signal(signal.SIGKILL)
+            unread = process.stdout.read().split()
+            acknowledged = max([acknowledged, *map(int, unread)])
+        ledger = Ledger.open(path, ballast_bytes=65_536)
+        rows = list(ledger.load())
+        ledger.close()
+        assert [row.body for row in rows] == [b"%d" % number for number in range(len(rows) // 3) for _ in "abc"]
+        assert len(rows) // 3 >= acknowledged + 1
+
+
+# ---- the daemon
+
+
+class Daemon:
+    def __init__(self, state: Path) -> None:
+        self.path = str(state / "coordinator.sock")
+        command = [sys.executable, "-m", "coordinator.cli", "serve", "--state", str(state)]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        )
+
+    def ready(self) -> Daemon:
+        line = self.process.stdout.readline()
+        assert line == f"coordinator: ready at {self.path}\n", self.process.stderr.read()
+        return self
+
+    def ends(self) -> tuple[int, str]:
+        """Its exit status and what it said on stderr."""
+        _, errors = self.process.communicate(timeout=30)
+        return self.process.returncode, errors
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.communicate()
+
+
+def test_sigterm_stops_it_cleanly_and_it_starts_again(tmp_path):
+    for _ in range(2):
+        with Daemon(tmp_path).ready() as daemon:
+            with thin.connect(daemon.path) as session:
+                assert session.call("JobList") == []
+            daemon.process.terminate()
+            assert daemon.ends()[0] == 0
+            assert not os.path.exists(daemon.path)
+
+
+def test_it_starts_again_after_kill_9_over_the_socket_left_behind(tmp_path):
+    epochs = []
+    for _ in range(3):
+        with Daemon(tmp_path).ready() as daemon:
+            with thin.connect(daemon.path) as session:
+                epochs.append(session._epoch)
+            daemon.process.kill()
+            assert daemon.ends()[0] == -signal.SIGKILL
+            assert os.path.exists(daemon.path)
+            with pytest.raises(thin.NoCoordinator, match="has ended"):
+                thin.connect(daemon.path)
+    assert epochs == sorted(set(epochs))
+
+
+def test_a_second_coordinator_is_refused_and_the_first_goes_on(tmp_path):
+    with Daemon(tmp_path).ready() as first, Daemon(tmp_path) as second:
+        status, errors = second.ends()
+        assert status == 3
+        assert f"in use by process {first.process.pid}" in errors
+        assert "Traceback" not in errors
+        with thin.connect(first.path) as session:
+            assert session.call("JobList") == []
+
+
+STRANGER = """
+import os, sys
+from wire import thin
+os.setgid(65534)
+os.setgroups([])
+os.setuid(65534)
+try:
+    thin.connect(sys.argv[1])
+except thin.ThinError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="becoming another user needs root")
+def test_another_user_is_refused_by_the_file_and_by_the_coordinator(tmp_path):
+    for directory in [tmp_path, *list(tmp_path.parents)[:2]]:
+        directory.chmod(directory.stat().st_mode | 0o011)
+    state = tmp_path / "state"
+    with Daemon(state).ready() as daemon:
+        with python(STRANGER, daemon.path) as stranger:
+            assert "you may not use the coordinator" in stranger.stdout.read()
+        state.chmod(0o711)
+        os.chmod(daemon.path, 0o666)
+        with python(STRANGER, daemon.path) as stranger:
+            assert "does not serve the user nobody" in stranger.stdout.read()
+        with thin.connect(daemon.path) as session:
+            assert session.call("JobList") == []
