@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -41,6 +42,7 @@ class Connection:
     def __init__(self, path: str, session: thin.Coordinator) -> None:
         self.path = path
         self._session = session
+        self._endure: Callable[[], None] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -53,12 +55,22 @@ class Connection:
     def close(self) -> None:
         self._session.close()
 
+    def endure(self, check: Callable[[], None] | None) -> None:
+        """From now on bear a coordinator that goes away and comes back: what is asked then may be asked twice.
+        `check` is called before each try to reach it again, and raises when there is no more hope. None: no more."""
+        self._endure = check
+
     def ask(self, kind: str, **fields: Any) -> Any:
         """One request, answered soon."""
-        try:
-            return self._session.call(kind, **fields)
-        except thin.ThinError as error:
-            raise _failure(error) from None
+        while True:
+            try:
+                return self._session.call(kind, **fields)
+            except thin.NoCoordinator as error:
+                if self._endure is None:
+                    raise _failure(error) from None
+                self._reconnect(_failure(error))
+            except thin.ThinError as error:
+                raise _failure(error) from None
 
     def submit(self, document: dict[str, Any], submission: str, *, source: str, spans: dict[str, list[int]]) -> Any:
         try:
@@ -76,16 +88,18 @@ class Connection:
             except thin.NoAnswer:
                 raise TimeoutError from None
             except thin.NoCoordinator as error:
-                self.reconnect(_failure(error), deadline)
+                self._reconnect(_failure(error), deadline)
             except thin.ThinError as error:
                 raise _failure(error) from None
 
-    def reconnect(self, cause: Failure, deadline: float | None = None) -> None:
+    def _reconnect(self, cause: Failure, deadline: float | None = None) -> None:
         """Connect again, as long as patience lasts. Raises TimeoutError at the deadline, and what the last try said."""
         output.remark(f"{cause.message}; trying again")
         self._session.close()
         patience = time.monotonic() + PATIENCE_S
         while True:
+            if self._endure is not None:
+                self._endure()
             try:
                 self._session = thin.connect(self.path)
                 return

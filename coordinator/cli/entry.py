@@ -78,6 +78,9 @@ def _attempt(argv: list[str]) -> int:
         outcome = coordinator.main(args=argv, prog_name="coordinator", standalone_mode=False)
     except Failure as failure:
         return _end(failure, argv)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return Exit.USAGE
     except click.ClickException as error:
         return _end(_from_click(error), argv)
     except (click.Abort, KeyboardInterrupt):

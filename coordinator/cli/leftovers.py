@@ -7,7 +7,8 @@ releases in its journal and ends. Those of a `run` that was killed do the same b
 from __future__ import annotations
 
 import os
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
 from coordinator.cli import output
 from coordinator.cli.connection import NoCoordinator, connect_to
@@ -27,7 +28,7 @@ class Leftovers:
     def __init__(self) -> None:
         self._clusters: list[Cluster] = []
 
-    def start(self) -> None:
+    def __enter__(self) -> Self:
         """Start what is owed, without waiting for it; remove at once what owes nothing."""
         for state, agents in abandoned():
             with_roots = [agent for agent in agents if os.path.isdir(state.inside(NODES, agent.name))]
@@ -37,6 +38,7 @@ class Leftovers:
                 self._start(state, with_roots)
             else:
                 _remove(state)
+        return self
 
     def _start(self, state: StateDirectory, agents: list[Agent]) -> None:
         output.remark(f"finishing what an earlier run left in {state.path}")
@@ -48,7 +50,9 @@ class Leftovers:
         except Failure as failure:
             output.warn(failure.message)
 
-    def finish(self) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Wait for them, for a while, and remove what owes nothing any more."""
         for cluster in self._clusters:
             cluster.stop(WAIT_S)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, TextIO
 
 from coordinator.cli.failure import Failure
@@ -36,8 +36,20 @@ def say(*lines: str) -> None:
     sys.stdout.write("".join(f"{line}\n" for line in lines))
 
 
+class _Drawing:
+    """What must be taken back before anything else goes to the terminal: there is one terminal."""
+
+    clear: Callable[[], None] = staticmethod(lambda: None)
+
+
+def drawing(clear: Callable[[], None] | None) -> None:
+    """Somebody draws on the terminal from now on (or no more): `clear` takes it back."""
+    _Drawing.clear = staticmethod(clear or (lambda: None))
+
+
 def remark(text: str) -> None:
     """Anything that is no fact: progress, notes, questions."""
+    _Drawing.clear()
     sys.stdout.flush()
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()

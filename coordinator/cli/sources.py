@@ -13,10 +13,11 @@ MAX_SOURCE: Final = 16 * 1024 * 1024
 
 @dataclass
 class Source:
-    """A file as it was read."""
+    """A file as it was read. `path` is None for stdin."""
 
     name: str
     text: str
+    path: str | None
 
 
 def read_source(path: str) -> Source:
@@ -32,10 +33,11 @@ def read_source(path: str) -> Source:
     if len(content) > MAX_SOURCE:
         raise misused(f"{path} is larger than {MAX_SOURCE // 2**20} MiB; a sweep over a range needs only one line")
     try:
-        return Source("<stdin>" if path == "-" else path, content.decode("utf-8"))
+        text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise misused(f"{path} is no UTF-8 text (line {line})", "save it as UTF-8") from None
+    return Source("<stdin>", text, None) if path == "-" else Source(path, text, path)
 
 
 def params_of(pairs: tuple[str, ...], path: str | None) -> dict[str, str]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from coordinator.cli import output
-from coordinator.cli.connection import Connection, NoCoordinator
+from coordinator.cli.connection import Connection
 from coordinator.cli.failure import Exit, Failure
 from coordinator.cli.follow import Follower
 from coordinator.cli.interrupts import Interrupts
@@ -45,10 +45,13 @@ class Watch:
         """Whether the jobs ended without having been interrupted."""
         begun = time.monotonic()
         self._interrupts.restore = self._screen.clear
+        self._connection.endure(self._check)
+        output.drawing(self._screen.clear)
         try:
             while True:
+                self._check()
                 self._end_jobs_if_interrupted()
-                picture = self._look()
+                picture = self._picture()
                 self._show(picture)
                 for follower in self._followers:
                     follower.poll(self._connection)
@@ -57,17 +60,8 @@ class Watch:
                 self._interrupts.pause(min(_SLOW_S, max(_FAST_S, (time.monotonic() - begun) / 20)))
         finally:
             self._screen.clear()
+            output.drawing(None)
             self._interrupts.restore = lambda: None
-
-    def _look(self) -> Picture:
-        self._check()
-        while True:
-            try:
-                return self._picture()
-            except NoCoordinator as failure:
-                self._screen.clear()
-                self._check()
-                self._connection.reconnect(failure)
 
     def _picture(self) -> Picture:
         overview = self._connection.ask("Overview", jobs=self._jobs, changed=-1)
@@ -85,7 +79,6 @@ class Watch:
         if not self._interrupts.count or self._terminated:
             return
         self._terminated = True
-        self._screen.clear()
         output.remark("interrupted: ending the jobs and releasing their nodes; once more leaves at once")
         for job in self._jobs:
             try:

@@ -1,0 +1,134 @@
+"""`coordinator run FILE`: the whole thing on this machine, from the file to the last release."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any, Final
+
+import click
+
+from coordinator.cli import language, output, private, sending, sources
+from coordinator.cli.connection import Connection
+from coordinator.cli.embedded import Cluster
+from coordinator.cli.failure import Exit, interrupted, misused
+from coordinator.cli.follow import Follower
+from coordinator.cli.interrupts import Interrupts
+from coordinator.cli.leftovers import Leftovers
+from coordinator.cli.options import Terms, shaped
+from coordinator.cli.private import Agent, StateDirectory
+from coordinator.cli.result import JobResult, gather, print_results, verdict_of
+from coordinator.cli.screen import Screen
+from coordinator.cli.watch import Watch
+from coordinator.render import count_of
+
+MAX_NODES: Final = 256
+_PARTING: Final = "left at once: the daemons end the jobs and release the nodes by themselves"
+
+
+@click.command()
+@click.argument("file", metavar="FILE")
+@click.option(
+    "--nodes", type=click.IntRange(1, MAX_NODES), metavar="N", help="Nodes a pool (default: the pool's `nodes`)."
+)
+@click.option("--param", "pairs", multiple=True, metavar="K=V", help="Give a param its value; may be repeated.")
+@click.option("--params", "params_file", metavar="FILE", help="Values of params: JSON, or lines `name = value`.")
+@click.option("--state", "chosen", metavar="DIR", help="Where all of it lives; must be empty or absent.")
+@click.option("--keep", is_flag=True, help="Leave the state directory, and say where it is.")
+@click.option("--follow", is_flag=True, help="Print tasks' output as it comes, each line with its task's name.")
+@shaped
+def run(
+    terms: Terms,
+    file: str,
+    nodes: int | None,
+    pairs: tuple[str, ...],
+    params_file: str | None,
+    chosen: str | None,
+    keep: bool,
+    follow: bool,
+) -> int:
+    """Run a file on this machine: a coordinator, agents, every job, the result; then all of it goes again."""
+    source = sources.read_source(file)
+    params = sources.params_of(pairs, params_file)
+    compiled = language.compiled(source, params, pools_needed=True, as_document=terms.json)
+    agents = agents_for(compiled.document, nodes)
+    with Interrupts(_PARTING) as interrupts:
+        state = private.create(chosen)
+        with Leftovers():
+            results, completed = _run(terms, compiled, agents, state, interrupts, keep, follow)
+    verdict = verdict_of(results).say()
+    return verdict if completed else int(Exit.INTERRUPTED)
+
+
+def agents_for(document: dict[str, Any], nodes: int | None) -> list[Agent]:
+    """The nodes that a file asks for, named after their pools."""
+    wanted = [(pool, nodes or pool.get("nodes") or 1) for pool in document["pools"]]
+    total = sum(count for _, count in wanted)
+    if total > MAX_NODES:
+        raise misused(f"{total:,} nodes are too many for one machine: at most {MAX_NODES}", "`--nodes N` starts fewer")
+    return [
+        Agent(pool["name"], f"{pool['name']}-{number}", pool.get("slots"))
+        for pool, count in wanted
+        for number in range(1, count + 1)
+    ]
+
+
+def _run(
+    terms: Terms,
+    compiled: language.Compiled,
+    agents: list[Agent],
+    state: StateDirectory,
+    interrupts: Interrupts,
+    keep: bool,
+    follow: bool,
+) -> tuple[list[JobResult], bool]:
+    """The results, and whether the jobs ended by themselves. Whatever happens, no daemon stays."""
+    with ExitStack() as undo:
+        state.plan(agents)
+        cluster = Cluster(state, agents)
+        undo.callback(_put_away, cluster, keep)
+        undo.callback(cluster.stop)
+        cluster.start()
+
+        def pause(seconds: float) -> None:
+            interrupts.pause(seconds)
+            if interrupts.count:
+                raise interrupted("interrupted before anything was submitted")
+
+        with cluster.wait_ready(pause) as connection:
+            jobs = sending.send(connection, compiled, sending.fresh_submission(), as_document=terms.json)
+            completed = _watch(terms, connection, [job["id"] for job in jobs], cluster, interrupts, follow)
+            results = gather(connection, [job["id"] for job in jobs], listed=terms.json)
+            print_results(results, as_document=terms.json)
+            connection.endure(None)
+            cluster.finish(connection)
+    return results, completed
+
+
+def _watch(
+    terms: Terms, connection: Connection, jobs: Sequence[str], cluster: Cluster, interrupts: Interrupts, follow: bool
+) -> bool:
+    screen = Screen(sys.stderr)
+    if not screen.live:
+        output.remark(f"started {count_of(len(cluster.agents), 'node')}, submitted {count_of(len(jobs), 'job')}")
+    followers = [
+        Follower(job, named=len(jobs) > 1, facts_on_stdout=not terms.json, before_print=screen.clear)
+        for job in (jobs if follow else ())
+    ]
+    watch = Watch(connection, jobs, interrupts, followers=followers, screen=screen, check=cluster.check)
+    return watch.until_over()
+
+
+def _put_away(cluster: Cluster, keep: bool) -> None:
+    state = cluster.state
+    if not cluster.gone:
+        state.release()
+        output.warn(f"not all of it ended; the daemons go on by themselves, the next run looks again: {state.path}")
+    elif keep:
+        state.forget()
+        state.release()
+        output.remark(f"kept: {state.path}")
+    else:
+        for what in state.remove():
+            output.warn(f"left behind: {what}")

@@ -1,0 +1,36 @@
+"""`coordinator serve`: the daemon. What is heavy is imported when it starts."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from coordinator.cli.failure import Exit, Failure, failed, reason_of
+from coordinator.cli.places import state_directory
+
+
+@click.command()
+@click.option(
+    "--state", metavar="DIR", help="Where its state is (default: $BATCH_STATE, else the user's state directory)."
+)
+@click.option("--listen", metavar="HOST:PORT", help="Also listen on TCP (needs TLS, which this version has not).")
+@click.option("--config", type=click.Path(dir_okay=False), metavar="FILE", help="Configuration (TOML).")
+@click.option("--lifeline", type=int, hidden=True, help="End all jobs and go when this descriptor is at its end.")
+def serve(state: str | None, listen: str | None, config: str | None, lifeline: int | None) -> int:
+    """Run the coordinator in the foreground. It says so when it is ready; SIGTERM stops it, jobs stay as they are."""
+    if listen is not None:
+        raise Failure(
+            Exit.REFUSED,
+            "refused",
+            f"--listen {listen}: nothing is served over TCP without TLS and certificates, which this version has not",
+            "agents and commands on this machine use the socket in the state directory",
+        )
+    path = state_directory(state)
+    try:
+        os.makedirs(path, mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise failed(f"no state directory at {path}: {reason_of(error)}") from None
+    from coordinator import server
+
+    return server.serve(path, config, lifeline=lifeline)
