@@ -81,6 +81,7 @@ class AgentCore:
         self._texts_known: dict[tuple[str, int], tuple[int, int, TaskTexts]] = {}
         self._connected = False
         self._join_said = False
+        self._epoch = 0
         self._surveyed = False
         self._slots = 0
         self._full = False
@@ -138,8 +139,8 @@ class AgentCore:
             case JobCleaned():
                 self._phases.cleaned(event)
             case Connected():
-                self._connected, self._join_said = True, False
-                self._bodies.clear()
+                self._session_over()
+                self._connected, self._epoch = True, event.epoch
                 self._join()
             case Disconnected():
                 self._session_over()
@@ -168,6 +169,7 @@ class AgentCore:
         self._dispatch.flushed()
         self._keepers.send_acks()
         self._leave_if_done()
+        self._desk.ready.epoch = self._epoch
         return self._desk.take_ready()
 
     def next_deadline(self) -> Instant | None:
@@ -269,8 +271,8 @@ class AgentCore:
         self._desk.send(m.Inventory(rounds, grants, True))
 
     def _hang_up(self, reason: str) -> None:
-        self._desk.ready.hang_up = reason
         self._session_over()
+        self._desk.ready.hang_up = reason
 
     def _session_over(self) -> None:
         if self._connected and self._alone_since is None:
@@ -278,6 +280,8 @@ class AgentCore:
         self._connected = self._join_said = self._desk.joined = False
         self._lease.disconnected()
         self._bodies.clear()
+        self._desk.ready.messages.clear()  # nobody is there to hear them
+        self._desk.ready.hang_up = None
 
     def _receive(self, message: m.Message) -> None:
         """A message of the coordinator; before it has let us in nothing but its answer counts."""
@@ -505,6 +509,8 @@ class AgentCore:
         released = all(
             held.state is m.RoundState.RELEASED for job in self.ledger.jobs.values() for held in job.rounds.values()
         )
+        if self._leaving and not self._orphan and self.ledger.outbox:
+            return
         if self._surveyed and released and not self._keepers.all:
             self._leave(Leave.DEPARTED)
 

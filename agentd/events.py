@@ -16,6 +16,8 @@ from wire.messages import FromNode, Message
 class Connected:
     """A session opened (the handshake is done)."""
 
+    epoch: int = 0
+
 
 @dataclass(frozen=True, slots=True)
 class Received:
@@ -222,14 +224,16 @@ class Ready:
     """What promises nothing durable, sent even while the disk is full: heartbeats to the coordinator, leases and
     pings to keepers."""
     messages: list[FromNode] = field(default_factory=list)
-    """To the coordinator, in this order; dropped when there is no session."""
+    """To the coordinator, in this order; dropped when that session is over."""
+    epoch: int = 0
+    """Of the session that `messages`, `at_once` and `hang_up` are for."""
     keepers: list[StartKeeper | SurveyKeeper | KillKeeper | ForgetKeeper] = field(default_factory=list)
     said: list[tuple[str, ToKeeper]] = field(default_factory=list)
     """(keeper, message), in this order; dropped when that keeper is dead."""
     chores: list[Chore] = field(default_factory=list)
     """Work on processes and directories; each is answered by an event, in whatever order."""
     hang_up: str | None = None
-    """Close the session after `messages`, with this reason, and connect again."""
+    """Close that session after `messages`, with this reason, and connect again."""
     leave: Leave | None = None
     """End after everything above is done."""
     leave_reason: str = ""

@@ -1,0 +1,222 @@
+"""`agentd`: the node agent's command line."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import sys
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from wire.address import SOCKET_NAME, is_host_and_port
+
+if TYPE_CHECKING:
+    from agentd.model import NodeConfig
+
+_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}\Z")
+
+
+class Failure(click.ClickException):
+    """What prevents the agent from running, as a sentence on stderr."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+    def show(self, file: object = None) -> None:
+        print(f"agentd: {self.message}", file=sys.stderr, flush=True)
+
+
+def _default_address() -> str:
+    """As every command finds a live coordinator."""
+    if address := os.environ.get("BATCH_COORDINATOR"):
+        return address
+    state = os.environ.get("BATCH_STATE") or os.path.join(_state_home(), "poolkeeper")
+    return os.path.join(state, SOCKET_NAME)
+
+
+def _state_home() -> str:
+    return os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+
+
+def _pairs(kind: str, given: tuple[str, ...]) -> dict[str, str]:
+    pairs = {}
+    for pair in given:
+        name, equals, value = pair.partition("=")
+        if not equals or not _NAME.match(name):
+            raise Failure(f"{pair!r} is no {kind}: write NAME=VALUE.", 2)
+        pairs[name] = value
+    return pairs
+
+
+def _resources(given: tuple[str, ...]) -> dict[str, float]:
+    resources = {}
+    for name, text in _pairs("resource", given).items():
+        try:
+            resources[name] = float(text)
+        except ValueError:
+            raise Failure(f"--resource {name}={text}: {text!r} is no number.", 2) from None
+        if not 0 <= resources[name] < float("inf"):
+            raise Failure(f"--resource {name}={text}: an amount is finite and not negative.", 2)
+    return resources
+
+
+def _measured() -> dict[str, float]:
+    """What a node has without being told."""
+    return {
+        "cpus": float(len(os.sched_getaffinity(0))),
+        "memory": float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")),
+    }
+
+
+def _version() -> str:
+    try:
+        return version("poolkeeper")
+    except PackageNotFoundError:  # run from a checkout
+        return ""
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--coordinator", metavar="ADDRESS", help="The coordinator's socket (default: as the commands find it).")
+@click.option("--pool", required=True, metavar="POOL", help="The pool that this node joins.")
+@click.option("--name", metavar="NODE", help="The node's id (default: this machine's name).")
+@click.option("--root", metavar="DIR", help="The node's directory (default: in the user's state directory).")
+@click.option("--slots", type=click.IntRange(1, 4096), help="Tasks at once (default: as the pool says).")
+@click.option("--resource", multiple=True, metavar="NAME=N", help="What this node offers.")
+@click.option("--label", multiple=True, metavar="K=V", help="What this node is.")
+@click.option("--config", "config_file", metavar="FILE", help="Configuration (TOML).")
+@click.option("--join", metavar="TOKEN", help="A join string (needs TLS, which this version has not).")
+@click.option("--allow-elevation", is_flag=True, help="Run elevated commands with this agent's own rights.")
+@click.option("--embedded", is_flag=True, hidden=True)
+@click.option("--lifeline", type=int, hidden=True)
+def agentd(  # one parameter an option
+    coordinator: str | None,
+    pool: str,
+    name: str | None,
+    root: str | None,
+    slots: int | None,
+    resource: tuple[str, ...],
+    label: tuple[str, ...],
+    config_file: str | None,
+    join: str | None,
+    allow_elevation: bool,
+    embedded: bool,
+    lifeline: int | None,
+) -> None:
+    """Run a node: join POOL, run what the coordinator grants, leave the machine as it was found.
+
+    SIGTERM stops the agent and leaves tasks to their keepers; SIGINT leaves the node clean.
+    """
+    address = coordinator or _default_address()
+    if join is not None or is_host_and_port(address):
+        raise Failure(
+            f"{join or address}: a coordinator is reached over TCP with TLS and certificates only, which this version "
+            "has not. Give --coordinator the path of its socket on this machine.",
+            3,
+        )
+    name = name or platform.node()
+    for kind, given in (("node", name), ("pool", pool)):
+        if not _NAME.match(given):
+            raise Failure(f"{given!r} is no name for a {kind}: letters, digits, `_`, `-` and `.`, 64 at most.", 2)
+    root = root or os.path.join(_state_home(), "poolkeeper", "nodes", name)
+    from agentd.config import ConfigError, FileConfig, read_config
+
+    try:
+        config = FileConfig() if config_file is None else read_config(Path(config_file))
+    except ConfigError as error:
+        raise Failure(str(error), 2) from None
+    from agentd.model import NodeConfig
+
+    node = NodeConfig(
+        root=os.path.abspath(root),
+        incarnation="",
+        pool=pool,
+        node=name,
+        slots=slots or config.slots,
+        resources={**_measured(), **config.resources, **_resources(resource)},
+        labels={**config.labels, **_pairs("label", label)},
+        elevation=allow_elevation or config.allow_elevation,
+        version=_version(),
+        embedded=embedded,
+        path_additions=tuple(config.path),
+        site_env=config.env,
+    )
+    raise SystemExit(_run(node, os.path.abspath(address), config.boot_id_file, lifeline))
+
+
+def _run(node: NodeConfig, address: str, boot_id_file: str | None, lifeline: int | None) -> int:
+    """Take the root, then run. What is heavy is imported here, when the command line is known to be right."""
+    import msgspec
+    import trio
+
+    from agentd.containment import boot_identity, probe
+    from agentd.events import Leave
+    from agentd.files import FilesError, NodeFiles
+    from agentd.session import Place, run_agent
+    from agentd.spawn import become_subreaper, open_files_limit, raise_open_files_limit
+    from wire.ledger import StoreError
+
+    try:
+        boot = boot_identity(boot_id_file)
+        files = NodeFiles(node.root)
+    except FilesError as error:
+        raise Failure(str(error), 3) from None
+    except OSError as error:
+        raise Failure(f"{error.filename or node.root}: {error.strerror}.", 3) from None
+    remembered = Path(files.agent_directory) / "containment"
+    containment = probe(
+        files.root, files.incarnation, boot, remembered.read_text("utf-8") if remembered.exists() else None
+    )
+    remembered.write_text(containment.base or "", "utf-8")
+    config = msgspec.structs.replace(
+        node, root=files.root, incarnation=files.incarnation, containment=containment.level.value
+    )
+    nofile = open_files_limit()
+    raise_open_files_limit()
+    become_subreaper()
+    place = Place(files, boot, containment, nofile)
+    try:
+        why, reason = trio.run(partial(run_agent, config, place, address, lifeline=lifeline, announce=_say))
+    except Exception as error:
+        cause = _innermost(error)
+        if isinstance(cause, StoreError):
+            raise Failure(str(cause), 3) from None
+        if isinstance(cause, OSError):
+            raise Failure(f"{cause.filename or node.root}: {cause.strerror or cause}.", 1) from None
+        raise
+    if why is Leave.REFUSED:
+        raise Failure(f"the coordinator refused node {config.node}: {reason}.", 3)
+    return 0
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)  # stdout may be a file, and somebody waits for the line
+
+
+def _innermost(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        agentd(standalone_mode=False)
+    except Failure as failure:
+        failure.show()
+        sys.exit(failure.status)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except click.exceptions.Abort:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

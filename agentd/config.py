@@ -1,0 +1,61 @@
+"""What an administrator may set on a node, in one TOML file; everything has a default and nothing unknown is taken.
+
+path = ["/opt/tools/bin"]         # before the standard PATH of every command
+boot_id_file = "/run/boot-id"     # what stands for the kernel's boot id
+slots = 8                         # as --slots
+
+[env]                             # variables that every command sees
+HTTP_PROXY = "http://proxy:3128"
+
+[resources]                       # as --resource
+gpus = 2
+
+[labels]                          # as --label
+zone = "a"
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+
+_MAX_BYTES: Final = 1024 * 1024
+
+
+class ConfigError(Exception):
+    """The file can't be used. The text says where and why."""
+
+
+class FileConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The file's contents."""
+
+    path: list[str] = []
+    env: dict[str, str] = {}
+    boot_id_file: str | None = None
+    slots: Annotated[int, msgspec.Meta(ge=1, le=4096)] | None = None
+    resources: dict[str, float] = {}
+    labels: dict[str, str] = {}
+    allow_elevation: bool = False
+
+
+def read_config(path: Path) -> FileConfig:
+    """The configuration in `path`. Raises ConfigError."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_BYTES + 1)
+        if len(content) > _MAX_BYTES:
+            raise ConfigError(f"{path} is longer than {_MAX_BYTES} bytes: that is no configuration.")
+        config = msgspec.toml.decode(content, type=FileConfig)
+    except OSError as error:
+        raise ConfigError(f"{path} can't be read: {error.strerror}.") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
+        raise ConfigError(f"{path}: {error}.") from None
+    for text in (*config.path, *config.env, *config.env.values()):
+        if "\0" in text:
+            raise ConfigError(f"{path}: a NUL byte can stand in no environment.")
+    wrong = [name for name in config.env if not name or "=" in name]
+    if wrong:
+        raise ConfigError(f"{path}: {wrong[0]!r} is no name of an environment variable.")
+    return config

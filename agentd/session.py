@@ -1,0 +1,289 @@
+"""The agent's shell: the journal, keepers, chores, and the session with the coordinator around `agentd.core`."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import trio
+
+from agentd import events
+from agentd.containment import Containment
+from agentd.core import AgentCore
+from agentd.events import Chore, Event, Leave, Ready
+from agentd.files import FilesError, NodeFiles
+from agentd.journal import open_journal
+from agentd.links import KILL_AGAIN_S, Links
+from agentd.model import NodeConfig
+from agentd.spawn import Starter
+from wire.clock import boot_clock
+from wire.codec import FrameTooLarge
+from wire.driver import Driver
+from wire.log import daemon_log
+from wire.messages import FileContents, FileListing, FileRefused, Join, ListFiles, Message, ReadFile, Role
+from wire.retry import delay_s
+from wire.spec import Backoff
+from wire.stream import Session, SessionRefused, connect_unix, opened
+
+RECONNECT: Final = Backoff(first_ms=50, cap_ms=3000)
+RECONNECT_LEAST_S: Final = 0.01
+PART_S: Final = 2.0
+"""For the last messages to leave when the agent goes."""
+CHORES: Final = 8
+"""Threads for work on directories and processes."""
+READERS: Final = 8
+"""Requests for files served at once."""
+TRASH_PAUSE_S: Final = 0.02
+"""Between two steps of emptying the trash: deleting must not slow down what runs."""
+TRASH_STEPS: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What the agent stands on: its root, its boot, its way of holding processes."""
+
+    files: NodeFiles
+    boot: str
+    containment: Containment
+    nofile: tuple[int, int]
+
+
+async def run_agent(
+    config: NodeConfig, place: Place, address: str, *, lifeline: int | None, announce: Callable[[str], None]
+) -> tuple[Leave, str]:
+    """Run until the node may or must go; why it went. Raises StoreError, OSError (in groups)."""
+    clock = boot_clock(place.boot)
+    core = AgentCore(config)
+    async with open_journal(Path(place.files.agent_directory)) as journal:
+        for record in await journal.load():
+            core.apply(record)
+        core.restarted(clock())
+        gc.freeze()  # what was loaded stays: no collection need walk it again
+        driver = Driver[Event, Ready](
+            core,
+            clock=clock,
+            tick=events.Tick(),
+            commit=journal.commit,
+            deliver=lambda ready: agent.deliver(ready),
+            send_at_once=lambda ready: agent.send_at_once(ready),
+            store_state=events.StoreState,
+        )
+        agent = Agent(driver, config, place, address, clock=lambda: clock().wall)
+        return await agent.run(lifeline, announce)
+
+
+class Agent:
+    """Everything around one driver. Invariant: a message goes to the session whose Connected it follows from, or
+    nowhere."""
+
+    def __init__(
+        self, driver: Driver[Event, Ready], config: NodeConfig, place: Place, address: str, clock: Callable[[], float]
+    ) -> None:
+        self._driver = driver
+        self._config = config
+        self._files = place.files
+        self._containment = place.containment
+        self._address = address
+        self._wall = clock
+        self._log: Any = daemon_log("agentd").bind(node=config.node)
+        starter = Starter(place.files.agent_directory, place.boot, place.containment, nofile=place.nofile, adopts=True)
+        self._starter = starter
+        self._links = Links(
+            starter, place.files.agent_directory, place.files.workitems, place.boot, driver.put, self._log
+        )
+        self._session: Session | None = None
+        self._session_over = trio.Event()
+        self._left: tuple[Leave, str] = (Leave.STOPPED, "")
+        self._threads = trio.CapacityLimiter(CHORES)
+        self._readers = trio.CapacityLimiter(READERS)
+        self._trash = trio.Event()
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self, lifeline: int | None, announce: Callable[[str], None]) -> tuple[Leave, str]:
+        """Until the core says that it is over; why."""
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                await nursery.start(self._links.run)
+                nursery.start_soon(self._hear_signals, signals)
+                if lifeline is not None:
+                    nursery.start_soon(self._hold, lifeline)
+                nursery.start_soon(self._dial)
+                nursery.start_soon(self._empty_trash)
+                announce(f"agentd: node {self._config.node} ready at {self._files.root}")
+                await self._driver.run()
+                await self._part()
+                nursery.cancel_scope.cancel()
+        return self._left
+
+    async def _hear_signals(self, signals: AsyncIterator[int]) -> None:
+        async for number in signals:
+            self._log.info("signal", signal=signal.Signals(number).name)
+            self._driver.post(events.Terminated() if number == signal.SIGTERM else events.Interrupted())
+
+    async def _hold(self, lifeline: int) -> None:
+        """Until the pipe that `run` holds breaks."""
+        while True:
+            await trio.lowlevel.wait_readable(lifeline)
+            if not os.read(lifeline, 4096):
+                break
+        self._log.warning("run is gone")
+        self._driver.post(events.LifelineCut())
+
+    async def _part(self) -> None:
+        """Let the last messages leave."""
+        if self._session is not None:
+            self._session.close("the agent stops")
+            with trio.move_on_after(PART_S):
+                await self._session_over.wait()
+        if self._left[0] is Leave.DEPARTED:
+            await trio.to_thread.run_sync(self._containment.remove_base)
+
+    # ---- what the core wants done
+
+    def send_at_once(self, ready: Ready) -> None:
+        """What promises nothing durable."""
+        for now in ready.at_once:
+            if isinstance(now, tuple):
+                self._links.say([now])
+            else:
+                self._send(ready.epoch, now)
+
+    def deliver(self, ready: Ready) -> None:
+        """Everything else of a batch whose records are durable."""
+        for message in ready.messages:
+            self._send(ready.epoch, message)
+        for order in ready.keepers:
+            self._links.order(order)
+        if ready.said:
+            self._links.say(ready.said)
+        for chore in ready.chores:
+            assert self._nursery is not None, "the driver runs inside the nursery"
+            self._nursery.start_soon(self._do, chore)
+        if ready.hang_up is not None and self._session is not None and self._session.epoch == ready.epoch:
+            self._log.warning("hanging up", reason=ready.hang_up)
+            self._session.close(ready.hang_up, error=True)
+        if ready.leave is not None:
+            self._left = (ready.leave, ready.leave_reason)
+            self._driver.stop()
+
+    def _send(self, epoch: int, message: Message) -> None:
+        session = self._session
+        if session is None or session.epoch != epoch:
+            return
+        if isinstance(message, Join):
+            self._log.info("joining", pool=message.pool, session=epoch)
+        try:
+            session.send(message)  # type: ignore[arg-type]  # every Message of the core is one of AnyMessage
+        except FrameTooLarge as error:
+            self._log.error("message too large", kind=type(message).__name__, reason=str(error))
+            session.close(str(error), error=True)
+
+    # ---- chores
+
+    async def _do(self, chore: Chore) -> None:
+        answer = await trio.to_thread.run_sync(partial(self._done, chore), limiter=self._threads)
+        while answer is None:
+            await trio.sleep(KILL_AGAIN_S)
+            answer = await trio.to_thread.run_sync(partial(self._done, chore), limiter=self._threads)
+        if isinstance(chore, events.CleanJob | events.MakeJob):
+            self._trash.set()
+        await self._driver.put(answer)
+
+    def _done(self, chore: Chore) -> Event | None:
+        """The answer to a chore, or None when it is to be tried again. In a thread."""
+        match chore:
+            case events.EmptyJob():
+                survivors = self._containment.kill_job(chore.job)
+                if survivors:
+                    self._log.error("processes can't be killed", job=chore.job, survivors=survivors)
+                    return None
+                return events.JobEmptied(chore.job)
+            case events.MakeJob():
+                try:
+                    self._files.make_job(chore.job, chore.dirs, chore.scripts, chore.discard, chore.fresh)
+                except FilesError as error:
+                    self._log.error("a job's directory could not be made", job=chore.job, reason=str(error))
+                    return events.JobDirectoryMade(chore.job, str(error))
+                return events.JobDirectoryMade(chore.job)
+            case events.CleanJob():
+                cleaned = self._files.clean_job(chore.job, chore.keep_s, self._wall())
+                for leftover in cleaned.leftovers:
+                    self._log.error("not removed", job=chore.job, reason=leftover)
+                return events.JobCleaned(chore.job, tuple(cleaned.leftovers), cleaned.kept_s)
+            case events.ReadTails():
+                tails = [self._files.tail(f"workitems/{chore.directory}/{name}.txt") for name in ("stdout", "stderr")]
+                return events.TailsRead(chore.keeper, chore.key, *tails)
+
+    async def _empty_trash(self) -> None:
+        """Delete what was thrown away, in small steps and with pauses."""
+        more = True
+        while True:
+            if not more:
+                await self._trash.wait()
+            self._trash = trio.Event()
+            try:
+                more = await trio.to_thread.run_sync(self._files.empty_trash, TRASH_STEPS)
+            except OSError as error:
+                self._log.error("the trash can't be emptied", reason=error.strerror)
+                more = False
+            await trio.sleep(TRASH_PAUSE_S)
+
+    # ---- the coordinator
+
+    async def _dial(self) -> None:
+        """Hold a session with the coordinator, again and again."""
+        failures = 0
+        complained = ""
+        while True:
+            try:
+                async with opened(await connect_unix(self._address), Role.NODE) as session:
+                    failures, complained = 0, ""
+                    await self._converse(session)
+            except (OSError, SessionRefused) as error:
+                reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+                if reason != complained:
+                    complained = reason
+                    self._log.warning("no session with the coordinator", address=self._address, reason=reason)
+            failures += 1
+            seed = f"{self._config.node}/{self._wall()}"
+            await trio.sleep(RECONNECT_LEAST_S + delay_s(RECONNECT, failures, seed))
+
+    async def _converse(self, session: Session) -> None:
+        """One session, from its welcome to its end."""
+        self._session, self._session_over = session, trio.Event()
+        try:
+            await self._driver.put(events.Connected(session.epoch))
+            async with trio.open_nursery() as nursery:
+                async for message in session:
+                    if isinstance(message, ReadFile | ListFiles):
+                        nursery.start_soon(self._serve_files, session, message)
+                    else:
+                        await self._driver.put(events.Received(message))
+                nursery.cancel_scope.cancel()
+        finally:
+            self._session = None
+            self._session_over.set()
+            reason = session.end.reason if session.end is not None else "the agent stops"
+            self._log.info("session over", session=session.epoch, reason=reason)
+            self._driver.post(events.Disconnected(reason))
+
+    async def _serve_files(self, session: Session, request: ReadFile | ListFiles) -> None:
+        session.send(await trio.to_thread.run_sync(self._looked_up, request, limiter=self._readers))
+
+    def _looked_up(self, request: ReadFile | ListFiles) -> FileContents | FileListing | FileRefused:
+        """In a thread."""
+        try:
+            if isinstance(request, ListFiles):
+                listing = self._files.list_directory(request.path)
+                return FileListing(request.request, listing.entries, listing.truncated)
+            piece = self._files.read_piece(request.path, request.offset, request.limit)
+            return FileContents(request.request, piece.content, piece.size, piece.end)
+        except FilesError as error:
+            return FileRefused(request.request, str(error), error.missing)
