@@ -132,12 +132,14 @@ def _terminate(core: Core, job: Job) -> None:
         if node_job.state not in OPEN:
             continue
         node = core.cluster.nodes[node_job.node]
-        if node.session is not None and node.joined:
+        if node.connected:
             if node_job.state is not NodeJobState.RELEASING and (limit is None or job.releasing_nodes() < limit):
                 release(core, job, node_job, node)
         elif job.forced or _grace_is_over(core, job, node):
             reason = "out of contact when the job ended"
             core.keep(RoundMoved(job.id, node.name, node_job.round, NodeJobState.UNREACHED, reason, core.now))
+            if node.missing and node.session is not None:
+                core.close(node.session, "it was silent for longer than its release may wait: join again")
     _close_grants(core, job)
     if job.tasks_over and job.tasks_done_at is None:
         core.keep(TasksDone(job.id, core.now))
