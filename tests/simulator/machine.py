@@ -197,6 +197,7 @@ class Machine:
         self.powered = True
         self.suspended = False
         self.processes.frozen = False
+        self.network.appear(self.name)
         self.clock.reboot()
         self.world.note(self.name, f"boots as {self.clock.boot}")
         self.start_agent()

@@ -13,6 +13,8 @@ from typing import Final, Protocol
 from tests.simulator.world import World
 
 CONNECT_TIMEOUT_S: Final = 5.0
+RESEND_S: Final = 20.0
+"""How long until something is sent again at most."""
 
 
 class End(Protocol):
@@ -49,6 +51,10 @@ class Connection:
     arrives: list[float] = field(default_factory=lambda: [0.0, 0.0])
     held: list[list[bytes]] = field(default_factory=lambda: [[], []])
     open: list[bool] = field(default_factory=lambda: [True, True])
+    orphaned: list[bool] = field(default_factory=lambda: [False, False])
+    """This side's machine lost power: nothing of it said goodbye."""
+    unanswered: bool = False
+    """Something was sent to an orphaned side, and is sent again until somebody there refuses it."""
 
     def send(self, side: int, data: bytes) -> None:
         if self.open[side]:
@@ -69,6 +75,8 @@ class Network:
         self.world = world
         self.weather = weather
         self.cut: set[tuple[str, str]] = set()
+        self.down: set[str] = set()
+        """Hosts without power."""
         self.connections: list[Connection] = []
         self._listeners: dict[str, Callable[[Connection], End | None]] = {}
         self._dialled = 0
@@ -83,7 +91,7 @@ class Network:
 
     def dial(self, source: str, target: str, done: Callable[[Connection | None], None]) -> None:
         """Connect, or answer None: at once when nobody listens, after the time-out when there is no path."""
-        if self._is_cut(source, target) or self._is_cut(target, source):
+        if target in self.down or self._is_cut(source, target) or self._is_cut(target, source):
             self.world.after(CONNECT_TIMEOUT_S, done, None)
             return
         self.world.after(self._delay(), self._arrive_dial, source, target, done)
@@ -139,6 +147,8 @@ class Network:
 
     def _arrive(self, connection: Connection, side: int, data: bytes) -> None:
         receiver = connection.ends[1 - side]
+        if connection.orphaned[1 - side]:
+            self._send_again(connection, side)
         if receiver is None or not connection.open[1 - side]:
             return
         if self._is_cut(*self._path(connection, side)):
@@ -173,6 +183,21 @@ class Network:
         if end is not None:
             end.ended()
 
+    def _send_again(self, connection: Connection, side: int) -> None:
+        """The peer's machine lost power: once it is up, it refuses what is sent again, and that ends this side."""
+        if connection.unanswered or not connection.open[side]:
+            return
+        connection.unanswered = True
+        self.world.after(self.world.between(0.2, RESEND_S), self._refused, connection, side)
+
+    def _refused(self, connection: Connection, side: int) -> None:
+        connection.unanswered = False
+        source, target = self._path(connection, side)
+        if target in self.down or self._is_cut(source, target) or self._is_cut(target, source):
+            self._send_again(connection, side)
+        else:
+            self._arrive_end(connection, 1 - side)
+
     def _forget(self, connection: Connection) -> None:
         if connection in self.connections:
             self.connections.remove(connection)
@@ -186,11 +211,17 @@ class Network:
 
     def vanish(self, host: str) -> None:
         """The machine lost power: nothing of it says goodbye; peers find out when they send or time out."""
+        self.down.add(host)
         for connection in list(self.connections):
             for side in (0, 1):
                 if connection.hosts[side] == host:
+                    connection.orphaned[side] = True
                     connection.open[side] = False
                     connection.ends[side] = None
+
+    def appear(self, host: str) -> None:
+        """The machine is up again."""
+        self.down.discard(host)
 
     # ---- partitions
 

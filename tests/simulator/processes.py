@@ -179,7 +179,7 @@ class Processes:
         if process.dying and number != signal.SIGKILL:
             return
         process.dying = True
-        process.exit_code, process.exit_signal = None, number
+        process.exit_code, process.exit_signal = None, int(number)
         process.left_s = self.world.between(0.0005, 0.01)
         if process.timer is not None:
             process.timer.cancel()

@@ -146,6 +146,7 @@ class Simulation:
         if self.coordinator is not None and self.coordinator.alive:
             return
         self.world.note(HOST, "starts")
+        self.network.appear(HOST)
         daemon = CoordinatorDaemon(self.world, self.coordinator_clock, self.coordinator_disk, self.network, self)
         self.coordinator = daemon
         daemon.on_crash = self._coordinator_gone

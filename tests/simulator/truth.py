@@ -212,6 +212,9 @@ class Truth:
                 self.jobs[record.job].deleting = True
             case rows.JobDeleted():
                 self.jobs[record.job].deleted_at = now
+                for (job, node), opened in self.rounds.items():
+                    for found in opened if job == record.job else ():
+                        found.settled = found.settled or (node, found.round) not in record.debts
             case _:
                 pass
 
