@@ -1,1 +1,62 @@
-"""Text to spec: the grammar, the schema table, the checks and the compiler of `.batch` files."""
+"""The `.batch` language: text in, diagnostics and a plain spec document out. Importing this package imports no lark."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final
+
+from dsl.diagnostics import Diagnostic, Edit, Related, Severity, Span
+from dsl.result import Compiled
+from wire.near import near
+
+if TYPE_CHECKING:
+    from typing import Any
+
+ReadFile = Callable[[str], bytes]
+FORMATS: Final = ("human", "short", "json")
+
+__all__ = [
+    "FORMATS",
+    "Compiled",
+    "Diagnostic",
+    "Edit",
+    "Related",
+    "Severity",
+    "Span",
+    "as_data",
+    "check_text",
+    "compile_text",
+    "near",
+    "render",
+]
+
+
+def check_text(text: str, name: str, *, read_file: ReadFile) -> list[Diagnostic]:
+    """All mistakes of a file. A param without a value is none; what this version does not carry out is a warning.
+
+    `read_file` gets paths as the file writes them, relative to it, and raises OSError.
+    """
+    from dsl.check import compile_source
+
+    return compile_source(text, name, None, read_file, execute=False).diagnostics
+
+
+def compile_text(text: str, name: str, params: dict[str, str], *, read_file: ReadFile, execute: bool) -> Compiled:
+    """The document of a file with values for its params. `execute`: what is not carried out is an error."""
+    from dsl.check import compile_source
+
+    return compile_source(text, name, params, read_file, execute=execute)
+
+
+def render(diagnostics: list[Diagnostic], sources: Mapping[str, str], format: str = "human") -> str:  # noqa: A002
+    """The diagnostics as text: `human` (with the source's lines), `short` (one line each) or `json` (an array)."""
+    from dsl.render import rendered
+
+    return rendered(diagnostics, sources, format)
+
+
+def as_data(diagnostics: list[Diagnostic], sources: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The diagnostics as JSON data."""
+    from dsl.render import all_as_data
+
+    return all_as_data(diagnostics, sources)

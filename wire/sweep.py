@@ -6,6 +6,7 @@ Language: several axes are the product, last fastest; a zipped axis carries seve
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,10 @@ from typing import Any, Final
 Scalar = int | str | bool | float | None
 
 _PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.]*\Z")
+_BARE_IN_LABEL: Final = re.compile(r"[^\s,\[\]\"/#\x00-\x1f\x7f]+\Z")
 MAX_TASK_ID_BYTES: Final = 64
+MAX_LABEL: Final = 200
+"""Characters between the brackets of a label; a longer one says the index instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +30,15 @@ class Axis:
 
     def row(self, position: int) -> tuple[Scalar, ...]:
         """The values at `position`, one for each name."""
-        value = self.values[position]
+        value: Any = self.values[position]
         return tuple(value) if len(self.names) > 1 else (value,)
 
     def position(self, row: tuple[str, ...]) -> int | None:
         """Where the row with these texts stands on this axis, or None."""
         if isinstance(self.values, range):
             try:
-                return self.values.index(int(row[0]))
+                number = int(row[0])
+                return self.values.index(number) if str(number) == row[0] else None
             except ValueError:
                 return None
         for position in range(len(self.values)):
@@ -51,12 +56,16 @@ def axis_from_plain(plain: dict[str, Any]) -> Axis:
     return Axis(names, plain["values"])
 
 
-def text_of(value: Scalar) -> str:
-    """A value as a command sees it: ints decimal, bools `true`/`false`, null empty."""
+def text_of(value: Any) -> str:
+    """A value as a command sees it: ints decimal, bools `true`/`false`, lists as JSON, null empty."""
+    if isinstance(value, str):
+        return value
     if value is True:
         return "true"
     if value is False:
         return "false"
+    if isinstance(value, list):
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return "" if value is None else str(value)
 
 
@@ -82,13 +91,15 @@ class Sweep:
         return tuple(value for row in reversed(rows) for value in row)
 
     def label(self, index: int) -> str:
-        """The task's name for people: `price[17,fx]`, or `report` for a group without axes."""
+        """The task's name for people: `price[17,fx]`, or `report` for a group without axes. Whatever its values hold,
+        it is one line and names one task: what is no plain word is quoted, what is very long is told by its index."""
         if not self.axes:
             return self.group
-        return f"{self.group}[{','.join(text_of(value) for value in self.values(index))}]"
+        inside = ",".join([_in_label(text_of(value)) for value in self.values(index)])
+        return f"{self.group}[{inside}]" if len(inside) <= MAX_LABEL else f"{self.group}#{index}"
 
     def task_id(self, index: int) -> str:
-        """The task's directory and `BATCH_TASK_ID`: `price-17-fx` where every value allows it, else `price-i<index>`."""
+        """The task's directory and `BATCH_TASK_ID`: `price-17-fx` where its values allow, else `price-i<index>`."""
         if not self.axes:
             return self.group
         if self._speaks_plainly():
@@ -102,11 +113,11 @@ class Sweep:
         rest = name[len(self.group) :]
         if not name.startswith(self.group) or not self.axes:
             return None
-        if rest.startswith("#") and rest[1:].isdecimal():
+        if rest.startswith("#") and _is_number(rest[1:]):
             return self._within(int(rest[1:]))
         if rest.startswith("[") and rest.endswith("]"):
-            return self._index_of(rest[1:-1].split(","))
-        if rest.startswith("-i") and rest[2:].isdecimal() and not self._speaks_plainly():
+            return self._index_of(_split_label(rest[1:-1]))
+        if rest.startswith("-i") and _is_number(rest[2:]) and not self._speaks_plainly():
             return self._within(int(rest[2:]))
         if rest.startswith("-") and self._speaks_plainly():
             return self._index_of(_split_plain(rest[1:], len(self.names)))
@@ -151,6 +162,37 @@ class Sweep:
                 longest = max(longest, sum(len(text) + 1 for text in texts))
             length += longest
         return length
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < 20
+
+
+def _in_label(text: str) -> str:
+    return text if _BARE_IN_LABEL.match(text) else json.dumps(text, ensure_ascii=False)
+
+
+_LABEL_PART: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[^,"]*')
+
+
+def _split_label(inside: str) -> list[str]:
+    """The texts between the brackets of a label: bare, or quoted as JSON; none when they are malformed."""
+    parts: list[str] = []
+    at = 0
+    while True:
+        match = _LABEL_PART.match(inside, at)
+        if match is None:
+            return []
+        try:
+            parts.append(json.loads(match[0]) if match[0].startswith('"') else match[0])
+        except ValueError:
+            return []
+        at = match.end()
+        if at == len(inside):
+            return parts
+        if inside[at] != ",":
+            return []
+        at += 1
 
 
 def _split_plain(text: str, parts: int) -> list[str]:

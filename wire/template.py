@@ -17,14 +17,18 @@ An expression is plain JSON, so a sweep stays one small tree from the file to th
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from wire.bounds import MAX_ARGUMENT_BYTES, MAX_INT
 from wire.sweep import Scalar, text_of
 
 RUN_NAMES: Final = frozenset({"job.id", "job.name", "task.id", "task.index", "node.id", "attempt"})
 MAX_DEPTH: Final = 64
+MAX_LENGTH: Final = 1024 * 1024
+"""Characters of a text, or elements of a list."""
 
 Expr = Any
 """A plain JSON tree as described above; typed where it is checked, by `check`."""
@@ -35,17 +39,51 @@ class TemplateError(ValueError):
 
 
 def _divide(left: Any, right: Any) -> Any:
-    quotient = left / right
-    return int(quotient) if isinstance(left, int) and isinstance(right, int) and left % right == 0 else quotient
+    whole = isinstance(left, int) and isinstance(right, int) and left % right == 0
+    return left // right if whole else left / right
+
+
+def _add(left: Any, right: Any) -> Any:
+    """Numbers, texts or lists. What grows without end is refused: a node trusts no expression."""
+    if _is_number(left) and _is_number(right):
+        return _fitting(left + right)
+    if type(left) is type(right) and isinstance(left, str | list):
+        if len(left) + len(right) > MAX_LENGTH:
+            raise ValueError("the value grows too long")
+        return left + right
+    raise TypeError(f"{type(left).__name__} and {type(right).__name__} do not add")
+
+
+def _numeric(compute: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """An operator of numbers alone: `*` repeats no text, `%` formats none."""
+
+    def operate(left: Any, right: Any) -> Any:
+        if not (_is_number(left) and _is_number(right)):
+            raise TypeError(f"{type(left).__name__} and {type(right).__name__} are no two numbers")
+        return _fitting(compute(left, right))
+
+    return operate
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _fitting(number: Any) -> Any:
+    if isinstance(number, int) and abs(number) > MAX_INT:
+        raise OverflowError("the number does not fit in 64 bits")
+    if isinstance(number, float) and not math.isfinite(number):
+        raise OverflowError("the number does not fit")
+    return number
 
 
 OPERATORS: Final[Mapping[str, Callable[[Any, Any], Any]]] = {
-    "+": operator.add,
-    "-": operator.sub,
-    "*": operator.mul,
-    "/": _divide,
-    "//": operator.floordiv,
-    "%": operator.mod,
+    "+": _add,
+    "-": _numeric(operator.sub),
+    "*": _numeric(operator.mul),
+    "/": _numeric(_divide),
+    "//": _numeric(operator.floordiv),
+    "%": _numeric(operator.mod),
     "==": operator.eq,
     "!=": operator.ne,
     "<": operator.lt,
@@ -71,8 +109,22 @@ class Scope:
 
 
 def render(expr: Expr, scope: Scope) -> str:
-    """The text of `expr` for one task. Raises TemplateError when it has no value."""
-    return text_of(evaluate(expr, scope)) if not isinstance(expr, str) else expr
+    """The text of `expr` for one task. Raises TemplateError when it has none that a command can be given."""
+    if isinstance(expr, str):
+        return expr
+    text = text_of(evaluate(expr, scope))
+    if len(text) > MAX_ARGUMENT_BYTES // 4 and len(text.encode("utf-8", "surrogatepass")) > MAX_ARGUMENT_BYTES:
+        raise TemplateError(f"the text is longer than the {MAX_ARGUMENT_BYTES} bytes that a command can be given")
+    return text
+
+
+def run_names(expr: Expr) -> frozenset[str]:
+    """The names known when it runs that a checked expression asks for."""
+    if not isinstance(expr, list):
+        return frozenset()
+    if expr[0] == "run":
+        return frozenset((expr[1],))
+    return frozenset().union(*(run_names(part) for part in expr[1:]))
 
 
 def is_constant(expr: Expr) -> bool:
@@ -101,7 +153,7 @@ def evaluate(expr: Expr, scope: Scope) -> Any:
         raise TemplateError(f"{expr[0]}: {error}") from error
 
 
-def _evaluate(expr: list[Any], scope: Scope) -> Any:  # noqa: C901 - one arm a form, no logic
+def _evaluate(expr: list[Any], scope: Scope) -> Any:
     match expr:
         case ["axis", number]:
             return scope.axes[number]

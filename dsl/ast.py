@@ -1,0 +1,249 @@
+"""The tree of a `.batch` file: plain nodes with character offsets, made directly by the parser.
+
+`depth` is the height of the tree below a node: expressions deeper than a limit are refused when they are built, so
+everything that walks them may recurse.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from dsl.values import Value
+
+
+@dataclass(slots=True)
+class Node:
+    start: int
+    end: int
+    depth: int = field(default=0, kw_only=True)
+
+
+# ---- expressions
+
+
+@dataclass(slots=True)
+class Expr(Node):
+    """Base of what has a value."""
+
+
+@dataclass(slots=True)
+class Broken(Expr):
+    """Stands where a mistake was already reported; whatever is made of it reports nothing more."""
+
+
+@dataclass(slots=True)
+class Literal(Expr):
+    value: Value
+
+
+@dataclass(slots=True)
+class Placeholder(Node):
+    """`${expr}` or `${expr:05}` in a text; offsets include the braces."""
+
+    expr: Expr
+    width: int | None
+
+
+@dataclass(slots=True)
+class Text(Expr):
+    """A quoted text. `raw` has one part and no placeholder; `tripled` text is dedented already."""
+
+    parts: list[str | Placeholder]
+    raw: bool
+    tripled: bool
+
+    @property
+    def interpolates(self) -> bool:
+        return any(isinstance(part, Placeholder) for part in self.parts)
+
+
+@dataclass(slots=True)
+class Ref(Expr):
+    name: str
+
+
+@dataclass(slots=True)
+class Get(Expr):
+    """`target.name`."""
+
+    target: Expr
+    name: str
+
+
+@dataclass(slots=True)
+class Index(Expr):
+    """`target[a, b]`; more than one position has a meaning in `after` only."""
+
+    target: Expr
+    positions: list[Expr]
+
+
+@dataclass(slots=True)
+class Keyword(Node):
+    """`times = 1` in a call."""
+
+    name: str
+    value: Expr
+
+
+@dataclass(slots=True)
+class Call(Expr):
+    target: Expr
+    arguments: list[Expr]
+    keywords: list[Keyword]
+
+
+@dataclass(slots=True)
+class Unary(Expr):
+    operator: str
+    operand: Expr
+
+
+@dataclass(slots=True)
+class Binary(Expr):
+    operator: str
+    left: Expr
+    right: Expr
+
+
+@dataclass(slots=True)
+class Condition(Expr):
+    test: Expr
+    then: Expr
+    otherwise: Expr
+
+
+@dataclass(slots=True)
+class Range(Expr):
+    first: Expr
+    last: Expr
+    step: Expr | None
+
+
+@dataclass(slots=True)
+class ListOf(Expr):
+    items: list[Expr]
+
+
+# ---- items
+
+
+@dataclass(slots=True)
+class Name(Node):
+    """A bare word in the place of a name."""
+
+    text: str
+
+
+@dataclass(slots=True)
+class Item(Node):
+    """Base of what stands in a file or between the braces of a block."""
+
+
+@dataclass(slots=True)
+class Dropped(Item):
+    """What recovery left out here. Nothing about a missing item is reported beside it."""
+
+    words: frozenset[str] = frozenset()
+
+
+@dataclass(slots=True)
+class Option(Item):
+    name: Name
+    value: Expr
+
+
+@dataclass(slots=True)
+class Axis(Node):
+    """`desk in desks` or `(os, py) in rows`."""
+
+    names: list[Name]
+    zipped: bool
+    values: Expr
+
+
+@dataclass(slots=True)
+class Block(Item):
+    kind: Name
+    labels: list[Name | Text]
+    axes: list[Axis]
+    items: list[Item]
+    header_end: int
+    damaged: bool
+    """Recovery dropped a part of the header."""
+
+    @property
+    def header(self) -> Name:
+        return Name(self.start, self.header_end, self.kind.text)
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether recovery dropped something between the braces."""
+        return any(isinstance(item, Dropped) for item in self.items)
+
+
+@dataclass(slots=True)
+class Pattern(Node):
+    """`75`, `130..139`, `signal(SEGV)`, `timeout`, `else`."""
+
+    name: str = ""
+    argument: Name | None = None
+    first: int | None = None
+    last: int | None = None
+
+
+@dataclass(slots=True)
+class Action(Node):
+    name: Name
+    arguments: list[Expr]
+    keywords: list[Keyword]
+
+
+@dataclass(slots=True)
+class Arm(Item):
+    patterns: list[Pattern]
+    action: Action
+
+
+@dataclass(slots=True)
+class TypeName(Node):
+    name: str
+    arguments: list[TypeName]
+
+
+@dataclass(slots=True)
+class Param(Item):
+    name: Name
+    type: TypeName
+    among: Expr | None
+    default: Expr | None
+    secret: bool
+
+
+@dataclass(slots=True)
+class Let(Item):
+    name: Name
+    value: Expr
+
+
+@dataclass(slots=True)
+class Import(Item):
+    path: Expr
+    name: Name | None
+
+
+@dataclass(slots=True)
+class Comment(Node):
+    text: str
+
+
+@dataclass(slots=True)
+class File:
+    """A whole source. `lost` are the words in the text that recovery dropped: a name among them may have been declared
+    there, so it is never reported as unknown."""
+
+    items: list[Item]
+    comments: list[Comment]
+    lost: frozenset[str]
+    broken: bool
+    """The syntax has errors."""

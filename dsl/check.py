@@ -1,0 +1,109 @@
+"""One pass over a file: parse, hold against the schema, evaluate, compile; each diagnostic once, in file order."""
+
+from __future__ import annotations
+
+import gc
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from dsl import ast
+from dsl.blocks import Reader, crowded_lines
+from dsl.compile import Compiler
+from dsl.diagnostics import Diagnostic, Lines, Place, Report
+from dsl.expressions import Evaluator
+from dsl.names import Names
+from dsl.parser import MAX_SOURCE, parse, parse_value
+from dsl.result import Compiled, digest_of
+from dsl.sources import Sources
+
+_ALLOW: Final = re.compile(r"#\s*batch:\s*allow\s+(B\d{3}(?:[\s,]+B\d{3})*)\s*\Z")
+
+
+def normalised(text: str) -> str:
+    """The text that offsets count in: without a byte order mark, lines ending in one character."""
+    return text.removeprefix("\ufeff").replace("\r\n", "\n")
+
+
+def compile_source(
+    text: str, name: str, params: dict[str, str] | None, read_file: Callable[[str], bytes], *, execute: bool
+) -> Compiled:
+    """`params` None: nobody gave values, and none is missed."""
+    text = normalised(text)
+    report = Report(name)
+    refusal = _unreadable(text, report)
+    if refusal:
+        return Compiled(name, None, None, {}, report.found)
+    with _collector_off():
+        return _compile(text, report, params, read_file, execute=execute)
+
+
+def _compile(
+    text: str, report: Report, params: dict[str, str] | None, read_file: Callable[[str], bytes], *, execute: bool
+) -> Compiled:
+    file = parse(text, report)
+    sources = Sources(report, read_file)
+    evaluator = Evaluator(report, sources.text, sources.table)
+    reader = Reader(report, execute=execute)
+    whole = reader.file(file)
+    names = Names(file, params, report, reader, evaluator, lambda given: parse_value(given, Report(report.file)))
+    compiler = Compiler(report, reader, evaluator, names, file)
+    document = compiler.document(whole, execute=execute)
+    names.evaluate_all()
+    crowded_lines(report, text, reader.read)
+    compiler.unused_lets()
+    lines = Lines(text)
+    diagnostics = _tidy(report.found, file, lines)
+    errors = any(diagnostic.is_error for diagnostic in diagnostics)
+    spans = {path: lines.range(*at) for path, at in compiler.offsets.items()}
+    kept = None if errors or params is None else document
+    digest = None if kept is None else digest_of(kept)
+    return Compiled(report.file, kept, digest, spans, diagnostics, compiler.offsets)
+
+
+def _unreadable(text: str, report: Report) -> bool:
+    if len(text) > MAX_SOURCE:
+        report.error("B007", f"the file is larger than {MAX_SOURCE // 2**20} million characters", None)
+        return True
+    at = text.find("\0")
+    if at >= 0:
+        report.error("B007", "the file holds a NUL character: it is no text", Place(at, at + 1))
+        return True
+    return False
+
+
+@contextmanager
+def _collector_off() -> Iterator[None]:
+    """A tree of many small nodes and no garbage: collecting while it grows only costs time."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def _tidy(found: list[Diagnostic], file: ast.File, lines: Lines) -> list[Diagnostic]:
+    """In the order of the file, each once, without the warnings that a comment on their line allows."""
+    allowed = _allowed(file, lines)
+    kept: dict[tuple[object, ...], Diagnostic] = {}
+    for diagnostic in found:
+        span = diagnostic.span
+        if not diagnostic.is_error and span and (lines.position(span.start)[0], diagnostic.code) in allowed:
+            continue
+        kept.setdefault((diagnostic.code, span, diagnostic.message), diagnostic)
+    return sorted(kept.values(), key=lambda one: (one.span.start, one.span.end) if one.span else (-1, -1))
+
+
+def _allowed(file: ast.File, lines: Lines) -> set[tuple[int, str]]:
+    """(line, code) of every `# batch: allow B404`."""
+    allowed: set[tuple[int, str]] = set()
+    for comment in file.comments:
+        match = _ALLOW.match(comment.text)
+        if match:
+            line = lines.position(comment.start)[0]
+            allowed |= {(line, code) for code in re.findall(r"B\d{3}", match[1])}
+    return allowed

@@ -1,0 +1,306 @@
+"""From checked blocks to the plain document of `wire.spec`: every field stands in it, defaults included."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from dsl import ast, literals, schema
+from dsl.blocks import Reader, Reading
+from dsl.dependencies import Dependencies, TaskNames
+from dsl.diagnostics import Report
+from dsl.exits import Exits
+from dsl.expressions import OF_TASKS, RUN_TYPES, Evaluator, Scope, Varying, Worth
+from dsl.names import Names
+from dsl.options import MISSING, Options
+from dsl.schema import Kind, Option
+from dsl.sweeps import SweepReading, Sweeps, known_as
+from dsl.values import Type
+from wire.bounds import ENVIRONMENT_NAME, MAX_TASKS, SYSTEM_PREFIXES
+from wire.near import did_you_mean
+
+FORMAT: Final = 1
+_UNSET: Final = ("none", "no limit")
+_SHA256: Final = re.compile(r"[0-9a-f]{64}\Z")
+
+NameTable = Mapping[str, Callable[[], Worth]]
+
+
+def default_of(option: Option) -> Any:
+    """The plain value of an option that a block does not set."""
+    written = option.default
+    if written in _UNSET or not written:
+        return None
+    match option.kind:
+        case Kind.DURATION:
+            return literals.duration(written).ms
+        case Kind.BOOL:
+            return written == "true"
+        case Kind.SIGNAL:
+            return schema.SIGNALS[written]
+        case Kind.INT | Kind.COUNT:
+            return int(written)
+        case Kind.FAILURE:
+            return None
+        case _:
+            return written
+
+
+class Compiler:
+    """Builds the document of one file and reports what only shows when blocks are seen together."""
+
+    def __init__(self, report: Report, reader: Reader, evaluator: Evaluator, names: Names, file: ast.File) -> None:
+        self._report = report
+        self._reader = reader
+        self._names = names
+        self._file = file
+        self._options = Options(report, evaluator)
+        self._sweeps = Sweeps(report, evaluator, reader)
+        self._exits = Exits(report, self._options)
+        self.offsets: dict[str, tuple[int, int]] = {}
+
+    def document(self, whole: Reading, *, execute: bool) -> dict[str, Any]:
+        self._values(whole, self._names.scope, "")
+        pools = whole.blocks.get("pool", [])
+        jobs = whole.blocks.get("job", [])
+        if execute and not jobs and not whole.block.incomplete:
+            self._report.error("B105", "this file has no job: there is nothing to run", None)
+        declared = [pool.name for pool in pools if pool.name]
+        return {
+            "format": FORMAT,
+            "pools": [self._pool(pool) for pool in pools],
+            "jobs": [self._job(job, declared) for job in jobs],
+        }
+
+    def unused_lets(self) -> None:
+        """Once everything was read: a let that nothing names."""
+        for name, let in self._names.lets.items():
+            if name not in self._names.scope.used and name not in self._file.lost:
+                self._report.warning("B112", f"let `{name}` is never used", let.name)
+
+    # ---- pools and jobs
+
+    def _pool(self, reading: Reading) -> dict[str, Any]:
+        path = f"pool/{reading.name}"
+        self._place(path, reading.block.header)
+        values = self._values(reading, self._names.scope, path)
+        for start in reading.blocks.get("start", []):
+            self._command(start, f"{path}/start", {}, RUN_TYPES.keys() - OF_TASKS - {"job.id", "job.name"})
+        return {
+            "name": reading.name,
+            **{name: values.get(name) for name in ("nodes", "slots", "placement", "sharing", "elevation")},
+            "lost_after_ms": values.get("lost_after"),
+        }
+
+    def _job(self, reading: Reading, pools: list[str]) -> dict[str, Any]:
+        path = f"job/{reading.name}"
+        self._place(path, reading.block.header)
+        values = self._values(reading, self._names.scope, path)
+        dirs = self._dirs(reading, path)
+        known: NameTable = {name: _directory(name) for name in dirs}
+        env = self._env(reading, path, self._scope(known, RUN_TYPES.keys() - OF_TASKS), known)
+        groups = self._groups(reading, path, known)
+        preparation, release = reading.the("prep"), reading.the("release")
+        total = self._full(reading, values, "on_failure")
+        return {
+            "name": reading.name,
+            "pool": self._pool_of(reading, pools),
+            "priority": self._full(reading, values, "priority"),
+            "timeout_ms": self._full(reading, values, "timeout"),
+            "finish": self._full(reading, values, "finish"),
+            "stop_after": total,
+            "parallel": self._full(reading, values, "parallel"),
+            "release_grace_ms": self._full(reading, values, "release_grace"),
+            "env": env,
+            "values": self._names.texts(),
+            "dirs": list(dirs.values()),
+            "preparation": self._phase(preparation, f"{path}/prep", known),
+            "release": self._phase(release, f"{path}/release", known),
+            "groups": groups,
+        }
+
+    def _pool_of(self, reading: Reading, pools: list[str]) -> str:
+        setting = reading.settings.get("pool")
+        if setting is None or isinstance(setting.node.value, ast.Broken):
+            return ""
+        node = setting.node.value
+        if not isinstance(node, ast.Ref):
+            said = node.parts[0] if isinstance(node, ast.Text) and len(node.parts) == 1 else ""
+            note = f"write `{said}` without quotes" if said else ""
+            self._report.error("B201", "`pool` takes the name of a pool", node, note=note)
+            return ""
+        known = node.name in pools or node.name in self._file.lost
+        if pools and not known:
+            note = did_you_mean(node.name, pools)
+            help_ = "" if note else f"pools of this file: {', '.join(pools)}"
+            self._report.error("B110", f"unknown pool `{node.name}`", node, note=note, help=help_)
+        return node.name
+
+    def _dirs(self, reading: Reading, path: str) -> dict[str, dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = {}
+        for block in reading.blocks.get("dir", []):
+            here = f"{path}/dir/{block.name}"
+            self._place(here, block.block.header)
+            values = self._values(block, self._names.scope, here)
+            declared = self._names.declared(block.name)
+            if declared is not None:
+                related = self._report.related(declared, "declared here")
+                self._report.error("B111", f"`{block.name}` is declared twice", block.block.header, related=related)
+            if block.name:
+                fresh = self._full(block, values, "fresh")
+                found[block.name] = {"name": block.name, "size_bytes": values.get("size"), "fresh": fresh}
+        return found
+
+    # ---- commands
+
+    def _phase(self, reading: Reading | None, path: str, known: NameTable) -> dict[str, Any] | None:
+        if reading is None:
+            return None
+        command, values = self._command(reading, path, known, RUN_TYPES.keys() - OF_TASKS)
+        own = [name for name in ("wait", "rerun_after_reboot", "parallel") if name in reading.schema.options]
+        return {"command": command, **{name: self._full(reading, values, name) for name in own}}
+
+    def _groups(self, reading: Reading, path: str, known: NameTable) -> list[dict[str, Any]]:
+        tasks = reading.blocks.get("task", [])
+        names: dict[str, TaskNames] = {}
+        groups: list[dict[str, Any]] = []
+        total = 0
+        for position, task in enumerate(tasks):
+            sweep = self._sweep(task, known)
+            names.setdefault(task.name, TaskNames(position, sweep, task.block.damaged))
+            total += sweep.size if sweep.complete else 0
+            groups.append(self._group(task, f"{path}/task/{task.name}", sweep, known))
+        names.pop("", None)
+        if total > MAX_TASKS and all(group["axes"] is not None for group in groups) and len(tasks) > 1:
+            message = f"job `{reading.name}` has {total} tasks: at most {MAX_TASKS}"
+            self._report.error("B705", message, reading.block.header)
+        dependencies = Dependencies(self._report, self._reader, names, self._file.lost)
+        for task, group in zip(tasks, groups, strict=True):
+            if "after" in task.settings:
+                group["after"] = dependencies.read(task.name, task.settings["after"])
+        dependencies.cycles()
+        return groups
+
+    def _sweep(self, task: Reading, known: NameTable) -> SweepReading:
+        def taken(name: str) -> ast.Node | None:
+            return self._names.declared(name) or (task.block.kind if name in known else None)
+
+        return self._sweeps.read(task.block, self._scope(known, frozenset(), task.block.damaged), taken)
+
+    def _group(self, task: Reading, path: str, sweep: SweepReading, known: NameTable) -> dict[str, Any]:
+        table = {**known, **{name: known_as(worth) for name, worth in sweep.worths.items()}}
+        command, values = self._command(task, path, table, RUN_TYPES.keys(), task.block.damaged)
+        for needs in task.blocks.get("needs", []):
+            self._values(needs, self._names.scope, f"{path}/needs")
+        return {
+            "name": task.name,
+            "axes": sweep.axes,
+            "command": command,
+            "slots": self._full(task, values, "slots"),
+            "after": [],
+        }
+
+    def _command(
+        self, reading: Reading, path: str, known: NameTable, run: Any, damaged: bool = False
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What start, preparation, release and task share, and all values that were set."""
+        self._place(path, reading.block.header)
+        constant = self._scope(known, frozenset(), damaged)
+        varying = self._scope(known, frozenset(run), damaged)
+        values = self._values(reading, constant, path, varying)
+        script = values.get("script")
+        env = self._env(reading, path, varying, known)
+        for exits in reading.blocks.get("exit", []):
+            self._exits.check(exits.arms, constant)
+        for kind in ("file", "output"):
+            for staged in reading.blocks.get(kind, []):
+                self._staged(staged, path, constant, varying)
+        full = {name: self._full(reading, values, name) for name in _COMMAND}
+        command = {
+            "argv": values.get("run"),
+            "script": script,
+            "env": env,
+            "lets": self._names.lets_in(script) if script is not None else {},
+            "timeout_ms": full["timeout"],
+            "retries": full["retries"],
+            "backoff": full["backoff"],
+            "elevated": full["elevated"],
+            "stop_signal": full["stop_signal"],
+            "stop_grace_ms": full["stop_grace"],
+            "keep_ms": full["keep"],
+        }
+        if command["elevated"]:
+            self._reader.unsupported(reading.settings["elevated"].node, "`elevated = true`")
+        return command, values
+
+    def _staged(self, reading: Reading, path: str, constant: Scope, varying: Scope) -> None:
+        """A `file` or an `output`: checked, not carried out yet."""
+        where = f"{path}/{reading.schema.kind}/{reading.name}"
+        self._place(where, reading.block.header)
+        values = self._values(reading, constant, where, varying)
+        if reading.schema.kind != "file" or reading.block.incomplete:
+            return
+        given = [name for name in ("text", "url") if name in reading.settings]
+        header = reading.block.header
+        if not given:
+            note = "write `text = …` or `url = …`"
+            self._report.error("B105", f"file `{reading.name}` has no content", header, note=note)
+        elif len(given) == 2:
+            message = f"file `{reading.name}` has `text` and `url`: exactly one of them is its content"
+            self._report.error("B107", message, reading.settings["url"].node)
+        digest = values.get("sha256")
+        if isinstance(digest, str) and digest != "…" and not _SHA256.match(digest):
+            message = "`sha256` is 64 digits and letters a to f"
+            self._report.error("B202", message, reading.settings["sha256"].node.value)
+
+    def _env(self, reading: Reading, path: str, scope: Scope, known: NameTable) -> dict[str, Any]:
+        block = reading.the("env")
+        if block is None:
+            return {}
+        values = self._values(block, scope, f"{path}/env", scope)
+        for name, setting in block.settings.items():
+            place = setting.node.name
+            if name.startswith(SYSTEM_PREFIXES):
+                self._report.error("B114", f"`{name}` is set by the system", place, help="choose another name")
+            elif not ENVIRONMENT_NAME.match(name):
+                self._report.error("B114", f"`{name}` is too long a name", place)
+            elif name in known or self._names.declared(name):
+                help_ = "its value reaches the command already"
+                self._report.error("B111", f"`{name}` is declared already and would be hidden", place, help=help_)
+        return values
+
+    # ---- options
+
+    def _values(self, reading: Reading, scope: Scope, path: str, varying: Scope | None = None) -> dict[str, Any]:
+        """The plain values of all settings of a block that have one, each in the scope that its option sees."""
+        values: dict[str, Any] = {}
+        for name, setting in reading.settings.items():
+            if path:
+                self._place(f"{path}/{name}", setting.node)
+            if setting.option.kind in (Kind.POOL, Kind.DEPENDENCY, Kind.JOB):
+                continue
+            sees = varying if setting.option.varies and varying is not None else scope
+            value = self._options.read(setting, sees)
+            if value is not MISSING:
+                values[name] = value
+            if setting.option.support is schema.Support.UNLESS_TRUE and value is True and name != "elevated":
+                self._reader.unsupported(setting.node, f"`{name} = true`")
+        return values
+
+    def _full(self, reading: Reading, values: dict[str, Any], name: str) -> Any:
+        return values[name] if name in values else default_of(reading.schema.options[name])
+
+    def _scope(self, known: NameTable, run: Any, damaged: bool = False) -> Scope:
+        base = self._names.scope
+        return Scope({**base.names, **known}, frozenset(run), lenient=damaged, lost=base.lost, used=base.used)
+
+    def _place(self, path: str, node: ast.Node) -> None:
+        self.offsets.setdefault(path, (node.start, node.end))
+
+
+_COMMAND: Final = ("timeout", "retries", "backoff", "elevated", "stop_signal", "stop_grace", "keep")
+
+
+def _directory(name: str) -> Callable[[], Worth]:
+    return lambda: Varying(["dir", name], Type.STRING, name)

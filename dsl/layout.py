@@ -1,0 +1,273 @@
+"""What can be told from the words and their lines alone, before parsing: broken literals, braces that don't match, a
+value that is not on the line of its `=`. Each mistake is reported and mended, so that the parser meets no echo."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from dsl import literals
+from dsl.diagnostics import Place, Report
+from dsl.tokens import (
+    BROKEN,
+    END,
+    ENDS_ITEM,
+    LITERALS,
+    OPENERS,
+    Token,
+    looks_like_item,
+    stand_in,
+)
+
+_CHARACTER_HELP: Final = {
+    ";": "one option a line; nothing stands at its end",
+    "!": "write `not`",
+    "&": "write `and`",
+    "|": "write `or`",
+    "$": "names stand alone here; `$` belongs in scripts, `${ }` in double quotes",
+    "`": "quote with ' or \"",
+    "?": "write `x if condition else y`",
+    "\\": "lines need no continuation mark",
+}
+_GOES_ON: Final = frozenset({"LBRACE", "FOR", "EQUAL", "ARROW", "COMMA", "LPAR", "DOT", "COLON"})
+_UNITS: Final = frozenset({*literals.DURATION_UNITS, *literals.SIZE_UNITS, *literals.MEANT})
+
+
+def mend(tokens: list[Token], report: Report) -> list[Token]:
+    """The tokens with the mistakes of their layout reported and mended. The last one is the end of the file."""
+    tokens = _broken_words(tokens, report)
+    lost_tail = any(token.type == "BAD_TRIPLE" for token in tokens)
+    tokens = _split_units(tokens, report)
+    tokens = _braces(tokens, report, quiet=lost_tail)
+    return _lines(tokens, report)
+
+
+def _broken_words(tokens: list[Token], report: Report) -> list[Token]:
+    kept: list[Token] = []
+    foreign_end = -1
+    for token in tokens:
+        match token.type:
+            case "BAD_NUMBER":
+                at, message, note, right = literals.explain_bad_number(token.text)
+                place = Place(token.start + at, token.end)
+                edit = report.edit(token, right) if right else None
+                report.error("B002", message, place, note=note, help=literals.UNIT_HELP if right else "", edit=edit)
+            case "BAD_STRING":
+                report.error("B003", "unterminated text", token, note=f"no closing `{token.text[0]}` on this line")
+            case "BAD_TRIPLE":
+                quotes = token.text[: len(token.text) - len(token.text.lstrip(token.text[0]))]
+                place = Place(token.start, token.start + len(quotes))
+                report.error("B003", "unterminated text", place, note=f"no closing `{quotes}`")
+            case "BAD_CHAR":
+                if foreign_end != token.start:
+                    _report_character(token, report)
+                if not token.text.isalnum():
+                    continue
+                foreign_end = token.end
+                token = replace(token, type="NAME", text="_")
+        if token.type == "NAME" and kept and kept[-1].type == "NAME" and kept[-1].end == token.start:
+            kept[-1] = replace(kept[-1], text=kept[-1].text + token.text, end=token.end)
+            foreign_end = token.end
+            continue
+        kept.append(token)
+    return kept
+
+
+def _report_character(token: Token, report: Report) -> None:
+    shown = token.text if token.text.isprintable() else f"U+{ord(token.text):04X}"
+    names = "names are made of the letters a to z and A to Z, digits and `_`"
+    help_ = names if token.text.isalnum() else _CHARACTER_HELP.get(token.text, "")
+    report.error("B004", f"unexpected character `{shown}`", token, help=help_)
+
+
+def _split_units(tokens: list[Token], report: Report) -> list[Token]:
+    """`timeout = 5 m`: the unit stands apart from its number."""
+    kept: list[Token] = []
+    skip = False
+    for number, unit, after in zip(
+        tokens, [*tokens[1:], tokens[-1]], [*tokens[2:], tokens[-1], tokens[-1]], strict=True
+    ):
+        if skip:
+            skip = False
+            continue
+        apart = (
+            number.type in ("INT", "FLOAT")
+            and unit.type == "NAME"
+            and unit.line == number.line
+            and unit.text in _UNITS
+            and (after.line != unit.line or after.type in ("RBRACE", "COMMA", "RSQB", END, "DOTDOT"))
+        )
+        if not apart:
+            kept.append(number)
+            continue
+        right = number.text + literals.MEANT.get(unit.text, unit.text)
+        place = Place(number.start, unit.end)
+        message = f"`{number.text} {unit.text}` is no value"
+        report.error("B002", message, place, note=f"write `{right}`", edit=report.edit(place, right))
+        kept.append(replace(number, type="BAD_NUMBER", end=unit.end))
+        skip = True
+    return kept
+
+
+# ---- braces
+
+
+def _braces(tokens: list[Token], report: Report, *, quiet: bool) -> list[Token]:
+    """With a `{` or `}` too few or too many, the indentation tells which: a block's own lines stand further right than
+    its header, its `}` below its header."""
+    balance = sum((token.type == "LBRACE") - (token.type == "RBRACE") for token in tokens)
+    if balance == 0 and not _goes_negative(tokens):
+        return tokens
+    found = Report(report.file)
+    mended = _by_indentation(tokens, found)
+    if len(found.found) > abs(balance) + 1:
+        found = Report(report.file)
+        mended = _by_count(tokens, found)
+    if not quiet:
+        report.found.extend(found.found)
+    return mended
+
+
+def _goes_negative(tokens: list[Token]) -> bool:
+    depth = 0
+    for token in tokens:
+        depth += (token.type == "LBRACE") - (token.type == "RBRACE")
+        if depth < 0:
+            return True
+    return False
+
+
+def _by_indentation(tokens: list[Token], report: Report) -> list[Token]:
+    line_starts: dict[int, Token] = {}
+    for token in tokens:
+        line_starts.setdefault(token.line, token)
+    kept: list[Token] = []
+    opened: list[tuple[int, Token, Token]] = []  # column, header, brace
+
+    def close(at: Token) -> None:
+        _, header, brace = opened.pop()
+        report.error("B005", "this block is not closed", Place(header.start, brace.end), help="a `}` is missing")
+        kept.append(stand_in("RBRACE", kept[-1].end, at.line))
+
+    for token in tokens:
+        column = token.column
+        if token.type == END:
+            while opened:
+                close(token)
+        elif token.type == "RBRACE":
+            if token.first:
+                while opened and column < opened[-1][0] and any(column == other for other, _, _ in opened[:-1]):
+                    close(token)
+                wrong = not opened or column > opened[-1][0]
+            else:
+                wrong = not opened or opened[-1][2].line != token.line
+            if wrong and not _insert_brace(kept, column, token, report):
+                report.error("B006", "this `}` closes nothing", token)
+                continue
+            if not wrong:
+                opened.pop()
+        else:
+            while token.first and opened and column <= opened[-1][0] and token.line > opened[-1][2].line:
+                close(token)
+            if token.type == "LBRACE":
+                header = line_starts[token.line]
+                opened.append((header.column, header, token))
+        kept.append(token)
+    return kept
+
+
+def _insert_brace(kept: list[Token], column: int, close: Token, report: Report) -> bool:
+    """For a `}` too many: the line above in its column that lacks the `{`, if there is one."""
+    for at in range(len(kept) - 1, -1, -1):
+        token = kept[at]
+        if not token.first or token.column != column or token.line == close.line:
+            continue
+        if token.type != "NAME":
+            return False
+        last = at
+        while last + 1 < len(kept) and kept[last + 1].line == token.line:
+            last += 1
+        if any(other.type in ("EQUAL", "LBRACE", "ARROW") for other in kept[at : last + 1]):
+            return False
+        place = Place(kept[last].end, kept[last].end)
+        report.error("B001", "expected `{`", place, note="write `{` here", edit=report.edit(place, " {"))
+        kept.insert(last + 1, stand_in("LBRACE", kept[last].end, token.line))
+        return True
+    return False
+
+
+def _by_count(tokens: list[Token], report: Report) -> list[Token]:
+    """Without an indentation to go by: close at the end what is open, drop what closes nothing."""
+    kept: list[Token] = []
+    opened: list[Token] = []
+    for token in tokens:
+        if token.type == "LBRACE":
+            opened.append(token)
+        elif token.type == "RBRACE":
+            if not opened:
+                report.error("B006", "this `}` closes nothing", token)
+                continue
+            opened.pop()
+        elif token.type == END and opened:
+            report.error("B005", "this block is not closed", opened[-1], help="a `}` is missing")
+            kept.extend(stand_in("RBRACE", token.start, token.line) for _ in opened)
+        kept.append(token)
+    return kept
+
+
+# ---- lines
+
+
+def _lines(tokens: list[Token], report: Report) -> list[Token]:
+    """Values that are missing after `=` or stand on another line, and lines that are only a name, or lack their `=`."""
+    kept: list[Token] = []
+    brackets = 0
+    for at, token in enumerate(tokens):
+        before = kept[-1] if kept else None
+        brackets += (token.type in OPENERS) - (token.type in OPENERS.values())
+        if token.type in ("LBRACE", "RBRACE"):
+            brackets = 0
+        kept.append(token)
+        if token.type == END:
+            break
+        after = tokens[at + 1]
+        if token.type == "EQUAL" and (after.line != token.line or after.type in ("RBRACE", END)):
+            kept.extend(_missing_value(tokens, at, report))
+        elif token.type == "NAME" and token.first and brackets <= 0 and (before is None or before.type in ENDS_ITEM):
+            kept.extend(_half_item(tokens, at, report))
+    return kept
+
+
+def _missing_value(tokens: list[Token], at: int, report: Report) -> list[Token]:
+    equal, after = tokens[at], tokens[at + 1]
+    place = Place(equal.end, equal.end + 1)
+    follows = after.type in LITERALS | {"NAME", "LSQB", "LPAR", "MINUS", "NOT"} and not looks_like_item(tokens, at + 1)
+    if follows and after.line == equal.line + 1:
+        report.error("B010", "a value begins on the line of its `=`", after, note="move it up to the `=`")
+        return []
+    report.error("B010", "a value is missing after `=`", place, note="expected a value")
+    return [stand_in("BAD_NUMBER", equal.end, equal.line)]
+
+
+def _half_item(tokens: list[Token], at: int, report: Report) -> list[Token]:
+    """What the line of an item that is only a name, or a name and a value, lacks."""
+    name = tokens[at]
+    end = at + 1
+    while tokens[end].line == name.line and tokens[end].type != END:
+        if tokens[end].type in _GOES_ON:
+            return []
+        end += 1
+    if tokens[end].type in _GOES_ON or tokens[end].type == "RPAR":
+        return []
+    second = tokens[at + 1]
+    if second.line != name.line or second.type == END:
+        place = Place(name.end, name.end + 1)
+        report.error(
+            "B012", f"`{name.text}` has no value", name, note=f"write `{name.text} = …` or `{name.text} {{ … }}`"
+        )
+        return [stand_in("EQUAL", place.start, name.line), stand_in("BAD_NUMBER", place.start, name.line)]
+    if second.type in LITERALS - BROKEN or second.type in ("LSQB", "MINUS"):
+        place = Place(second.start, second.start)
+        report.error("B012", "missing `=`", second, note="write `=` before this", edit=report.edit(place, "= "))
+        return [stand_in("EQUAL", name.end, name.line)]
+    return []

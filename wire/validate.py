@@ -1,0 +1,348 @@
+"""All that a coordinator checks again of a submitted document: it trusts no client, whatever compiled the document.
+
+For daemons only (it needs msgspec). Paths in complaints are those of `Submit.spans`: `job/NAME/task/NAME/slots`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from typing import Any, Final
+
+import msgspec
+
+from wire import bounds, template
+from wire.spec import (
+    FORMAT,
+    AxisSpec,
+    Backoff,
+    Command,
+    GroupSpec,
+    JobSpec,
+    PoolSpec,
+    Preparation,
+    Release,
+    SpecDocument,
+)
+from wire.sweep import text_of
+
+MAX_PROBLEMS: Final = 100
+OF_TASKS: Final = frozenset({"task.id", "task.index"})
+"""Names known when it runs that nothing but a task has."""
+
+Problem = tuple[str, str]
+Problems = Iterator[Problem]
+
+
+class InvalidSpec(ValueError):
+    """A document that this coordinator does not take; `problems` are (path, sentence)."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        self.problems = problems
+        super().__init__("; ".join(f"{path}: {message}" if path else message for path, message in problems[:5]))
+
+
+def validate(document: dict[str, Any]) -> SpecDocument:
+    """The document as typed structs. Raises InvalidSpec with everything that is wrong, at most a hundred complaints."""
+    try:
+        spec = msgspec.convert(document, SpecDocument)
+    except (msgspec.ValidationError, RecursionError, OverflowError) as error:
+        raise InvalidSpec([("", str(error) or type(error).__name__)]) from None
+    problems: list[Problem] = []
+    for problem in _document(spec):
+        problems.append(problem)
+        if len(problems) >= MAX_PROBLEMS:
+            break
+    if problems:
+        raise InvalidSpec(problems)
+    return spec
+
+
+def _document(spec: SpecDocument) -> Problems:
+    if spec.format != FORMAT:
+        yield "", f"the document has format {spec.format}, this coordinator reads {FORMAT}"
+        return
+    yield from _count("", "pools", len(spec.pools), bounds.MAX_POOLS)
+    yield from _count("", "jobs", len(spec.jobs), bounds.MAX_JOBS)
+    yield from _twice("pool", [pool.name for pool in spec.pools])
+    yield from _twice("job", [job.name for job in spec.jobs])
+    for pool in spec.pools:
+        yield from _pool(pool)
+    for job in spec.jobs:
+        yield from _job(job)
+
+
+# ---- small pieces
+
+
+def _count(path: str, what: str, count: int, limit: int) -> Problems:
+    if count > limit:
+        yield path, f"{count} {what}: at most {limit}"
+
+
+def _twice(what: str, names: list[str], path: str = "") -> Problems:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            yield f"{path}{what}/{_short(name)}", f"{what} `{_short(name)}` is declared twice"
+        seen.add(name)
+
+
+def _within(path: str, value: int | None, low: int, high: int) -> Problems:
+    if value is not None and not low <= value <= high:
+        yield path, f"{path.rpartition('/')[2]} is {low} to {high}, found {value}"
+
+
+def _name(path: str, what: str, name: str) -> Problems:
+    if not bounds.NAME.match(name):
+        yield path, f"`{_short(name)}` is no name of a {what}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= bounds.MAX_NAME else f"{text[: bounds.MAX_NAME]}…"
+
+
+def _text(path: str, name: str, value: str) -> Problems:
+    """A text that reaches a command as an argument, or as `name=value`."""
+    size = len(value.encode("utf-8", "surrogatepass")) + (len(name) + 1 if name else 0)
+    if size > bounds.MAX_ARGUMENT_BYTES:
+        yield path, f"{size} bytes: at most {bounds.MAX_ARGUMENT_BYTES} reach a command"
+    if "\0" in value:
+        yield path, "a NUL character can't reach a command"
+
+
+# ---- pools and jobs
+
+
+def _pool(pool: PoolSpec) -> Problems:
+    path = f"pool/{_short(pool.name)}"
+    yield from _name(path, "pool", pool.name)
+    yield from _within(f"{path}/nodes", pool.nodes, 1, bounds.MAX_NODES)
+    yield from _within(f"{path}/slots", pool.slots, 1, bounds.MAX_SLOTS)
+    yield from _within(f"{path}/lost_after", pool.lost_after_ms, bounds.MIN_LOST_AFTER_MS, bounds.MAX_DURATION_MS)
+
+
+class _Names:
+    """What the expressions of one command may refer to."""
+
+    def __init__(self, axes: int, dirs: frozenset[str], *, task: bool) -> None:
+        self.axes = axes
+        self.dirs = dirs
+        self.task = task
+
+    def check(self, path: str, expr: Any, name: str = "") -> Problems:
+        try:
+            template.check(expr, self.axes, self.dirs)
+        except template.TemplateError as error:
+            yield path, f"a malformed expression: {error}"
+            return
+        if isinstance(expr, str):
+            yield from _text(path, name, expr)
+        if not self.task and (of_tasks := template.run_names(expr) & OF_TASKS):
+            yield path, f"`{min(of_tasks)}` is known in tasks only"
+
+
+def _job(job: JobSpec) -> Problems:
+    path = f"job/{_short(job.name)}"
+    yield from _name(path, "job", job.name)
+    yield from _name(f"{path}/pool", "pool", job.pool)
+    yield from _within(f"{path}/priority", job.priority, -bounds.MAX_PRIORITY, bounds.MAX_PRIORITY)
+    yield from _within(f"{path}/timeout", job.timeout_ms, 1, bounds.MAX_DURATION_MS)
+    yield from _within(f"{path}/on_failure", job.stop_after, 1, bounds.MAX_TASKS)
+    yield from _within(f"{path}/parallel", job.parallel, 1, bounds.MAX_TASKS)
+    yield from _within(f"{path}/release_grace", job.release_grace_ms, 0, bounds.MAX_DURATION_MS)
+    yield from _count(path, "dirs", len(job.dirs), bounds.MAX_DIRS)
+    yield from _count(path, "task blocks", len(job.groups), bounds.MAX_GROUPS)
+    yield from _twice("dir", [spec.name for spec in job.dirs], f"{path}/")
+    yield from _twice("task", [group.name for group in job.groups], f"{path}/")
+    yield from _values(path, job.values)
+    for spec in job.dirs:
+        yield from _variable(f"{path}/dir/{_short(spec.name)}", spec.name)
+        yield from _within(f"{path}/dir/{_short(spec.name)}/size", spec.size_bytes, 1, bounds.MAX_INT)
+    dirs = frozenset(spec.name for spec in job.dirs)
+    names = _Names(0, dirs, task=False)
+    yield from _environment(path, job.env, names)
+    yield from _phase(f"{path}/prep", job.preparation, names)
+    yield from _phase(f"{path}/release", job.release, names)
+    yield from _groups(path, job, dirs)
+
+
+def _values(path: str, values: dict[str, str]) -> Problems:
+    yield from _count(path, "params", len(values), bounds.MAX_ENVIRONMENT)
+    for name, value in values.items():
+        yield from _variable(path, name)
+        yield from _text(path, name, value)
+
+
+def _variable(path: str, name: str) -> Problems:
+    if not bounds.VARIABLE.match(name):
+        yield path, f"`{_short(name)}` is no name of a param, let, sweep variable or dir"
+    elif name in bounds.TAKEN_VARIABLES:
+        yield path, f"`{name}` is an environment variable that common tools read"
+
+
+def _environment(path: str, env: dict[str, Any], names: _Names) -> Problems:
+    yield from _count(path, "environment variables", len(env), bounds.MAX_ENVIRONMENT)
+    for name, expr in env.items():
+        where = f"{path}/env/{_short(name)}"
+        if not bounds.ENVIRONMENT_NAME.match(name):
+            yield where, f"`{_short(name)}` is no name of an environment variable"
+        elif name.startswith(bounds.SYSTEM_PREFIXES):
+            yield where, f"`{name}` is set by the system"
+        yield from names.check(where, expr, name)
+
+
+# ---- commands
+
+
+def _phase(path: str, phase: Preparation | Release | None, names: _Names) -> Problems:
+    if phase is not None:
+        yield from _command(path, phase.command, names)
+        yield from _within(f"{path}/parallel", phase.parallel, 1, bounds.MAX_TASKS)
+
+
+def _command(path: str, command: Command, names: _Names) -> Problems:
+    if (command.argv is None) == (command.script is None):
+        yield path, "a command has exactly one of `run` and `script`"
+    if command.argv is not None:
+        yield from _argv(f"{path}/run", command.argv, names)
+    if command.script is not None:
+        size = len(command.script.encode("utf-8", "surrogatepass"))
+        if size > bounds.MAX_SCRIPT_BYTES:
+            yield f"{path}/script", f"the script is {size} bytes long: at most {bounds.MAX_SCRIPT_BYTES}"
+        if "\0" in command.script:
+            yield f"{path}/script", "a script holds no NUL character"
+    yield from _environment(path, command.env, names)
+    yield from _values(path, command.lets)
+    yield from _within(f"{path}/timeout", command.timeout_ms, 1, bounds.MAX_DURATION_MS)
+    yield from _within(f"{path}/retries", command.retries, 0, bounds.MAX_RETRIES)
+    yield from _within(f"{path}/stop_signal", command.stop_signal, 1, 31)
+    yield from _within(f"{path}/stop_grace", command.stop_grace_ms, 0, bounds.MAX_DURATION_MS)
+    yield from _within(f"{path}/keep", command.keep_ms, 0, bounds.MAX_DURATION_MS)
+    yield from _backoff(f"{path}/backoff", command.backoff)
+
+
+def _argv(path: str, argv: list[Any], names: _Names) -> Problems:
+    if not argv or argv[0] in ("", None):
+        yield path, "`run` names no program"
+    yield from _count(path, "arguments", len(argv), bounds.MAX_ARGUMENTS)
+    for expr in argv:
+        yield from names.check(path, expr)
+
+
+def _backoff(path: str, backoff: Backoff | None) -> Problems:
+    if backoff is not None:
+        yield from _within(path, backoff.first_ms, 1, bounds.MAX_DURATION_MS)
+        yield from _within(path, backoff.cap_ms, backoff.first_ms, bounds.MAX_DURATION_MS)
+
+
+# ---- groups
+
+
+def _groups(path: str, job: JobSpec, dirs: frozenset[str]) -> Problems:
+    total = 0
+    taken = {*job.values, *dirs}
+    for position, group in enumerate(job.groups):
+        where = f"{path}/task/{_short(group.name)}"
+        size = yield from _sweep(where, group, taken)
+        total += size
+        yield from _group(where, position, group, len(job.groups))
+        axes = sum(len(axis.names) for axis in group.axes)
+        yield from _command(where, group.command, _Names(axes, dirs, task=True))
+    if total > bounds.MAX_TASKS:
+        yield path, f"the job has {total} tasks: at most {bounds.MAX_TASKS}"
+    cycle = _cycle(job.groups)
+    if cycle:
+        names = " → ".join(_short(job.groups[at].name) for at in cycle)
+        yield f"{path}/task/{_short(job.groups[cycle[0]].name)}/after", f"dependency cycle: {names}"
+
+
+def _group(path: str, position: int, group: GroupSpec, groups: int) -> Problems:
+    yield from _name(path, "task", group.name)
+    if group.name in bounds.TAKEN_TASK_NAMES:
+        yield path, f"`{group.name}` is no name for a task: the job has a directory of that name"
+    yield from _within(f"{path}/slots", group.slots, 1, bounds.MAX_SLOTS)
+    yield from _count(f"{path}/after", "dependencies", len(group.after), bounds.MAX_AFTER)
+    if len(set(group.after)) != len(group.after):
+        yield f"{path}/after", "a dependency is named twice"
+    if any(not 0 <= other < groups for other in group.after):
+        yield f"{path}/after", "a dependency names no task block of the job"
+
+
+def _sweep(path: str, group: GroupSpec, taken: set[str]) -> Generator[Problem, None, int]:  # its size
+    yield from _count(path, "axes", len(group.axes), bounds.MAX_AXES)
+    size, seen = 1, set(taken)
+    for axis in group.axes:
+        if not axis.names:
+            yield path, "an axis has no name"
+        yield from _count(path, "names on an axis", len(axis.names), bounds.MAX_AXES)
+        for name in axis.names:
+            yield from _variable(path, name)
+            if name in seen:
+                yield path, f"`{_short(name)}` is declared twice"
+            seen.add(name)
+        count = yield from _axis(path, axis)
+        size *= count
+    if size > bounds.MAX_TASKS:
+        yield path, f"the sweep has {size} tasks: at most {bounds.MAX_TASKS}"
+    return size
+
+
+def _axis(path: str, axis: AxisSpec) -> Generator[Problem, None, int]:  # how many values
+    if (axis.range is None) == (axis.values is None):
+        yield path, "an axis has exactly one of a range and a list of values"
+        return 0
+    if axis.range is not None:
+        first, last, step = axis.range
+        if step == 0 or max(abs(first), abs(last), abs(step)) > bounds.MAX_INT or len(axis.names) != 1:
+            yield path, "a range has one name, ends in 64 bits and a step"
+            return 0
+        count = (last - first) // step + 1
+        if count < 1:
+            yield path, f"the axis {first}..{last} is empty"
+        return max(count, 0)
+    values = axis.values or []
+    if not values:
+        yield path, "an axis is empty"
+    yield from _count(path, "values on an axis", len(values), bounds.MAX_AXIS_VALUES)
+    seen: set[tuple[str, ...]] = set()
+    for value in values[: bounds.MAX_AXIS_VALUES]:
+        row = value if len(axis.names) > 1 else [value]
+        if not isinstance(row, list) or len(row) != len(axis.names) or not all(map(_is_scalar, row)):
+            yield path, "a value of an axis is one text, number or bool for each name"
+            return len(values)
+        texts = tuple(text_of(part) for part in row)
+        if texts in seen:
+            yield path, f"`{_short(', '.join(texts))}` stands twice on an axis"
+            return len(values)
+        seen.add(texts)
+        for name, text in zip(axis.names, texts, strict=True):
+            yield from _text(path, name, text)
+    return len(values)
+
+
+def _is_scalar(value: Any) -> bool:
+    return isinstance(value, str | bool | float) or (isinstance(value, int) and abs(value) <= bounds.MAX_INT)
+
+
+def _cycle(groups: list[GroupSpec]) -> list[int]:
+    """The positions along a cycle of `after`, the first one again at the end; empty when there is none."""
+    waiting = {at: {other for other in group.after if 0 <= other < len(groups)} for at, group in enumerate(groups)}
+    waited_for: dict[int, list[int]] = {at: [] for at in waiting}
+    for at, others in waiting.items():
+        for other in others:
+            waited_for[other].append(at)
+    free = [at for at, others in waiting.items() if not others]
+    while free:
+        done = free.pop()
+        for at in waited_for[done]:
+            waiting[at].discard(done)
+            if not waiting[at]:
+                free.append(at)
+        waiting.pop(done)
+    if not waiting:
+        return []
+    at, path = min(waiting), []
+    while at not in path:
+        path.append(at)
+        at = min(waiting[at])
+    return [*path[path.index(at) :], at]
