@@ -7,6 +7,7 @@ it: then they terminate the jobs, release the nodes and go.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -171,36 +172,40 @@ class Cluster:
             pause(_TICK_S)
 
     def finish(self, connection: Connection) -> None:
-        """When the jobs are over: ask the coordinator to see the agents off and to stop."""
+        """When the jobs are over: the agents leave clean, as long as the coordinator is there; then it goes too."""
+        for daemon in self.daemons[1:]:
+            daemon.process.send_signal(signal.SIGINT)
+        agents_left = _ended_within(self.daemons[1:], STOP_S)
         with suppress(NoCoordinator):  # it may be gone before its answer has left; its exit status says how it went
             connection.ask("Finish")
-        self.gone = self.ended_within(STOP_S)
+        self.gone = _ended_within(self.daemons[:1], STOP_S) and agents_left
 
     def stop(self, seconds: float = RELEASE_S) -> None:
         """Whatever state they are in: let them go, and see whether they have gone within so long."""
         self.let_go()
         if not self.gone:
-            self.gone = self.ended_within(seconds)
+            self.gone = _ended_within(self.daemons, seconds)
         if self._lifeline >= 0:
             os.close(self._lifeline)
             self._lifeline = -1
-
-    def ended_within(self, seconds: float) -> bool:
-        """Whether every daemon ended by itself, and well, within so long."""
-        deadline = time.monotonic() + seconds
-        well = True
-        for daemon in self.daemons:
-            try:
-                well &= daemon.process.wait(max(0.0, deadline - time.monotonic())) == 0
-            except subprocess.TimeoutExpired:
-                well = False
-        return well
 
     def let_go(self) -> None:
         """Close the lifeline: the daemons end the jobs, release and go by themselves, whether we live or not."""
         if self._held >= 0:
             os.close(self._held)
             self._held = -1
+
+
+def _ended_within(daemons: list[Daemon], seconds: float) -> bool:
+    """Whether these end by themselves, and well, within so long."""
+    deadline = time.monotonic() + seconds
+    well = True
+    for daemon in daemons:
+        try:
+            well &= daemon.process.wait(max(0.0, deadline - time.monotonic())) == 0
+        except subprocess.TimeoutExpired:
+            well = False
+    return well
 
 
 def _environment() -> dict[str, str]:
