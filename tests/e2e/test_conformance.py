@@ -71,9 +71,8 @@ def test_case_3_four_slots_at_once_share_one_preparation(cluster: Cluster) -> No
     assert said.lines(4) == ["task"] * 4
     assert cluster.job(job)["tasks"]["running"] == 4
     (cluster.directory / "go.pipe").write_text("go\n" * 4)
+    assert cluster.wait(job)["tasks"]["succeeded"] == 4
     assert cluster.nodes_of(job)["a"]["prep"]["attempts"] == 1
-    cluster.command("job", "terminate", job)
-    cluster.wait(job)
 
 
 def test_case_4_a_preparation_is_retried_until_it_succeeds(cluster: Cluster) -> None:
