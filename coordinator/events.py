@@ -70,3 +70,7 @@ class Ready:
     """Sessions to close after the frames, with the reason."""
     finished: bool = False
     """Asked to finish, and every job is over and every reachable node released: the daemon may stop."""
+
+    def __bool__(self) -> bool:
+        """Whether anything is left to do once `at_once` is sent."""
+        return bool(self.records or self.forget or self.frames or self.close or self.finished)

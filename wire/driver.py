@@ -36,7 +36,8 @@ FULL_PAUSE_S: Final = 1.0
 
 
 class Ready(Protocol):
-    """What a core wants done. The driver looks at no more of it than this."""
+    """What a core wants done. The driver looks at no more of it than this, and at its truth value where it has one:
+    false is that nothing but `at_once` is in it."""
 
     @property
     def records(self) -> Sequence[Any]: ...
@@ -189,7 +190,8 @@ class Driver(Generic[E, R]):
         ready = self.core.take_ready()
         if ready.at_once:
             self._send_at_once(ready)
-        self._pending.append(ready)
+        if ready:
+            self._pending.append(ready)
         if not self._refused or self._pause_s() <= 0:
             await self._make_durable()
 

@@ -12,7 +12,7 @@ import errno
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -74,10 +74,7 @@ class Ledger:
     @classmethod
     def open(cls, path: Path, *, migrations: Sequence[str] = MIGRATIONS, ballast_bytes: int = BALLAST_BYTES) -> Ledger:
         """Open or make the log, with its directory. Raises StoreHeld, StoreDamaged, StoreFull, StoreError."""
-        try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise translated_os(error, path.parent) from None
+        _make_directory(path.parent)
         lock = _lock(path)
         try:
             connection = _connect(path, migrations)
@@ -100,26 +97,38 @@ class Ledger:
         """Several batches in their order, in one transaction; all or nothing. True: it is durable, but room is short
         now, so take on nothing new. Raises StoreFull, StoreError."""
         batches = list(batches)
-        try:
-            self._write(batches)
-        except StoreFull:
-            if not self._ballast.give_up():
-                raise
-            self._write(batches)
-        else:
+        if not self._making_room(lambda: self._write(batches)):
             self._ballast.restore()
         return not self._ballast.held
 
     def reserve(self, name: str, count: int = 1) -> int:
-        """Durably take `count` numbers of the counter `name`; the first of them (from 1). None is given twice."""
+        """Durably take `count` numbers of the counter `name`; the first of them (from 1). None is given twice.
+        Raises StoreFull, StoreError."""
+        self._making_room(lambda: self._count(name, count))
+        return self._counted(name) - count + 1
+
+    def _count(self, name: str, count: int) -> None:
         with self._transaction():
-            row = self._connection.execute("SELECT value FROM counter WHERE name = ?", (name,)).fetchone()
-            first = (row[0] if row else 0) + 1
             self._connection.execute(
-                "INSERT INTO counter VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-                (name, first + count - 1),
+                "INSERT INTO counter VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
+                (name, count),
             )
-        return int(first)
+
+    def _counted(self, name: str) -> int:
+        with self._told():
+            row = self._connection.execute("SELECT value FROM counter WHERE name = ?", (name,)).fetchone()
+        return int(row[0])
+
+    def _making_room(self, write: Callable[[], None]) -> bool:
+        """Do it, for the ballast's room if there is no other; whether that was needed. Raises StoreFull, StoreError."""
+        try:
+            write()
+        except StoreFull:
+            if not self._ballast.give_up():
+                raise
+            write()
+            return True
+        return False
 
     def close(self) -> None:
         """Give the log back. What was committed is durable already."""
@@ -187,6 +196,21 @@ class Ballast:
         held, self.held = self.held, False
         self._path.unlink(missing_ok=True)
         return held
+
+
+def _make_directory(path: Path) -> None:
+    """Make it if it is missing, durably: what is synced inside is lost with a directory that was not."""
+    if path.is_dir():
+        return
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise translated_os(error, path) from None
 
 
 def _lock(path: Path) -> int:

@@ -307,7 +307,8 @@ async def _within_limit(handshake: Awaitable[None], otherwise: str) -> None:
 
 
 async def _greet(stream: trio.abc.Stream, connection: Connection, role: Role) -> None:
-    await _say(stream, connection.send(Hello(PROTOCOL_VERSION, role)))
+    with suppress(trio.BrokenResourceError):  # why: a goodbye that is still to be read says
+        await stream.send_all(connection.send(Hello(PROTOCOL_VERSION, role)))
     try:
         answer = await _hear(stream, connection)
     except ProtocolError as error:

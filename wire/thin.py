@@ -10,7 +10,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -171,7 +171,8 @@ class Coordinator:
         self._sent += 1
         with self._cut_told():
             self._socket.settimeout(limits.SEND_S)
-            self._socket.sendall(_LENGTH.pack(len(body)) + body)
+            with suppress(BrokenPipeError, ConnectionResetError):  # why: a goodbye that is still to be read says
+                self._socket.sendall(_LENGTH.pack(len(body)) + body)
 
     def _receive(self, timeout_s: float | None) -> dict[str, Any]:
         """The next message of this session. A Goodbye is raised as what it says."""

@@ -35,7 +35,7 @@ def python(script: str, *arguments: str, **options) -> subprocess.Popen:
     )
 
 
-@pytest.mark.parametrize("after", [1, 2, 3, 50, 51, 400])
+@pytest.mark.parametrize("after", [1, 2, 3, 50, 120])
 def test_a_killed_process_loses_nothing_it_acknowledged_and_leaves_no_half_commit(tmp_path, after):
     path = tmp_path / "log.sqlite"
     acknowledged = -1
@@ -145,3 +145,70 @@ def test_another_user_is_refused_by_the_file_and_by_the_coordinator(tmp_path):
             assert "does not serve the user nobody" in stranger.stdout.read()
         with thin.connect(daemon.path) as session:
             assert session.call("JobList") == []
+
+
+# ---- a full disk
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    mount = tmp_path / "disk"
+    mount.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "small", mount], capture_output=True, check=False)
+    if done.returncode:
+        pytest.skip("mounting a small disk needs root")
+    yield mount
+    subprocess.run(["umount", "--lazy", mount], check=True)
+
+
+DOCUMENT = {
+    "format": 1,
+    "pools": [{"name": "p"}],
+    "jobs": [{"name": "j", "pool": "p", "groups": [{"name": "t", "command": {"argv": ["true"]}}]}],
+}
+
+
+def test_on_a_full_disk_new_jobs_are_refused_and_taken_again_once_there_is_room(small_disk):
+    with Daemon(small_disk / "state").ready() as daemon, thin.connect(daemon.path) as session:
+        session.submit(DOCUMENT, "before")
+        hog = small_disk / "hog"
+        with pytest.raises(OSError), open(hog, "wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        acknowledged, refusal = 0, None
+        while refusal is None:
+            assert acknowledged < 1000
+            try:
+                session.submit(DOCUMENT, f"during-{acknowledged}")
+                acknowledged += 1
+            except thin.ThinError as error:
+                refusal = error
+        assert refusal.code == "refused"
+        assert "disk" in refusal.message
+        assert len(session.call("JobList")) == 1 + acknowledged
+        daemon.process.kill()
+        daemon.ends()
+        hog.unlink()
+    with Daemon(small_disk / "state").ready() as daemon, thin.connect(daemon.path) as session:
+        assert len(session.call("JobList")) == 1 + acknowledged
+        session.submit(DOCUMENT, "after")
+
+
+def test_room_that_comes_back_is_noticed_without_a_restart(small_disk):
+    with Daemon(small_disk / "state").ready() as daemon, thin.connect(daemon.path) as session:
+        hog = small_disk / "hog"
+        with pytest.raises(OSError), open(hog, "wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        with pytest.raises(thin.ThinError, match="disk"):
+            for number in range(1000):
+                session.submit(DOCUMENT, f"during-{number}")
+        hog.unlink()
+        for _ in range(100_000):
+            try:
+                session.submit(DOCUMENT, "after")
+                break
+            except thin.ThinError as error:
+                assert error.code == "refused"
+        else:
+            pytest.fail("the coordinator never noticed the room")

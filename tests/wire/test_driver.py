@@ -25,6 +25,9 @@ class Batch:
     at_once: list[str] = field(default_factory=list)
     frames: list[str] = field(default_factory=list)
 
+    def __bool__(self) -> bool:
+        return bool(self.records or self.forget or self.frames)
+
 
 class Echo:
     """A core: what comes in is kept and said; `beat` promises nothing; `ask` is said and not kept."""
@@ -315,6 +318,19 @@ async def test_any_other_failure_of_the_disk_ends_the_loop_with_nothing_said(aut
     with pytest.raises(StoreError):
         await bench.driver.run()
     assert bench.log == []
+
+
+async def test_heartbeats_pile_nothing_up_while_the_disk_is_full(autojump_clock):
+    bench = Bench()
+    bench.refusals = 10_000
+    async with running(bench):
+        await bench.driver.put("a")
+        for number in range(500):
+            await bench.driver.put(f"beat {number}")
+            await trio.sleep(0.5)
+        assert len(bench.driver._pending) == 2  # the batch that was refused, and what the core said when it learnt so
+    assert bench.log.count("refused") > 100
+    assert "beat 499" in bench.log
 
 
 async def test_deadlines_are_met_while_the_disk_is_full(autojump_clock):

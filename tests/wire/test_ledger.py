@@ -250,6 +250,17 @@ def test_a_full_disk_gives_up_the_ballast_first_and_takes_it_back_later(small_di
     again.close()
 
 
+def test_numbers_are_given_from_the_ballasts_room_also_after_a_restart(small_disk):
+    Ledger.open(small_disk / "log.sqlite", ballast_bytes=262_144).close()
+    with pytest.raises(OSError), open(small_disk / "hog", "wb", buffering=0) as hog:
+        while True:
+            hog.write(bytes(4096))
+    ledger = Ledger.open(small_disk / "log.sqlite", ballast_bytes=262_144)
+    assert (ledger.reserve("epoch", 10), ledger.reserve("epoch", 10)) == (1, 11)
+    assert ledger.commit([row(1)]) is True
+    ledger.close()
+
+
 def test_a_disk_that_is_full_from_the_start_is_told(small_disk):
     with pytest.raises(OSError) as full, open(small_disk / "hog", "wb", buffering=0) as hog:
         while True:

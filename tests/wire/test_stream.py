@@ -396,6 +396,15 @@ async def test_the_one_turned_away_learns_why(autojump_clock):
                 pass
 
 
+async def test_the_one_turned_away_before_it_spoke_learns_why(tmp_path):
+    path = str(tmp_path / "coordinator.sock")
+    async with listen_unix(path) as listener, await connect_unix(path) as near:
+        await refuse(await listener.accept(), "too many connections")
+        with pytest.raises(SessionRefused, match="too many connections"):
+            async with opened(near, Role.NODE):
+                pass
+
+
 # ---- unix sockets
 
 

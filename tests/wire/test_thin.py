@@ -288,6 +288,30 @@ def test_a_coordinator_of_another_version_says_so(tmp_path):
         thin.connect(str(tmp_path / "s"))
 
 
+def test_one_turned_away_before_it_spoke_still_learns_why(tmp_path):
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "s"))
+    listener.listen()
+    frame = msgpack.packb([0, 0, {"kind": "Goodbye", "reason": "not you", "error": True}])
+    made = socket.socket(socket.AF_UNIX)
+    made.connect(str(tmp_path / "s"))
+    peer, _ = listener.accept()
+    peer.sendall(struct.pack(">I", len(frame)) + frame)
+    peer.close()
+    listener.close()
+    with pytest.raises(thin.NoCoordinator, match="not you"):
+        thin.Coordinator(made, "s", "admin")
+    made.close()
+
+
+def test_a_coordinator_that_stopped_while_nobody_asked_has_said_so(tmp_path):
+    path = tmp_path / "coordinator.sock"
+    with coordinator(path, lambda message: []):
+        session = thin.connect(str(path))
+    with session, pytest.raises(thin.NoCoordinator, match=r"closed the connection|ended the connection"):
+        session.call("JobList")
+
+
 def test_a_connection_lost_in_the_middle_is_told(tmp_path):
     welcome = msgpack.packb([0, 0, {"kind": "Welcome", "version": 1, "epoch": 3}])
     with impostor(tmp_path / "s", struct.pack(">I", len(welcome)) + welcome):
