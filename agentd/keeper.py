@@ -647,6 +647,7 @@ class KeeperCore:
 
     def _to_idle(self) -> None:
         self._state, self._item, self._result = _IDLE, None, None
+        self._ready.tree = None  # what it was for is dead; done now, it would kill the next command
         self._announced = False
         self._announce_at = self._timeout_at = self._kill_at = self._look_at = self._stuck_at = NEVER
 
