@@ -337,9 +337,6 @@ class Job:
                 return self.groups[number].spec.name
         return None
 
-    def preparing_nodes(self) -> int:
-        return sum(node_job.state is NodeJobState.PREPARING for node_job in self.current.values())
-
     def releasing_nodes(self) -> int:
         return sum(node_job.state is NodeJobState.RELEASING for node_job in self.current.values())
 
@@ -380,6 +377,8 @@ class Node:
     incarnation: str
     boot: str
     slots: int
+    lease_s: float = 0.0
+    """The longest lease that it may be counting by."""
     reported: int = 0
     """The last report number taken from this incarnation."""
     grants: dict[int, Grant] = field(default_factory=dict)

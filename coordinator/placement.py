@@ -152,7 +152,7 @@ class Round:
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
         self.free = {node.name: node.slots - node.used for node in pool.nodes.values() if node.takes_work}
-        self.contenders = [contender for job in pool.jobs.values() if (contender := _contender(job)) is not None]
+        self.contenders = [contender for job in pool.jobs.values() if (contender := _contender(pool, job)) is not None]
         self.owner_used: dict[str, int] = {}
         for job in pool.jobs.values():
             self.owner_used[job.owner] = self.owner_used.get(job.owner, 0) + job.used
@@ -296,7 +296,13 @@ class Round:
             self.spans.setdefault(key, _Spans()).add(first, count)
 
 
-def _contender(job: Job) -> _Contender | None:
+def _preparing(pool: Pool, job: Job) -> int:
+    """Nodes that prepare for the job; one that is lost holds up no other."""
+    nodes = [pool.nodes.get(name) for name, r in job.current.items() if r.state is NodeJobState.PREPARING]
+    return sum(node is not None and not node.missing for node in nodes)
+
+
+def _contender(pool: Pool, job: Job) -> _Contender | None:
     """The job as a contender, or None when nothing of it could run now."""
     if job.state is not JobState.ACTIVE:
         return None
@@ -307,7 +313,7 @@ def _contender(job: Job) -> _Contender | None:
     if not pickers:
         return None
     limit = job.preparation.parallel if job.preparation is not None else None
-    preparations = limit - job.preparing_nodes() if limit is not None else 1 << 62
+    preparations = limit - _preparing(pool, job) if limit is not None else 1 << 62
     return _Contender(job, pickers, job.used, room, preparations)
 
 
