@@ -113,6 +113,7 @@ class Cluster:
             node.reported = 0
         node.pool.nodes.pop(node.name, None)
         node.pool, node.incarnation, node.boot, node.slots = pool, record.incarnation, record.boot, record.slots
+        node.lease_s = record.lease_s
         pool.nodes[node.name] = node
 
     def _submitted(self, record: JobSubmitted) -> None:
@@ -172,8 +173,10 @@ class Cluster:
 
     def _find_round(self, job: str, node: str, number: int) -> NodeJob | None:
         known = self.jobs.get(job)
-        current = known.current.get(node) if known else None
-        if known is None or current is None or current.round == number:
+        if known is None:
+            return None
+        current = known.current.get(node)
+        if current is not None and current.round == number:
             return current
         return next((entry for entry in known.rounds if entry.node == node and entry.round == number), None)
 
@@ -183,6 +186,8 @@ class Cluster:
             return
         node_job.move(record.state)
         node_job.reason = record.reason
+        if record.state in (NodeJobState.ABSENT, NodeJobState.PREPARING):
+            node_job.boot = self.nodes[record.node].boot
         if record.unpayable:
             self.nodes[record.node].owes.pop((record.job, record.round), None)
             if self.jobs[record.job].current.get(record.node) is node_job:
@@ -259,6 +264,9 @@ class Cluster:
         job = self.jobs[grant.job]
         group, index = job.groups[grant.group], grant.index(end.position)
         self._close(grant, end.position)
+        node_job = self._find_round(grant.job, grant.node, grant.round)
+        if node_job is not None:
+            node_job.tasks_ended += 1
         group.durations.append(max(0.0, end.ended_at - end.started_at))
         final = _FINAL.get(end.verdict)
         if final is not TaskState.SUCCEEDED or grant.attempt > 1:
@@ -289,11 +297,12 @@ class Cluster:
             return
         job = self.jobs[grant.job]
         group, started = job.groups[grant.group], record.cause is not Returned.RECALLED
+        node_job = self._find_round(grant.job, grant.node, grant.round)
         for first, count in record.spans:
             for position in range(first, first + count):
                 if not grant.is_open(position):
                     continue
                 self._close(grant, position)
-                if not started and grant.node in job.current:
-                    job.current[grant.node].tasks_started -= 1
+                if not started and node_job is not None:
+                    node_job.tasks_started -= 1
                 self._again(job, group, grant.index(position), grant.attempt + started, None)

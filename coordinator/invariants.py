@@ -57,6 +57,9 @@ def _of_node(cluster: Cluster, node: Node) -> Iterator[str]:
     for grant in node.grants.values():
         if cluster.grants.get(grant.id) is not grant or grant.node != node.name:
             yield f"grant {grant.id} of {node.name} is not the cluster's"
+        job = cluster.jobs.get(grant.job)
+        if job is None or not any(r.node == node.name and r.round == grant.round for r in job.rounds):
+            yield f"grant {grant.id} of {node.name} belongs to no round"
     for job_id, number in node.owes:
         job = cluster.jobs.get(job_id)
         if job is None:

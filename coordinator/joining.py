@@ -107,11 +107,13 @@ def _root_replaced(core: Core, node: Node) -> None:
 
 
 def _remember(core: Core, pool: Pool, message: m.Join) -> Node:
+    """What it holds is counted by the longer of its old lease and the new one, until it has shown that it knows."""
     slots = message.slots or pool.options.slots or 1
     node = core.cluster.nodes.get(message.node)
-    now = (pool.name, message.incarnation, message.boot, slots)
-    if node is None or (node.pool.name, node.incarnation, node.boot, node.slots) != now:
-        core.keep(NodeJoined(message.node, pool.name, message.incarnation, message.boot, slots, core.now))
+    lease_s = pool.lost_after_s if node is None or not node.grants else max(node.lease_s, pool.lost_after_s)
+    now = (pool.name, message.incarnation, message.boot, slots, lease_s)
+    if node is None or (node.pool.name, node.incarnation, node.boot, node.slots, node.lease_s) != now:
+        core.keep(NodeJoined(message.node, pool.name, message.incarnation, message.boot, slots, core.now, lease_s))
     return core.cluster.nodes[message.node]
 
 
@@ -143,6 +145,9 @@ def _reconcile(core: Core, node: Node, holding: Holding) -> None:
     if unknown:
         core.send(node.session, m.Drop(unknown))
     node.joined = True
+    if node.lease_s != node.pool.lost_after_s:
+        told_s = node.pool.lost_after_s
+        core.keep(NodeJoined(node.name, node.pool.name, node.incarnation, node.boot, node.slots, core.now, told_s))
     for job_id, number in list(node.owes):
         _reconcile_round(core, node, job_id, number, holding.rounds.pop((job_id, number), None))
     for (job_id, number), state in holding.rounds.items():
@@ -164,17 +169,26 @@ def _reconcile_round(core: Core, node: Node, job_id: str, number: int, held: m.R
         else:
             core.send(node.session, m.ReleaseRound(job_id, number, "Deleted"))
     elif held is None:
-        _never_held(core, job, node_job)
+        _never_held(core, job, node_job, node)
     else:
         _align(core, node_job, held)
         if node_job.state in (NodeJobState.RELEASING, NodeJobState.UNREACHED):
             ending.release(core, job, node_job, node)
 
 
-def _never_held(core: Core, job: Job, node_job: NodeJob) -> None:
-    """A round that the node does not know: it never arrived, or what the node knew of it is lost."""
-    started = node_job.tasks_started > 0 or (node_job.preparation is not None and node_job.preparation.attempts > 0)
-    if not started:
+def _never_held(core: Core, job: Job, node_job: NodeJob, node: Node) -> None:
+    """A round that the node does not know: it never arrived, or what the node knew of it is lost.
+
+    What was granted proves nothing, it was behind the round's opening on the same way; what was reported does.
+    """
+    orphans = [g for g in node.grants.values() if (g.job, g.round) == (job.id, node_job.round)]
+    if orphans:
+        core.send(node.session, m.Drop([grant.id for grant in orphans]))
+    for grant in orphans:
+        work.return_all(core, grant, Returned.GONE)
+    phases = (node_job.preparation, node_job.release)
+    began = node_job.tasks_ended or node_job.running or any(view is not None and view.attempts for view in phases)
+    if not began:
         core.keep(RoundVoided(job.id, node_job.node, node_job.round))
     else:
         reason = "the node no longer knows of it"
@@ -196,6 +210,8 @@ def _align(core: Core, node_job: NodeJob, held: m.RoundState) -> None:
     state = _HELD[held]
     if node_job.preparation is None and state is NodeJobState.ABSENT:
         state = NodeJobState.PREPARED
+    if not node_job.waits and state is NodeJobState.BARRED:
+        state = NodeJobState.PREPARED  # a preparation that nobody waits for bars nothing
     if node_job.state in (NodeJobState.RELEASING, state) or state not in TRANSITIONS[node_job.state]:
         return
     core.keep(RoundMoved(node_job.job, node_job.node, node_job.round, state, None, core.now))

@@ -31,6 +31,8 @@ PAID: Final = frozenset({_S.RELEASED, _S.RELEASE_FAILED, _S.WAIVED})
 SETTLED: Final = PAID | {_S.UNREACHED}
 """A job may complete when all its rounds are here."""
 OPEN: Final = frozenset(_S) - SETTLED
+_NOTHING_RUNS: Final = frozenset({_S.ABSENT, _S.UNREACHED, _S.WAIVED})
+"""Whatever the node said to be running there no longer is, or nobody can know."""
 
 
 @dataclass(slots=True)
@@ -74,6 +76,9 @@ class NodeJob:
     """Whether tasks wait for the preparation; if not, its failure bars nothing."""
     release: PhaseView = field(default_factory=PhaseView)
     tasks_started: int = 0
+    """Tasks granted and not given back unstarted: they may have started."""
+    tasks_ended: int = 0
+    """Attempts of tasks whose end was reported: they have."""
     reason: str | None = None
     running: dict[Phase, tuple[int, float]] = field(default_factory=dict)
     """Attempts under way and since when, as far as the node said (for people, not durable)."""
@@ -85,6 +90,8 @@ class NodeJob:
         if state not in TRANSITIONS[self.state]:
             raise ValueError(f"round {self.round} of {self.job} on {self.node}: {self.state.value} to {state.value}")
         self.state = state
+        if state in _NOTHING_RUNS:
+            self.running.clear()
 
     @property
     def owes_release(self) -> bool:

@@ -169,7 +169,8 @@ def phase(node_job: NodeJob, which: Phase) -> Plain | None:
 
 
 def _phase_state(node_job: NodeJob, view: PhaseView, which: Phase) -> str:
-    if view.finished:
+    again = which is Phase.PREPARATION and node_job.state is NodeJobState.PREPARING  # after a reboot
+    if view.finished and not again:
         return "succeeded" if view.succeeded else "failed"
     if which is Phase.RELEASE:
         if node_job.state in (NodeJobState.UNREACHED, NodeJobState.WAIVED):

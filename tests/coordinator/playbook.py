@@ -1,0 +1,633 @@
+"""A coordinator's core played by hand: nodes and persons say what the test has them say, the clock is a number.
+
+No I/O. What the core keeps goes through the record codec into `rows` as a store would hold it, what it says goes
+through the frame codec; after each event the invariants are checked. A node answers orders only when the test (or
+`obey`) has it answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from coordinator import records
+from coordinator.core import Core
+from coordinator.events import Event, FinishAsked, Received, SessionClosed, SessionOpened, StoreState, Tick
+from coordinator.invariants import violations
+from coordinator.records import Record
+from wire import messages as m
+from wire.instant import Instant
+from wire.spec import SpecDocument
+
+BEAT_S = 5.0
+WALL = 1_800_000_000.0
+
+
+# ---- what is asked for
+
+
+def command(**options: Any) -> dict[str, Any]:
+    return {"argv": ["true"], **options}
+
+
+def tasks(
+    name: str = "t", size: int | None = None, *, after: Iterable[int] = (), slots: int = 1, **options: Any
+) -> Any:
+    """A group: `size` tasks `name[0]`.., or a single one."""
+    axes = [] if size is None else [{"names": ["i"], "range": [0, size - 1, 1], "values": None}]
+    return {"name": name, "axes": axes, "command": command(**options), "slots": slots, "after": list(after)}
+
+
+def prep(wait: bool = True, parallel: int | None = None, **options: Any) -> dict[str, Any]:
+    return {"command": command(**options), "wait": wait, "parallel": parallel}
+
+
+def release(parallel: int | None = None, **options: Any) -> dict[str, Any]:
+    return {"command": command(**options), "parallel": parallel}
+
+
+def job(name: str = "j", *groups: Any, pool: str = "p", **options: Any) -> dict[str, Any]:
+    return {"name": name, "pool": pool, "groups": list(groups or [tasks()]), **options}
+
+
+def document(*jobs: dict[str, Any], pools: Iterable[dict[str, Any]] = ()) -> dict[str, Any]:
+    """As the language compiles it: every field stands there, and it fits the types."""
+    raw = {"format": 1, "pools": list(pools), "jobs": list(jobs)}
+    plain: dict[str, Any] = msgspec.to_builtins(msgspec.convert(raw, SpecDocument))
+    return plain
+
+
+def through_wire(message: m.Message) -> m.Message:
+    """The message as the other end reads it."""
+    return msgspec.msgpack.decode(msgspec.msgpack.encode(message), type=m.AnyMessage)  # type: ignore[no-any-return]
+
+
+# ---- who takes part
+
+
+@dataclass
+class Held:
+    """A grant at a node: the order, and the positions whose end was not said."""
+
+    run: m.Run
+    open: set[int]
+    started: set[int] = field(default_factory=set)
+
+
+class FakeNode:
+    """A node that keeps what an agent keeps durable, and says what it is told to say."""
+
+    def __init__(self, play: Play, name: str, pool: str, slots: int | None, boot: str) -> None:
+        self.play, self.name, self.pool, self.slots, self.boot = play, name, pool, slots, boot
+        self.incarnation = f"root-of-{name}"
+        self.epoch: int | None = None
+        self.joined = False
+        self.silent = False
+        """Its heartbeats don't arrive, though its connection stands."""
+        self.deaf = False
+        """What is sent to it is lost on the way."""
+        self.closed: list[str] = []
+        self.said_joined: m.Joined | None = None
+        self.rounds: dict[tuple[str, int], m.RoundState] = {}
+        self.waits: dict[str, bool] = {}
+        self.reasons: dict[tuple[str, int], str] = {}
+        self.grants: dict[int, Held] = {}
+        self.number = 0
+        self.outbox: list[m.Report] = []
+        self.received: list[m.Message] = []
+        self.departed = False
+        self.beat = 0
+        self.beat_at = 0.0
+        self.spawned: list[tuple[str, int, int, int]] = []
+        """(job, group, index, attempt) of every task that ever began here."""
+
+    # ---- connection
+
+    def join(self, *, inventory: bool = True) -> FakeNode:
+        """Connect and say who it is; with `inventory` also what it holds."""
+        self.epoch = self.play.open(m.Role.NODE)
+        self.play.links[self.epoch] = self
+        self.joined = self.departed = False
+        self.beat_at = self.play.t
+        self.say(m.Join(pool=self.pool, node=self.name, incarnation=self.incarnation, boot=self.boot, slots=self.slots))
+        if inventory and self.joined:
+            self.resend()
+            self.inventory()
+        return self
+
+    def resend(self) -> None:
+        for report in list(self.outbox):
+            self.say(report)
+
+    def inventory(self) -> None:
+        rounds = [m.RoundHeld(name, number, state) for (name, number), state in self.rounds.items()]
+        grants = [
+            m.GrantHeld(number, [(position, 1) for position in sorted(held.open)])
+            for number, held in self.grants.items()
+            if held.open
+        ]
+        self.say(m.Inventory(rounds, grants, True))
+
+    def drop(self) -> None:
+        """The connection breaks."""
+        epoch, self.epoch, self.joined = self.epoch, None, False
+        if epoch is not None:
+            self.play.links.pop(epoch, None)
+            self.play.happen(SessionClosed(epoch, "the peer is gone"))
+
+    def reboot(self, boot: str, *, prepared: bool = False) -> None:
+        """The machine starts again: nothing runs; what was prepared is so only if `prepared` (no rerun wanted)."""
+        self.drop()
+        self.boot = boot
+        for held in self.grants.values():
+            held.open.clear()
+        self.grants.clear()
+        for key, state in self.rounds.items():
+            if state in (m.RoundState.PREPARING, m.RoundState.PREPARED) and not (
+                prepared and state is m.RoundState.PREPARED
+            ):
+                self.rounds[key] = m.RoundState.OPENED
+
+    def wiped(self) -> None:
+        """Its root directory is another one from now on."""
+        self.drop()
+        self.incarnation += "'"
+        self.rounds.clear()
+        self.grants.clear()
+        self.outbox.clear()
+        self.number = 0
+
+    # ---- hearing
+
+    def hear(self, message: m.Message) -> None:
+        """A frame came; only what an agent does at once and always is done here."""
+        if self.deaf:
+            return
+        self.received.append(message)
+        match message:
+            case m.Joined():
+                self.joined, self.said_joined = True, message
+            case m.OpenRound(job=name, round=number, body=body):
+                preparation = msgspec.msgpack.decode(body, type=m.JobBody).spec.preparation if body else None
+                self.waits[name] = preparation is None or preparation.wait
+                self.rounds.setdefault((name, number), m.RoundState.OPENED)
+            case m.Prepare(name, number):
+                if self.rounds.get((name, number)) is m.RoundState.OPENED:
+                    self.rounds[(name, number)] = m.RoundState.PREPARING
+            case m.Run():
+                self.grants[message.grant] = Held(message, set(range(message.count)))
+            case m.Drop(grants):
+                for number in grants:
+                    self.grants.pop(number, None)
+            case m.ReleaseRound(name, number, reason):
+                if (name, number) in self.rounds and self.rounds[name, number] is not m.RoundState.RELEASED:
+                    self.rounds[name, number] = m.RoundState.RELEASING
+                    self.reasons[name, number] = reason
+            case m.Ack(number):
+                self.outbox = [report for report in self.outbox if report.number > number]
+                if not self.outbox:
+                    self.rounds = {k: s for k, s in self.rounds.items() if s is not m.RoundState.RELEASED}
+            case m.Depart():
+                self.departed = True
+            case _:
+                pass
+
+    def heard(self, kind: type[m.Message]) -> list[Any]:
+        """All frames of a kind that came so far."""
+        return [message for message in self.received if isinstance(message, kind)]
+
+    # ---- speaking
+
+    def say(self, message: m.Message) -> None:
+        assert self.epoch is not None, f"{self.name} is not connected"
+        self.play.happen(Received(self.epoch, through_wire(message)), who=self.name)
+
+    def heartbeat(self) -> None:
+        self.beat += 1
+        self.beat_at = self.play.t
+        self.say(m.Heartbeat(self.beat))
+
+    def report(self, tasks: Iterable[m.TaskEnd] = (), phases: Iterable[m.PhaseEnd] = ()) -> m.Report:
+        """Ends, durable here until acked; sent if there is a connection."""
+        self.number += 1
+        report = m.Report(self.number, list(tasks), list(phases))
+        self.outbox.append(report)
+        if self.epoch is not None and self.joined:
+            self.say(report)
+        return report
+
+    def running(self, job_id: str | None = None) -> list[tuple[int, int]]:
+        """(grant, position) of what is open here, in order of arrival."""
+        return [
+            (number, position)
+            for number, held in self.grants.items()
+            if job_id is None or held.run.job == job_id
+            for position in sorted(held.open)
+        ]
+
+    def labels(self, job_id: str) -> list[int]:
+        """Indices of the open tasks of a job's grants here."""
+        return [self.index(grant, position) for grant, position in self.running(job_id)]
+
+    def index(self, grant: int, position: int) -> int:
+        run = self.grants[grant].run
+        return run.first + position * run.step
+
+    def spawn(self, grant: int, position: int) -> None:
+        held = self.grants[grant]
+        if position not in held.started:
+            held.started.add(position)
+            self.spawned.append((held.run.job, held.run.group, self.index(grant, position), held.run.attempt))
+
+    def task_end(self, grant: int, position: int, exit_code: int | None = 0, **more: Any) -> m.TaskEnd:
+        """The end of one task, taken from what is open here."""
+        self.spawn(grant, position)
+        held = self.grants[grant]
+        held.open.discard(position)
+        if not held.open:
+            del self.grants[grant]
+        return task_end(grant, position, exit_code, at=self.play.wall, **more)
+
+    def end(self, job_id: str | None = None, exit_code: int | None = 0, count: int = 1, **more: Any) -> None:
+        """The first `count` open tasks end this way, in one report."""
+        chosen = self.running(job_id)[:count]
+        assert len(chosen) == count, f"{self.name} runs {self.running(job_id)}, not {count} tasks"
+        self.report([self.task_end(grant, position, exit_code, **more) for grant, position in chosen])
+
+    def end_all(self, job_id: str | None = None, exit_code: int | None = 0) -> None:
+        if self.running(job_id):
+            self.end(job_id, exit_code, count=len(self.running(job_id)))
+
+    def latest(self, job_id: str) -> int:
+        return max(number for name, number in self.rounds if name == job_id)
+
+    def prepared(self, job_id: str, ok: bool = True, *, attempt: int = 1, final: bool = True) -> None:
+        """An attempt of the preparation ended."""
+        number = self.latest(job_id)
+        if final:
+            self.rounds[job_id, number] = m.RoundState.PREPARED if ok else m.RoundState.BARRED
+        self.report(phases=[phase_end(job_id, number, m.Phase.PREPARATION, ok, attempt=attempt, final=final)])
+
+    def give_back(self, job_id: str | None = None) -> None:
+        """Say of all that is open here that it never started."""
+        for number, held in list(self.grants.items()):
+            if job_id is None or held.run.job == job_id:
+                self.recalled(number, sorted(held.open))
+
+    def recalled(self, grant: int, positions: Iterable[int]) -> None:
+        given = sorted(positions)
+        if grant in self.grants:
+            self.grants[grant].open -= set(given)
+            if not self.grants[grant].open:
+                del self.grants[grant]
+        self.say(m.Recalled(grant, [(position, 1) for position in given]))
+
+    def released(self, job_id: str, ok: bool = True, *, number: int | None = None, attempt: int = 1) -> None:
+        """Whatever of the job is alive here is killed, the release ran to its end."""
+        number = self.latest(job_id) if number is None else number
+        assert self.rounds[job_id, number] is m.RoundState.RELEASING, "no release was ordered here"
+        killed = [
+            self.task_end(grant, position, None, outcome=m.Outcome.KILLED, signal=9)
+            for grant, position in self.running(job_id)
+        ]
+        self.rounds[job_id, number] = m.RoundState.RELEASED
+        self.report(killed, [phase_end(job_id, number, m.Phase.RELEASE, ok, attempt=attempt)])
+
+    def obey(self) -> bool:
+        """Answer one thing that is open here, as an agent would; whether there was any."""
+        if self.epoch is None or not self.joined:
+            return False
+        for (name, number), state in list(self.rounds.items()):
+            if state is m.RoundState.PREPARING:
+                self.prepared(name)
+                return True
+            if state is m.RoundState.RELEASING:
+                self.released(name, number=number)
+                return True
+        for message in self.received:
+            if isinstance(message, m.RemoveJob):
+                self.received.remove(message)
+                self.say(m.Removed(message.job))
+                return True
+        for number, held in self.grants.items():
+            barred = self.rounds.get((held.run.job, held.run.round)) is m.RoundState.BARRED
+            if barred and self.waits.get(held.run.job, True):
+                self.recalled(number, held.open)
+                return True
+        if self.grants:
+            self.end(count=min(len(self.running()), 64))
+            return True
+        return False
+
+
+def task_end(grant: int, position: int, exit_code: int | None = 0, *, at: float = WALL, **more: Any) -> m.TaskEnd:
+    given: dict[str, Any] = {
+        "outcome": m.Outcome.EXITED, "signal": None, "started_at": at - 1.0, "ended_at": at, "cpu_s": 0.5,
+        "max_rss_bytes": 4 << 20, "reason": None, **more,
+    }  # fmt: skip
+    return m.TaskEnd(grant=grant, position=position, exit_code=exit_code, **given)
+
+
+def phase_end(
+    job_id: str, number: int, phase: m.Phase, ok: bool, *, attempt: int = 1, final: bool = True, **more: Any
+) -> m.PhaseEnd:
+    given: dict[str, Any] = {
+        "outcome": m.Outcome.EXITED, "exit_code": 0 if ok else 1, "signal": None, "started_at": WALL,
+        "ended_at": WALL + 1, "reason": None, "stdout_tail": b"out\n", "stderr_tail": b"", **more,
+    }  # fmt: skip
+    return m.PhaseEnd(job=job_id, round=number, phase=phase, attempt=attempt, final=final, succeeded=ok, **given)
+
+
+class Person:
+    """Somebody's session."""
+
+    def __init__(self, play: Play, role: m.Role, owner: str) -> None:
+        self.play, self.role, self.owner = play, role, owner
+        self.epoch = play.open(role, owner)
+        play.links[self.epoch] = self
+        self.requests = 0
+        self.answers: dict[int, m.Reply | m.Refused] = {}
+        self.closed: list[str] = []
+
+    def hear(self, message: m.Message) -> None:
+        assert isinstance(message, m.Reply | m.Refused), f"a person is told {message}"
+        assert message.request not in self.answers, "a request was answered twice"
+        self.answers[message.request] = message
+
+    def start(self, kind: Callable[..., m.Message], *args: Any, **more: Any) -> int:
+        """Ask; the number under which the answer will stand in `answers`."""
+        self.requests += 1
+        message = kind(self.requests, *args) if not more else kind(*args, request=self.requests, **more)
+        self.play.happen(Received(self.epoch, through_wire(message)), who=self.owner)
+        return self.requests
+
+    def ask(self, kind: Callable[..., m.Message], *args: Any, **more: Any) -> Any:
+        """Ask what is answered at once with facts: those."""
+        answer = self.answers[self.start(kind, *args, **more)]
+        assert isinstance(answer, m.Reply), f"refused: {answer}"
+        return answer.body
+
+    def refused(self, kind: Callable[..., m.Message], *args: Any, **more: Any) -> m.Refused:
+        """Ask what is refused at once: how."""
+        answer = self.answers[self.start(kind, *args, **more)]
+        assert isinstance(answer, m.Refused), f"not refused: {answer}"
+        return answer
+
+    def drop(self) -> None:
+        self.play.links.pop(self.epoch, None)
+        self.play.happen(SessionClosed(self.epoch, "the peer is gone"))
+
+
+# ---- the play
+
+
+@dataclass
+class Batch:
+    """What one Ready wanted stored."""
+
+    records: list[Record]
+    forget: list[str]
+
+
+class Play:
+    """A core with its store, its clock and those who talk to it."""
+
+    def __init__(self, *, checking: bool = True) -> None:
+        self.t = 1000.0
+        self.boot = "machine"
+        self.wall_offset = WALL
+        self.core = Core()
+        self.checking = checking
+        self.rows: list[tuple[str, bytes]] = []
+        """What the store holds: (scope, body)."""
+        self.batches: list[Batch] = []
+        self.kept: list[Record] = []
+        """Every record of every life, forgotten ones too."""
+        self.last_epoch = 0
+        self.links: dict[int, FakeNode | Person] = {}
+        self.nodes: dict[str, FakeNode] = {}
+        self.finished = False
+        self.story: list[str] = []
+        self.core.restarted(self.now)
+        self.settle()
+        self.admin = Person(self, m.Role.ADMIN, "uid:1000")
+
+    # ---- time
+
+    @property
+    def wall(self) -> float:
+        return self.wall_offset + self.t
+
+    @property
+    def now(self) -> Instant:
+        return Instant(self.boot, self.t, self.wall)
+
+    def wait(self, seconds: float) -> None:
+        """Time passes; whoever is alive says so, and deadlines are met."""
+        end = self.t + seconds
+        while True:
+            due = self.core.next_deadline()
+            beats = [node.beat_at + BEAT_S for node in self.nodes.values() if node.joined and not node.silent]
+            at = min([end, *beats, *([due.boottime] if due is not None else [])])
+            self.t = max(self.t, at)
+            for node in list(self.nodes.values()):
+                if node.joined and not node.silent and node.epoch is not None and node.beat_at + BEAT_S <= self.t:
+                    node.heartbeat()
+            due = self.core.next_deadline()
+            if due is not None and due.boottime <= self.t:
+                self.happen(Tick())
+            elif self.t >= end:
+                return
+
+    def sleep(self, seconds: float) -> None:
+        """The coordinator is stopped for so long: nothing is handled, then a tick comes late."""
+        self.t += seconds
+        self.happen(Tick())
+
+    # ---- events
+
+    def open(self, role: m.Role, owner: str = "uid:1000") -> int:
+        self.last_epoch += 1
+        self.happen(SessionOpened(self.last_epoch, role, owner))
+        return self.last_epoch
+
+    def happen(self, event: Event, who: str = "") -> None:
+        """One event, and all that follows from it."""
+        self._tell_event(event, who)
+        self.core.handle(event, self.now)
+        self.settle()
+
+    def settle(self) -> None:
+        ready = self.core.take_ready()
+        self.finished = self.finished or ready.finished
+        self.batches.append(Batch(list(ready.records), list(ready.forget)))
+        for scope in ready.forget:
+            self.rows = [row for row in self.rows if row[0] != scope]
+        for record in ready.records:
+            body = records.encode(record)
+            assert records.decode(body) == record
+            self.rows.append((records.scope_of(record), body))
+            self.kept.append(record)
+            self.tell(f"  * {brief(record)}")
+        if self.checking:
+            assert list(violations(self.core.cluster)) == []
+        for epoch, message in [*ready.at_once, *ready.frames]:
+            link = self.links.get(epoch)
+            if not isinstance(message, m.HeartbeatAck):
+                self.tell(f"  -> {self._name(link)}: {brief(message)}")
+            if link is not None:
+                link.hear(through_wire(message))
+        for epoch, reason in ready.close:
+            link = self.links.pop(epoch, None)
+            self.tell(f"  x {self._name(link)}: {reason}")
+            if link is not None:
+                link.closed.append(reason)
+                if isinstance(link, FakeNode) and link.epoch == epoch:
+                    link.epoch, link.joined = None, False
+
+    # ---- shorthands
+
+    def node(self, name: str, slots: int | None = 1, pool: str = "p", boot: str = "boot-1") -> FakeNode:
+        """A node that joins with nothing."""
+        self.nodes[name] = FakeNode(self, name, pool, slots, boot)
+        return self.nodes[name].join()
+
+    def person(self, owner: str, role: m.Role = m.Role.USER) -> Person:
+        return Person(self, role, owner)
+
+    def submit(
+        self,
+        *jobs: dict[str, Any],
+        pools: Iterable[dict[str, Any]] = (),
+        by: Person | None = None,
+        submission: str = "",
+    ) -> str:
+        """Submit; the id of the last job."""
+        who = by or self.admin
+        name = submission or f"submission-{who.owner}-{who.requests}"
+        body = who.ask(m.Submit, submission=name, document=document(*jobs, pools=pools), source="test.batch")
+        last: str = body["jobs"][-1]["id"]
+        return last
+
+    def show(self, job_id: str) -> dict[str, Any]:
+        body: dict[str, Any] = self.admin.ask(m.JobShow, job_id)
+        return body
+
+    def rounds(self, job_id: str) -> list[tuple[str, int, str]]:
+        """(node, round, state) of every round of the job."""
+        return [(row["node"], row["round"], row["state"]) for row in self.admin.ask(m.JobNodes, job_id)]
+
+    def task(self, name: str) -> dict[str, Any]:
+        body: dict[str, Any] = self.admin.ask(m.TaskShow, name)
+        return body
+
+    def node_state(self, name: str) -> str:
+        state: str = self.admin.ask(m.NodeShow, name)["state"]
+        return state
+
+    def terminate(self, job_id: str, force: bool = False) -> None:
+        self.admin.ask(m.JobTerminate, job_id, "UserTerminate", force)
+
+    def finish(self, reason: str = "UserTerminate") -> None:
+        self.happen(FinishAsked(reason))
+
+    def disk_full(self, full: bool) -> None:
+        self.happen(StoreState(full))
+
+    def kept_of(self, kind: type[Any]) -> list[Any]:
+        """Every record of a kind, in order."""
+        return [record for record in self.kept if isinstance(record, kind)]
+
+    def obey(self, rounds: int = 2_000) -> None:
+        """Every node does what it is told until nothing is left to do."""
+        for _ in range(rounds):
+            if not any([node.obey() for node in list(self.nodes.values())]):
+                return
+        raise AssertionError("the play does not come to an end")
+
+    def run_out(self, job_id: str, seconds: float = 5_000) -> None:
+        """Nodes obey and time passes until the job is over."""
+        for _ in range(200):
+            self.obey()
+            found = self.core.cluster.jobs.get(job_id)
+            if found is None or found.completed_at is not None:
+                return
+            self.wait(seconds / 200)
+        raise AssertionError(f"{job_id} does not end: {self.core.cluster.jobs[job_id].state}")
+
+    def restart(self, rows: list[tuple[str, bytes]] | None = None, *, boot: str | None = None) -> None:
+        """The coordinator dies and starts again from what was stored; every connection is gone."""
+        self.rows = list(self.rows if rows is None else rows)
+        self.boot = boot or self.boot
+        self.links.clear()
+        for node in self.nodes.values():
+            node.epoch, node.joined = None, False
+        self.core = Core()
+        for _, body in self.rows:
+            self.core.apply(records.decode(body))
+        self.core.restarted(self.now)
+        self.tell("the coordinator starts again")
+        self.settle()
+        self.admin = Person(self, m.Role.ADMIN, "uid:1000")
+
+    # ---- the story
+
+    def tell(self, line: str) -> None:
+        self.story.append(line)
+
+    def _tell_event(self, event: Event, who: str) -> None:
+        match event:
+            case Received(_, m.Heartbeat()):
+                return
+            case Received(_, message):
+                self.tell(f"{self.t - 1000:g}s {who}: {brief(message)}")
+            case SessionOpened() | Tick():
+                self.tell(f"{self.t - 1000:g}s {type(event).__name__}")
+            case SessionClosed(epoch, reason):
+                self.tell(f"{self.t - 1000:g}s session {epoch} ends: {reason}")
+            case FinishAsked() | StoreState():
+                self.tell(f"{self.t - 1000:g}s {event}")
+
+    def _name(self, link: FakeNode | Person | None) -> str:
+        return "nobody" if link is None else link.name if isinstance(link, FakeNode) else link.owner
+
+
+_UNTOLD = frozenset({"at", "spec", "document", "spans", "source", "submitted_at", "body", "request"})
+
+
+def brief(said: Any) -> str:
+    """A record or message in one line: its name and what is not default, times and bodies left out."""
+    if isinstance(said, m.Reply):
+        return f"Reply {brief_body(said.body)}"
+    parts = []
+    for info in msgspec.structs.fields(said):
+        value = getattr(said, info.name)
+        if info.name in _UNTOLD or value is None or value == info.default or (value in ([], {}, "") and value != 0):
+            continue
+        parts.append(f"{info.name}={brief_value(value)}")
+    return " ".join([type(said).__name__, *parts])
+
+
+def brief_value(value: Any) -> str:
+    if isinstance(value, msgspec.Struct):
+        if isinstance(value, Instant):
+            return f"{value.boottime - 1000:g}s"
+        fields = [
+            (info.name, getattr(value, info.name))
+            for info in msgspec.structs.fields(value)
+            if info.name not in ("started_at", "ended_at", "cpu_s", "max_rss_bytes", "stdout_tail", "stderr_tail")
+        ]
+        return f"({' '.join(f'{name}={brief_value(part)}' for name, part in fields if part not in (None, []))})"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(brief_value(part) for part in value) + "]"
+    return str(getattr(value, "value", value))
+
+
+def brief_body(body: Any) -> str:
+    if isinstance(body, dict) and "tasks" in body and "release" in body:
+        return f"{body['id']} {body['state']} {body['result'] or ''} {body['end_reason'] or ''}".strip()
+    text = str(body)
+    return text if len(text) <= 100 else f"{text[:100]}..."
