@@ -624,10 +624,14 @@ class KeeperCore:
                 self._look_at = boottime + self._look_delay
 
     def _swept(self, survivors: int, boottime: float, wall: float) -> None:
+        if self._state == _RUNNING:
+            return  # a look from before its spawn: to look again would be to kill it
         if self._state == _IDLE:
             if survivors == 0:
                 self._leftovers = False
             return
+        if self._item is not None and self._result is None and self._state != _KILLING:
+            return  # nobody asked: the main process lives, or is about to be spawned
         if survivors == 0 and (self._item is None or self._result is not None):
             if self._item is not None:
                 self._end(self._result, boottime, wall)
@@ -647,7 +651,7 @@ class KeeperCore:
 
     def _to_idle(self) -> None:
         self._state, self._item, self._result = _IDLE, None, None
-        self._ready.tree = None  # what it was for is dead; done now, it would kill the next command
+        self._ready.tree = self._ready.signal = None  # for what is dead; done now, they would hit the next command
         self._announced = False
         self._announce_at = self._timeout_at = self._kill_at = self._look_at = self._stuck_at = NEVER
 
@@ -1293,7 +1297,7 @@ class Keeper:
         self._pid = 0  # of the running command's main process
         self._pidfd = -1
         self._directory = -1
-        self._slow_since = 0.0
+        self._reaped_at = 0.0
         self._exit = False
 
     def run(self) -> None:
@@ -1309,6 +1313,7 @@ class Keeper:
                     self._talk()
             self._keep_time()
             self._deliver()
+            self._reap_orphans()
 
     def _patience_ms(self, boottime: float) -> float:
         """How long to wait: to the core's deadline, the next connect, or the next look for orphans to reap."""
@@ -1329,10 +1334,6 @@ class Keeper:
         deadline = self._core.next_deadline()
         if deadline is not None and boottime >= deadline:
             self._handle(Tick())
-        if boottime - self._slow_since > REAP_EVERY_S:
-            self._slow_since = boottime
-            if self._core.busy:
-                self._reap_orphans()
 
     def _handle(self, event: Event) -> None:
         self._core.handle(event, time.clock_gettime(time.CLOCK_BOOTTIME), time.time())
@@ -1444,10 +1445,14 @@ class Keeper:
                 self._main_over(status, usage, alone=False)
 
     def _reap_orphans(self) -> None:
-        """While a command runs: what it orphaned and has died must not fill the process table."""
-        alone = self._reap()
-        if alone and self._core.busy:
+        """Now and then: what a command orphaned and has died must not fill the process table."""
+        boottime = time.clock_gettime(time.CLOCK_BOOTTIME)
+        if boottime - self._reaped_at < REAP_EVERY_S or not self._core.busy:
+            return
+        self._reaped_at = boottime
+        if self._reap():
             self._handle(Swept(0))
+        self._deliver()
 
     def _main_over(self, status: int, usage: Any, alone: bool) -> None:
         self._poll.unregister(self._pidfd)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agentd.keeper import Arrived, Connected, Exited, KeeperCore, Swept
+from agentd.keeper import Arrived, Connected, Exited, KeeperCore, Swept, Tick
 
 TEMPLATE = {
     "op": "template", "id": "t", "argv": ["true"], "env": {}, "timeout_s": None, "stop_signal": 15,
@@ -24,3 +24,20 @@ def test_a_sweep_that_found_nothing_left_does_not_kill_the_next_command() -> Non
     assert ready is not None
     assert ready.spawn is not None
     assert ready.tree is None
+
+
+def test_a_look_that_finds_nothing_before_the_next_command_is_spawned_does_not_kill_it_later() -> None:
+    core = KeeperCore("k1", 1, 1, "b")
+    core.handle(Connected(), 1.0, 1.0)
+    core.handle(Arrived(TEMPLATE), 1.0, 1.0)
+    core.handle(Arrived({"op": "run", "items": [["a", "t", [], "a"], ["b", "t", [], "b"]]}), 1.0, 1.0)
+    while core.take_ready() is not None:
+        pass
+    core.handle(Exited(0, None, 0.0, 0, True), 2.0, 2.0)
+    core.handle(Swept(0), 2.0, 2.0)  # `b` is about to be spawned: of course nothing is alive
+    ready = core.take_ready()
+    assert ready is not None
+    assert ready.spawn is not None
+    core.handle(Tick(), 3.0, 3.0)
+    while (ready := core.take_ready()) is not None:
+        assert ready.tree is None
