@@ -23,7 +23,7 @@ def batch_file(directory: Path, tasks: int) -> Path:
     path.write_text(
         f"""edition = 1
 pool bench {{ slots = {SLOTS} }}
-job true {{
+job spawn {{
   pool = bench
   task t for n in 1..{tasks} {{ run = ["/bin/true"] }}
 }}
@@ -73,7 +73,7 @@ def end_to_end(directory: Path, tasks: int) -> EndToEnd:
     with cluster(directory) as live:
         live.add_agent("bench", "bench-1", SLOTS)
         _, seconds = live.run("submit", str(batch_file(directory, tasks)), "--wait")
-        job = live.ask("job", "show", "true")
+        job = live.ask("job", "show", "spawn")
         if job["tasks"]["succeeded"] != tasks:
             raise BenchFailed(f"of {tasks} tasks {job['tasks']['succeeded']} succeeded")
         begin, end = (datetime.fromisoformat(job[name]) for name in ("submitted_at", "tasks_done_at"))
@@ -110,10 +110,10 @@ def bytes_a_task(directory: Path, tasks: int) -> float:
     """What a queued task of a sweep costs in the coordinator's memory, with the next sweep's pages already touched."""
     with cluster(directory) as live:
         live.run("submit", str(batch_file(directory, 10)))
-        live.ask("job", "show", "true")
+        live.ask("job", "show", "spawn")
         before = live.anonymous_bytes()
         live.run("submit", str(batch_file(directory, tasks)))
-        live.ask("job", "show", "true")
+        live.ask("job", "show", "spawn")
         after = live.anonymous_bytes()
     shutil.rmtree(directory)
     return (after - before) / tasks
