@@ -1594,4 +1594,5 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    os.closerange(3, 1 << 20)  # what the agent has inherited itself is not for commands
     os._exit(main(sys.argv[1:]))
