@@ -39,6 +39,20 @@ _FINAL = {
     Verdict.FAILED: TaskState.FAILED,
     Verdict.CANCELLED: TaskState.CANCELLED,
 }
+_UNHEARD = {
+    Returned.GONE: "the node no longer holds it",
+    Returned.EXPIRED: "the node was out of contact for longer than its lease",
+    Returned.ROUND_CLOSED: "its round on the node ended before its end was heard of",
+}
+
+
+def _unheard(job: Job, grant: Grant, position: int, returned: TasksReturned) -> Ended:
+    """The end of an attempt of which none was reported; when it began is not known (0)."""
+    verdict = Verdict.CANCELLED if job.state is JobState.TERMINATING else Verdict.LOST
+    return Ended(
+        grant.id, position, verdict, Outcome.LOST, None, None, 0.0, returned.at.wall, 0.0, 0,
+        _UNHEARD.get(returned.cause), None,
+    )  # fmt: skip
 
 
 class Cluster:
@@ -288,6 +302,8 @@ class Cluster:
         """An ended or lost attempt is followed by another, unless the job is ending."""
         if job.state is JobState.TERMINATING:
             group.set_state(index, TaskState.CANCELLED)
+            if attempt > 1:
+                group.attempts[index] = attempt
         else:
             group.back(index, attempt, end.retry_at if end else None)
 
@@ -303,6 +319,9 @@ class Cluster:
                 if not grant.is_open(position):
                     continue
                 self._close(grant, position)
-                if not started and node_job is not None:
+                index = grant.index(position)
+                if started:
+                    group.remember(index, grant.attempt, grant.node, _unheard(job, grant, position, record))
+                elif node_job is not None:
                     node_job.tasks_started -= 1
-                self._again(job, group, grant.index(position), grant.attempt + started, None)
+                self._again(job, group, index, grant.attempt + started, None)

@@ -297,7 +297,7 @@ def _history(shown: Job, group: Group, index: int, plain: Plain) -> list[Plain]:
             "verdict": end.verdict.value,
             "exit_code": end.exit_code,
             "signal": end.signal,
-            "started_at": time_text(end.started_at),
+            "started_at": time_text(end.started_at or None),
             "ended_at": time_text(end.ended_at),
             "reason": end_sentence(end),
         }

@@ -407,6 +407,7 @@ class Play:
         self.kept: list[Record] = []
         """Every record of every life, forgotten ones too."""
         self.last_epoch = 0
+        self.submissions = 0
         self.links: dict[int, FakeNode | Person] = {}
         self.nodes: dict[str, FakeNode] = {}
         self.finished = False
@@ -507,8 +508,9 @@ class Play:
     ) -> str:
         """Submit; the id of the last job."""
         who = by or self.admin
-        name = submission or f"submission-{who.owner}-{who.requests}"
-        body = who.ask(m.Submit, submission=name, document=document(*jobs, pools=pools), source="test.batch")
+        self.submissions += 1
+        given = submission or f"submission-{self.submissions}"
+        body = who.ask(m.Submit, submission=given, document=document(*jobs, pools=pools), source="test.batch")
         last: str = body["jobs"][-1]["id"]
         return last
 

@@ -64,6 +64,8 @@ def unknown(message: str = "there is no job `dayli`", near: list[str] | None = N
 
 # ---- facts
 
+FILE = {"name": "a", "directory": False, "size": 3, "changed_at": 1_795_338_000.25}
+
 
 def test_lists_are_arrays_of_what_show_prints(desk: Desk) -> None:
     job, task, node, pool = a_job(), a_task(), a_node(), {"id": "risk", "nodes": 1, "slots": 8}
@@ -77,7 +79,7 @@ def test_lists_are_arrays_of_what_show_prints(desk: Desk) -> None:
         "NodeShow": node,
         "PoolList": [pool],
         "PoolShow": pool,
-        "FilesList": [{"name": "a", "directory": False, "size": 3, "changed_at": "2026-11-22T09:00:00Z"}],
+        "FilesList": {"entries": [FILE], "truncated": True},
     }
     with desk.answering(**answers):
         assert desk.run("job", "list", "-o", "json").json == [job]
@@ -89,7 +91,9 @@ def test_lists_are_arrays_of_what_show_prints(desk: Desk) -> None:
         assert desk.run("node", "show", "risk-1", "--output=json").json == node
         assert desk.run("pool", "list", "-ojson").json == [pool]
         assert desk.run("-o", "json", "pool", "show", "risk").json == pool
-        assert desk.run("files", "ls", "risk-1", "-o", "json").json == answers["FilesList"]
+        listed = desk.run("files", "ls", "risk-1", "-o", "json")
+        assert listed.json == [{**FILE, "changed_at": "2026-11-22T09:00:00Z"}]
+        assert "more than 1" in listed.err
 
 
 def test_an_empty_list_is_an_empty_array_and_a_bare_header(desk: Desk) -> None:

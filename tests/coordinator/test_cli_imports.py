@@ -45,7 +45,7 @@ ANSWERS: dict[str, Any] = {
     "PoolShow": {"id": "risk", "nodes": 1, "slots": 8},
     "LogRead": {"content": b"text", "size": 4, "end": True},
     "FilesRead": {"content": b"text", "size": 4, "end": True},
-    "FilesList": [],
+    "FilesList": {"entries": [], "truncated": False},
 }
 SHORT = [
     "job list",

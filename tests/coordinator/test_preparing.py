@@ -395,10 +395,8 @@ def test_another_root_has_nothing_prepared_and_can_pay_no_old_debt() -> None:
     play.run_out(name)
     assert play.rounds(name) == [("n1", 1, "unreached"), ("n1", 2, "released")]
     assert play.admin.ask(m.NodeShow, "n1")["owes"] == []
-    assert [reason for reason in (row["reason"] for row in play.admin.ask(m.JobNodes, name))] == [
-        "its root directory was replaced",
-        None,
-    ]
+    reasons = [row["reason"] for row in play.admin.ask(m.JobNodes, name)]
+    assert reasons == ["its root directory was replaced", None]
 
 
 def test_another_root_reports_from_one_again() -> None:
