@@ -249,7 +249,7 @@ class Core:
 
     def _lease_next(self, node: Node) -> float:
         missed = node.heard_at + MISSED_BEATS * node.pool.heartbeat_s
-        lease = node.pool.lost_after_s
+        lease = node.lease_s
         return node.heard_at + lease * (1 + LEASE_DRIFT) + LEASE_MARGIN_S if node.missing else missed
 
     def _lease_looked_at(self, node: Node) -> None:

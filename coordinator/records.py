@@ -69,7 +69,7 @@ class JobSubmitted(_Record, frozen=True, tag=True):
 
 
 class NodeJoined(_Record, frozen=True, tag=True):
-    """A node joined as something new: first time, other boot, other incarnation, other slots."""
+    """A node joined as something new: first time, other boot, other incarnation, other slots, other lease."""
 
     node: str
     pool: str
@@ -77,6 +77,8 @@ class NodeJoined(_Record, frozen=True, tag=True):
     boot: str
     slots: int
     at: Instant
+    lease_s: float
+    """The longest lease that it may count by: durable before it is told a longer one, shortened once it knows."""
 
 
 class RoundOpened(_Record, frozen=True, tag=True):

@@ -100,12 +100,13 @@ def _is_set(options: PoolSpec) -> bool:
 
 
 def _resize(core: Core, pool: Pool) -> None:
-    """The first file that declares a pool sets its slots also for nodes that joined before and named none: they join
-    again, because the node itself holds to the number it was told."""
+    """The first file that declares a pool sets its slots also for nodes that joined before and named none, and its
+    lease for all of them: they join again, because the node itself holds to the numbers it was told."""
     for node in pool.nodes.values():
         asked = node.join.slots if node.join is not None else None
-        if node.session is not None and asked is None and node.slots != (pool.options.slots or 1):
-            core.close(node.session, "the slots of the pool were set: join again")
+        resized = asked is None and node.slots != (pool.options.slots or 1)
+        if node.session is not None and (resized or node.lease_s != pool.lost_after_s):
+            core.close(node.session, "the options of the pool were set: join again")
 
 
 Problem = tuple[str, str, str]
