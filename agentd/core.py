@@ -187,6 +187,8 @@ class AgentCore:
         now = self._desk.now
         if self._desk.joined and (beat := self._lease.beat(now)) is not None:
             self._desk.send_at_once(m.Heartbeat(beat))
+        if self._lease.unanswered(now):
+            self._hang_up("the coordinator did not answer the join")
         self._keepers.pass_time()
         due = self._orphan_due()
         if due is not None and now.boottime >= due:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from wire.instant import Instant
+
+JOIN_S: Final = 30.0
+"""For the coordinator to answer a Join."""
 
 
 class Lease:
@@ -16,22 +21,29 @@ class Lease:
         self._beat = 0
         self._sent: dict[int, float] = {}
         self._join_sent = 0.0
+        self._answer_due: float | None = None
         self._beat_due: float | None = None
 
     def join_sent(self, now: Instant) -> None:
         self._join_sent = now.boottime
+        self._answer_due = now.boottime + JOIN_S
         self._sent.clear()
 
     def joined(self, heartbeat_s: float, lease_s: float) -> None:
-        """The Join counts as the first beat."""
+        """The Join counts as the first beat. The lease may have become shorter: then what is left of it did too."""
         self._heartbeat_s, self._lease_s = heartbeat_s, lease_s
-        self.until = max(self.until or 0.0, self._join_sent + lease_s)
+        self.until = self._join_sent + lease_s
         self._beat_due = self._join_sent + heartbeat_s
+        self._answer_due = None
 
     def disconnected(self) -> None:
         """No more beats; what was acknowledged still counts."""
-        self._beat_due = None
+        self._beat_due = self._answer_due = None
         self._sent.clear()
+
+    def unanswered(self, now: Instant) -> bool:
+        """Whether the Join was not answered in time: no frame follows it that would show the connection to be dead."""
+        return self._answer_due is not None and now.boottime >= self._answer_due
 
     def beat(self, now: Instant) -> int | None:
         """The beat to send now, if one is due."""
@@ -63,4 +75,4 @@ class Lease:
         return True
 
     def next_due(self) -> float | None:
-        return min((due for due in (self.until, self._beat_due) if due is not None), default=None)
+        return min((due for due in (self.until, self._beat_due, self._answer_due) if due is not None), default=None)
