@@ -232,8 +232,11 @@ def gone(pid: int, within_s: float = PATIENCE_S) -> bool:
 def _processes() -> Iterator[tuple[int, bytes]]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                yield int(entry.name), (entry / "cmdline").read_bytes() + b"\0" + (entry / "environ").read_bytes()
+            text = b""
+            for part in ("cmdline", "environ"):  # a keeper shows the first only
+                with contextlib.suppress(OSError):
+                    text += (entry / part).read_bytes()
+            yield int(entry.name), text
 
 
 COORDINATOR = [sys.executable, "-m", "coordinator.cli"]

@@ -162,7 +162,7 @@ def keepers(cluster: Cluster) -> list[int]:
     found = []
     for pid in cluster.survivors():
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        if any(word.endswith(b"keeper.py") for word in words):
+        if any(word.startswith(b"keeper=") for word in words):
             found.append(pid)
     return found
 
@@ -306,7 +306,9 @@ def test_f29_what_a_task_daemonised_is_dead_before_the_release(cluster: Cluster)
         job j {{ pool = p
           task t {{
             script = '''
-              (env -i setsid sh -c 'trap "" TERM HUP; echo $$ >> {said.path}; while true; do sleep 1; done' &) &
+              (env -i setsid sh -c 'trap "" TERM HUP; echo $$ > up; while true; do sleep 1; done' &) &
+              while [ ! -s up ]; do sleep 0.01; done
+              cat up >> {said.path}
             '''
           }}
           release {{ script = 'echo release >> {said.path}' }} }}
@@ -319,16 +321,21 @@ def test_f29_what_a_task_daemonised_is_dead_before_the_release(cluster: Cluster)
 
 def test_f31_what_cannot_be_started_says_why_and_the_agent_lives(cluster: Cluster) -> None:
     cluster.agent("a")
-    job = cluster.submit("""
+    plain = cluster.directory / "plain"
+    plain.write_text("true\n")
+    plain.chmod(0o644)
+    job = cluster.submit(
+        """
         job j { pool = p
           task missing { run = ["no-such-program"] }
-          task plain   { run = ["/etc/hostname"] }
+          task plain   { run = ["PLAIN"] }
           task shebang { script = '''
             #!/no/such/interpreter
             true
           ''' }
           task fine    { run = ["true"] } }
-    """)
+    """.replace("PLAIN", str(plain))
+    )
     assert cluster.wait(job)["tasks"] == {
         "total": 4, "active": 0, "preparing": 0, "running": 0, "succeeded": 1, "failed": 3, "cancelled": 0, "skipped": 0,
     }  # fmt: skip
