@@ -160,14 +160,15 @@ class AgentCore:
 
     def take_ready(self) -> Ready:
         """All that follows from the events handled since the last call."""
-        self._desk.flush()
+        self._desk.flush_if_due()
         if self._surveyed and not self._full:
             self._phases.advance()
             if self._lease.valid(self._desk.now):
                 self._dispatch.feed(self._slots, self._runnable)
-            self._desk.flush()
+            self._desk.flush_if_due()
         self._dispatch.flushed()
-        self._keepers.send_acks()
+        if self._desk.flush_due() is None:
+            self._keepers.send_acks()
         self._leave_if_done()
         self._desk.ready.epoch = self._epoch
         return self._desk.take_ready()
@@ -175,7 +176,8 @@ class AgentCore:
     def next_deadline(self) -> Instant | None:
         """When `handle` wants a Tick."""
         now = self._desk.now
-        due = [at for at in (self._lease.next_due(), self._keepers.next_due(), self._orphan_due()) if at is not None]
+        dues = (self._lease.next_due(), self._keepers.next_due(), self._orphan_due(), self._desk.flush_due())
+        due = [at for at in dues if at is not None]
         wait = self._phases.next_due()
         if wait is not None:
             due.append(now.boottime + wait)
@@ -518,4 +520,5 @@ class AgentCore:
 
     def _leave(self, why: Leave, reason: str = "") -> None:
         if self._desk.ready.leave is None:
+            self._desk.flush()
             self._desk.ready.leave, self._desk.ready.leave_reason = why, reason

@@ -35,6 +35,9 @@ MAX_REASON: Final = 300
 MAX_PHASES: Final = 4
 """Ends of phases in one report: each brings two tails of 64 KiB."""
 
+GATHER_S: Final = 0.01
+"""While ends come quickly, no more than one report in this time: each costs a commit on both sides."""
+
 Spans = list[tuple[int, int]]
 
 
@@ -51,6 +54,7 @@ class Desk:
         self._phases: list[PhaseEnd] = []
         self._ending: dict[int, dict[int, bool]] = {}
         self._scopes: set[str] = set()
+        self._flushed_at = 0.0
 
     def take_ready(self) -> Ready:
         ready, self.ready = self.ready, Ready()
@@ -140,10 +144,20 @@ class Desk:
             return self.ledger.reports
         return self.ledger.reports + 1
 
+    def flush_due(self) -> float | None:
+        """The boottime by which what has ended is to be flushed."""
+        return self._flushed_at + GATHER_S if self._tasks or self._phases else None
+
+    def flush_if_due(self) -> None:
+        """At once after a pause; else when enough time has passed since the last report."""
+        if self._phases or (self._tasks and self.now.boottime >= self._flushed_at + GATHER_S):
+            self.flush()
+
     def flush(self) -> None:
         """Make what has ended a report: durable, then sent."""
         if not self._tasks and not self._phases:
             return
+        self._flushed_at = self.now.boottime
         report = Reported(self.ledger.reports + 1, self._tasks, self._phases)
         ending = self._ending
         self._tasks, self._phases, self._ending = [], [], {}

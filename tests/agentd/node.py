@@ -209,6 +209,7 @@ class Node:
         stand_in = self.keepers[name]
         key = key or stand_in.keys[0]
         stand_in.queue = [item for item in stand_in.queue if item[0] != key]
+        self.at += 0.02  # later than the last report, so that this end is not gathered with the next
         self.tell(KeeperSaid(name, self.ended(stand_in, key, code, outcome, seconds=seconds, leftovers=leftovers)))
         return key
 

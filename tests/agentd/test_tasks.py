@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from agentd.events import KeeperSaid
 from agentd.records import Purpose
 from tests.agentd.node import Node, group, job_spec, preparation
 from wire import messages as m
@@ -113,3 +114,21 @@ def test_a_report_is_sent_again_until_it_is_acked() -> None:
     node.greet()
     node.end()
     assert [report.number for report in node.said(m.Report)] == [number + 1]
+
+
+def test_ends_that_come_quickly_are_gathered_and_acked_only_when_they_are_durable() -> None:
+    node = joined(slots=1)
+    node.run(1, 30)
+    node.greet()
+    node.end(seconds=0.001)
+    keeper = node.keepers["k1"]
+    first, second = keeper.keys[:2]
+    del keeper.queue[:2]
+    before = len(node.said(m.Report))
+    node.tell(KeeperSaid("k1", node.ended(keeper, first)))
+    node.tell(KeeperSaid("k1", node.ended(keeper, second)))
+    assert len(node.said(m.Report)) == before
+    assert keeper.acked == 1
+    node.wait(0.01)
+    assert len(node.said(m.Report)) == before + 1
+    assert keeper.acked == 3
