@@ -262,7 +262,7 @@ class Core:
             self.touch_pool(node.pool)
             self.changed()
             self.arm_lease(node)
-        elif node.grants:
+        else:
             for grant in list(node.grants.values()):
                 work.return_all(self, grant, Returned.EXPIRED)
             if node.session is not None:

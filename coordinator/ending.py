@@ -102,7 +102,8 @@ def _no_node_is_eligible(core: Core, job: Job) -> bool:
     pool = core.cluster.pools[job.spec.pool]
     barred = {name for name, r in job.current.items() if r.state is NodeJobState.BARRED}
     hopeful = any(
-        (node.session is not None and not node.joined) or (node.takes_work and node.name not in barred)
+        (node.session is not None and not node.joined and not node.missing)
+        or (node.takes_work and node.name not in barred)
         for node in pool.nodes.values()
     )
     if hopeful or not barred:
