@@ -139,7 +139,7 @@ def take_inventory(core: Core, node: Node, message: m.Inventory) -> None:
 
 def _reconcile(core: Core, node: Node, holding: Holding) -> None:
     for grant in list(node.grants.values()):
-        grant.recalled = False
+        grant.recalled, grant.kept_back = False, 0
         work.return_all(core, grant, Returned.GONE, keep_mask=holding.grants.get(grant.id, 0))
     unknown = [grant for grant in holding.grants if grant not in node.grants]
     if unknown:

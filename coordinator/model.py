@@ -101,6 +101,8 @@ class Grant:
     open: int
     recalled: bool = False
     """A Recall is under way (not durable: asked again after a rejoin)."""
+    kept_back: int = 0
+    """What was open when a Recall was answered by nothing: not asked again before that has changed (not durable)."""
     running: dict[int, float] = field(default_factory=dict)
     """Positions that the node said are running, since when (for people, not durable)."""
 

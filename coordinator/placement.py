@@ -276,7 +276,7 @@ class Round:
             return 0
         each = min(AHEAD_TASKS, int(AHEAD_S / max(typical, 1e-4)))
         depth = each * max(1, node.slots // group.spec.slots)
-        queued = -self.free[node.name] // group.spec.slots
+        queued = max(0, -self.free[node.name] // group.spec.slots)  # some slots may be free, too few for this one
         return depth - queued if queued <= depth // 2 and self.free[node.name] < group.spec.slots else 0
 
     def _take(self, contender: _Contender, picker: _Picker, node: Node, limit: int) -> None:
@@ -331,7 +331,7 @@ def recalls(round_: Round) -> list[int]:
             continue
         last = next(reversed(node.grants.values()))
         job = pool.jobs.get(last.job)
-        if job is None:
+        if job is None or last.kept_back == last.open:
             continue
         overtaken = urgent is not None and urgent > job.spec.priority
         if overtaken or _idle_elsewhere(round_, job, job.groups[last.group], node):

@@ -137,6 +137,8 @@ def take_recalled(core: Core, node: Node, message: m.Recalled) -> None:
     spans = [(first, count) for first, count in message.spans if first >= 0 and 0 < count <= grant.count - first]
     if spans:
         core.keep(TasksReturned(grant.job, grant.id, spans, Returned.RECALLED, core.now))
+    else:
+        grant.kept_back = grant.open
     core.touch(grant.job)
 
 

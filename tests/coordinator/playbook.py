@@ -510,7 +510,8 @@ class Play:
         who = by or self.admin
         self.submissions += 1
         given = submission or f"submission-{self.submissions}"
-        body = who.ask(m.Submit, submission=given, document=document(*jobs, pools=pools), source="test.batch")
+        declared = list(pools) or [{"name": name} for name in {j["pool"] for j in jobs} - set(self.core.cluster.pools)]
+        body = who.ask(m.Submit, submission=given, document=document(*jobs, pools=declared), source="test.batch")
         last: str = body["jobs"][-1]["id"]
         return last
 
@@ -546,7 +547,7 @@ class Play:
     def obey(self, rounds: int = 2_000) -> None:
         """Every node does what it is told until nothing is left to do."""
         for _ in range(rounds):
-            if not any([node.obey() for node in list(self.nodes.values())]):
+            if sum(node.obey() for node in list(self.nodes.values())) == 0:
                 return
         raise AssertionError("the play does not come to an end")
 
