@@ -113,6 +113,18 @@ def after_a_kill(targets: Callable[[int], list[int]]) -> dict[str, Any]:
     return {"reached": reached, "empty": empty, "left": others(), "released": RELEASED.exists()}
 
 
+def kill_coordinator() -> dict[str, Any]:
+    """`run` starts its coordinator again and goes on, until it is interrupted."""
+    pid = run(write_job("true"))
+    reached = until(REACHED.exists)
+    killed = coordinator_of_run()
+    kill(killed)
+    again = until(lambda: any(found not in killed for found in coordinator_of_run()))
+    os.kill(pid, signal.SIGINT)
+    empty = until(lambda: not others())
+    return {"reached": reached, "again": again, "empty": empty, "left": others(), "released": RELEASED.exists()}
+
+
 def coordinator_of_run() -> list[int]:
     return [pid for pid, words in others() if "coordinator" in words and " serve" in words]
 
@@ -156,7 +168,7 @@ def fork_bomb() -> dict[str, Any]:
 
 SCENARIOS: dict[str, Callable[[], dict[str, Any]]] = {
     "run": lambda: after_a_kill(lambda pid: [pid]),
-    "coordinator": lambda: after_a_kill(lambda pid: coordinator_of_run()),
+    "coordinator": kill_coordinator,
     "both": lambda: after_a_kill(lambda pid: [pid, *coordinator_of_run()]),
     "kill-all": kill_all,
     "stop-parent": stop_parent,
