@@ -112,7 +112,7 @@ class Link:
     def _take(self, message: Message) -> None:
         if isinstance(message, Welcome):
             self.welcomed = True
-            self.daemon.post_connected(self)
+            self.daemon.post(events.Connected(message.epoch))
         else:
             self.daemon.post(events.Received(message))
 
@@ -146,9 +146,6 @@ class AgentDaemon(Daemon):
         self.observer = observer
         self.config = config
         self._link: Link | None = None
-        self._session: Link | None = None
-        """The connection that the core knows of."""
-        self._connecting: dict[int, Link] = {}
         self._dying: set[str] = set()
         self.core: AgentCore = AgentCore(config)
         for _, body in self.log.rows:
@@ -175,11 +172,6 @@ class AgentDaemon(Daemon):
             self.post(events.Disconnected(reason))
         if self.alive:
             self.world.after(self.world.between(*RECONNECT_S), self._dial)
-
-    def post_connected(self, link: Link) -> None:
-        event = events.Connected()
-        self._connecting[id(event)] = link
-        self.post(event)
 
     # ---- keepers
 
@@ -274,12 +266,6 @@ class AgentDaemon(Daemon):
     def store_state(self, full: bool) -> Any:
         return events.StoreState(full)
 
-    def handling(self, event: Any) -> None:
-        if isinstance(event, events.Connected):
-            self._session = self._connecting.pop(id(event))
-        elif isinstance(event, events.Disconnected):
-            self._session = None
-
     def part(self, batch: events.Ready) -> Part:
         rows = [(records.scope_of(record), records.encode(record)) for record in batch.records]
         return Part(rows, frozenset(batch.forget))
@@ -292,20 +278,16 @@ class AgentDaemon(Daemon):
             if isinstance(promise, tuple):
                 self._say(*promise)
             else:
-                self._send(self._session, promise)
+                self._send(ready.epoch, promise)
 
-    def context(self) -> Link | None:
-        return self._session
-
-    def effects(self, ready: events.Ready, context: Link | None) -> list[Callable[[], None]]:
-        session = context
+    def effects(self, ready: events.Ready) -> list[Callable[[], None]]:
         effects: list[Callable[[], None]] = []
-        effects += [partial(self._send, session, message) for message in ready.messages]
+        effects += [partial(self._send, ready.epoch, message) for message in ready.messages]
         effects += [partial(self._order, order) for order in ready.keepers]
         effects += [partial(self._say, keeper, said) for keeper, said in ready.said]
         effects += [partial(self._begin, chore) for chore in ready.chores]
         if (reason := ready.hang_up) is not None:
-            effects.append(partial(self._hang_up, session, reason))
+            effects.append(partial(self._hang_up, ready.epoch, reason))
         if (leave := ready.leave) is not None:
             effects.append(partial(self._leave, leave, ready.leave_reason))
         return effects
@@ -322,11 +304,17 @@ class AgentDaemon(Daemon):
             case events.ForgetKeeper():
                 self.house.forget_keeper(order.keeper)
 
-    def _send(self, session: Link | None, message: Message) -> None:
-        if session is not None and session is self._link:
+    def _linked(self, epoch: int) -> Link | None:
+        """The connection of this session, if it is still there."""
+        link = self._link
+        return link if link is not None and link.welcomed and link.rules.epoch == epoch else None
+
+    def _send(self, epoch: int, message: Message) -> None:
+        link = self._linked(epoch)
+        if link is not None:
             self.world.note(self.name, f"-> {brief(message)}")
             self.observer.agent_sent(self.name, message)
-            session.send(message)
+            link.send(message)
 
     def _say(self, keeper: str, said: dialogue.ToKeeper) -> None:
         process = self.house.keepers.get(keeper)
@@ -334,9 +322,10 @@ class AgentDaemon(Daemon):
             self.observer.agent_told(self.name, keeper, said)
             process.sent(dialogue.encode(said))
 
-    def _hang_up(self, session: Link | None, reason: str) -> None:
-        if session is not None and session is self._link:
-            session.close(reason)
+    def _hang_up(self, epoch: int, reason: str) -> None:
+        link = self._linked(epoch)
+        if link is not None:
+            link.close(reason)
 
     def _leave(self, leave: events.Leave, reason: str) -> None:
         self.observer.agent_left(self.name, leave, reason)

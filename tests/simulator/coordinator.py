@@ -148,8 +148,7 @@ class CoordinatorDaemon(Daemon):
         for epoch, message in ready.at_once:
             self._send(epoch, message)
 
-    def effects(self, ready: events.Ready, context: Any) -> list[Callable[[], None]]:
-        del context  # frames name their epoch
+    def effects(self, ready: events.Ready) -> list[Callable[[], None]]:
         effects: list[Callable[[], None]] = []
         effects += [partial(self._send, epoch, message) for epoch, message in ready.frames]
         effects += [partial(self._close, epoch, reason) for epoch, reason in ready.close]

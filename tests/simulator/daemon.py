@@ -41,9 +41,10 @@ class Daemon:
         self.on_crash: Callable[[], None] | None = None
         self.full = False
         self._inbox: deque[Any] = deque()
-        self._pending: list[tuple[Any, Any]] = []
-        """Batches with their contexts, not durable yet."""
+        self._pending: list[Any] = []
+        """Batches that are not durable yet."""
         self._try_again_at = -math.inf
+        self._refused = False
         self._committing = False
         self._timer: Timer | None = None
         self._late = False
@@ -69,16 +70,9 @@ class Daemon:
     def send_at_once(self, ready: Any) -> None:
         raise NotImplementedError
 
-    def effects(self, ready: Any, context: Any) -> list[Callable[[], None]]:
+    def effects(self, ready: Any) -> list[Callable[[], None]]:
         """Everything else, one effect each, in their order."""
         raise NotImplementedError
-
-    def context(self) -> Any:
-        """What a batch is bound to when the core makes it (a session, for instance)."""
-        return None
-
-    def handling(self, event: Any) -> None:
-        """Just before the core is given an event."""
 
     def handled(self) -> None:
         """After each turn of the core: the place to check it."""
@@ -106,6 +100,8 @@ class Daemon:
 
     def schedule(self) -> None:
         """Decide when the loop looks next."""
+        if self._late and self._timer is not None:
+            return
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -114,7 +110,7 @@ class Daemon:
         if self._inbox:
             self._timer = self.world.after(TURN_S, self._guard, self._turn)
             return
-        times = [self._try_again_at] if self._pending else []
+        times = [self._try_again_at] if self.full else []
         deadline = self.core.next_deadline()
         if deadline is not None:
             times.append(self.clock.world_time(deadline))
@@ -135,18 +131,17 @@ class Daemon:
         self._timer = None
         events = [self._inbox.popleft() for _ in range(min(MAX_EVENTS, len(self._inbox)))]
         now = self.clock.now()
-        if not events:
-            deadline = self.core.next_deadline()
-            late = -math.inf if deadline is None else -now.seconds_until(deadline)
-            if late >= 0:
-                if late > OVERSLEPT_S and not self._late:
-                    self._late = True
-                    self.world.after(READ_FIRST_S, self._guard, self._turn)
-                    return
-                events = [self.tick()]
+        deadline = self.core.next_deadline()
+        late = -math.inf if deadline is None else -now.seconds_until(deadline)
+        if late > OVERSLEPT_S and not self._late:
+            self._late = True
+            self._inbox.extendleft(reversed(events))
+            self._timer = self.world.after(READ_FIRST_S, self._guard, self._turn)
+            return
+        if late >= 0 and not self._inbox:
+            events.append(self.tick())
         self._late = False
         for event in events:
-            self.handling(event)
             self.core.handle(event, now)
         self.handled()
         self._settle()
@@ -154,14 +149,15 @@ class Daemon:
     def _settle(self) -> None:
         ready = self.core.take_ready()
         self.send_at_once(ready)
-        self._pending.append((ready, self.context()))
-        if self.world.now >= self._try_again_at:
+        self._pending.append(ready)
+        if not self._refused or self.world.now >= self._try_again_at:
             self._make_durable()
 
     def _make_durable(self) -> None:
         batches, self._pending = self._pending, []
-        transaction = Transaction([self.part(ready) for ready, _ in batches])
-        if transaction.empty:
+        self._refused = False
+        transaction = Transaction([self.part(ready) for ready in batches])
+        if transaction.empty and not self.full:
             self._told(full=False)
             self._deliver(batches)
             return
@@ -169,14 +165,14 @@ class Daemon:
         if self.disk.full:
             self.disk.refusals += 1
             self._pending = batches
-            self._try_again_at = self.world.now + FULL_PAUSE_S
+            self._refused = True
             self._told(full=True)
             return
         self.log.begin(transaction)
         self._committing = True
         self.world.after(self.world.between(*COMMIT_S), self._guard_commit, batches)
 
-    def _guard_commit(self, batches: Sequence[tuple[Any, Any]]) -> None:
+    def _guard_commit(self, batches: Sequence[Any]) -> None:
         if not self.alive:
             return
         if self.stopped:
@@ -191,18 +187,19 @@ class Daemon:
             self.rested()
         self._guard(lambda: self._durable(batches))
 
-    def _durable(self, batches: Sequence[tuple[Any, Any]]) -> None:
+    def _durable(self, batches: Sequence[Any]) -> None:
         self.point()
-        self._told(full=False)
+        self._told(full=self.disk.short)
         self._deliver(batches)
 
-    def _deliver(self, batches: Sequence[tuple[Any, Any]]) -> None:
-        for ready, context in batches:
-            for effect in self.effects(ready, context):
+    def _deliver(self, batches: Sequence[Any]) -> None:
+        for ready in batches:
+            for effect in self.effects(ready):
                 effect()
                 self.point()
 
     def _told(self, full: bool) -> None:
+        self._try_again_at = self.world.now + FULL_PAUSE_S if full else -math.inf
         if full != self.full:
             self.full = full
             event = self.store_state(full)

@@ -122,6 +122,8 @@ class Disk:
     directories: dict[str, float | None] = field(default_factory=dict)
     """Below the workitems directory; when the command in it ended, None while it lives (or holds no command)."""
     full: bool = False
+    short: bool = False
+    """It takes commits by giving up its ballast, and says so."""
     refusals: int = 0
 
     def log(self, name: str) -> RecordLog:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from agentd import events as agent_events
 from tests.simulator.coordinator import HOST
+from tests.simulator.disk import Disk
 from tests.simulator.machine import Machine
 
 if TYPE_CHECKING:
@@ -80,8 +81,19 @@ class Faults:
 
     def fill_coordinator_disk(self, seconds: float) -> None:
         self.world.note("fault", f"the coordinator's disk is full for {seconds:.1f} s")
-        self.sim.coordinator_disk.full = True
-        self.world.after(seconds, setattr, self.sim.coordinator_disk, "full", False)
+        self._fill(self.sim.coordinator_disk, seconds)
+
+    def _fill(self, disk: Disk, seconds: float) -> None:
+        """First short of room, then without any, then both are over."""
+        disk.short = True
+        self.world.after(self.world.between(0.0, seconds), self._full, disk)
+        self.world.after(seconds, self._emptied, disk)
+
+    def _full(self, disk: Disk) -> None:
+        disk.full = disk.short
+
+    def _emptied(self, disk: Disk) -> None:
+        disk.full = disk.short = False
 
     # ---- agents
 
@@ -117,8 +129,7 @@ class Faults:
 
     def fill_disk(self, machine: Machine, seconds: float) -> None:
         self.world.note("fault", f"the disk of {machine.name} is full for {seconds:.1f} s")
-        machine.disk.full = True
-        self.world.after(seconds, setattr, machine.disk, "full", False)
+        self._fill(machine.disk, seconds)
 
     # ---- keepers
 
@@ -195,10 +206,10 @@ class Faults:
         self.calm = True
         sim = self.sim
         sim.network.weather.calm()
-        sim.coordinator_disk.full = False
+        self._emptied(sim.coordinator_disk)
         for machine in sim.machines:
             sim.network.heal(machine.name, HOST)
-            machine.disk.full = False
+            self._emptied(machine.disk)
             if machine.name in sim.gone:
                 continue
             if machine.suspended:
