@@ -254,6 +254,16 @@ async def test_a_process_that_slept_reads_its_inbox_before_it_expires_anyone(aut
     assert bench.events() == ["ask 0", "ask 1", "ask 2", TICK]
 
 
+async def test_a_deadline_that_passed_in_suspend_is_noticed_though_nobody_speaks(autojump_clock):
+    bench = Bench()
+    bench.core.deadline = bench.at(3600)
+    async with running(bench):
+        await trio.sleep(1)
+        bench.clock_jump = 4000.0  # boottime went on, the clock that trio sleeps by did not
+        await trio.sleep(MAX_NAP_S + 1)
+        assert bench.events() == [TICK]
+
+
 async def test_a_peer_that_never_falls_silent_does_not_stop_time_after_sleep(autojump_clock):
     bench = Bench()
     bench.core.deadline = bench.at(-50)
