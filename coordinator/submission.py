@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from wire.validate import InvalidSpec, validate
-
 from coordinator import ending
 from coordinator.model import Pool
 from coordinator.records import JobSubmitted, PoolSet
 from wire import messages as m
 from wire.near import near
 from wire.spec import JobSpec, PoolSpec, SpecDocument
+from wire.validate import InvalidSpec, validate
 
 if TYPE_CHECKING:
     from coordinator.core import Core

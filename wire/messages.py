@@ -296,7 +296,7 @@ class JobBody(msgspec.Struct, frozen=True):
 
 
 class BodyChunk(Message, frozen=True, tag=True):
-    """A piece of a JobBody (msgpack) too large for OpenRound, in order, sent before it; `digest` is its sha256 in hex."""
+    """A piece of a JobBody (msgpack) too large for OpenRound, sent before it, in order; `digest`: its sha256 in hex."""
 
     digest: str
     offset: int
@@ -314,7 +314,7 @@ class OpenRound(Message, frozen=True, tag=True, kw_only=True):
 
 
 class Prepare(Message, frozen=True, tag=True):
-    """Run the job's preparation, with its retries, unless it is running or has succeeded in this boot. Single-flight."""
+    """Run the job's preparation, with its retries, unless it runs or has succeeded in this boot. Single-flight."""
 
     job: str
     round: int

@@ -312,7 +312,10 @@ def test_case_15_the_preparation_directory_is_named_to_tasks_and_release_only(cl
         job j {
           pool = p
           prep { script = 'test -z "${AZ_BATCH_JOB_PREP_DIR-}${BATCH_JOB_PREP_DIR-}"; echo made > file' }
-          task t { script = 'test "$AZ_BATCH_JOB_PREP_DIR" = "$BATCH_JOB_PREP_DIR"; cat "$AZ_BATCH_JOB_PREP_WORKING_DIR/file"' }
+          task t { script = '''
+            test "$AZ_BATCH_JOB_PREP_DIR" = "$BATCH_JOB_PREP_DIR"
+            cat "$AZ_BATCH_JOB_PREP_WORKING_DIR/file"
+          ''' }
           release { script = 'cat "$BATCH_JOB_PREP_WORKING_DIR/file"' }
         }
     """)

@@ -336,9 +336,8 @@ def test_f31_what_cannot_be_started_says_why_and_the_agent_lives(cluster: Cluste
           task fine    { run = ["true"] } }
     """.replace("PLAIN", str(plain))
     )
-    assert cluster.wait(job)["tasks"] == {
-        "total": 4, "active": 0, "preparing": 0, "running": 0, "succeeded": 1, "failed": 3, "cancelled": 0, "skipped": 0,
-    }  # fmt: skip
+    tasks = cluster.wait(job)["tasks"]
+    assert {name: count for name, count in tasks.items() if count} == {"total": 4, "succeeded": 1, "failed": 3}
     reasons = {task["group"]: task["reason"] for task in cluster.ask("task", "list", job)}
     assert "no-such-program" in reasons["missing"]
     assert "execut" in reasons["plain"] or "permission" in reasons["plain"].lower()
