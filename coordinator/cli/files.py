@@ -25,7 +25,10 @@ def files() -> None:
 def list_files(terms: Terms, node: str, path: str) -> None:
     """List a directory."""
     with terms.connect() as connection:
-        entries = connection.ask("FilesList", node=node, path=path)
+        listing = connection.ask("FilesList", node=node, path=path)
+    entries = [{**entry, "changed_at": _time(entry["changed_at"])} for entry in listing["entries"]]
+    if listing["truncated"]:
+        output.warn(f"{path} has more than {len(entries):,} entries; these are the first ones")
     terms.show(
         entries,
         lambda: table(
@@ -48,3 +51,7 @@ def print_file(terms: Terms, node: str, path: str) -> None:
 
         for content in pieces.whole(read):
             write_bytes(content)
+
+
+def _time(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -319,8 +322,6 @@ def test_waiting_for_a_job_that_failed_is_status_1_and_says_why(desk: Desk) -> N
 
 
 def test_waiting_longer_than_the_timeout_is_status_124(desk: Desk) -> None:
-    import threading
-
     never = threading.Event()
     with desk.answering(JobWait=lambda _: never.wait(30) and None):
         outcome = desk.run("job", "wait", "daily", "--timeout", "50ms")
@@ -336,6 +337,21 @@ def test_waiting_bears_a_coordinator_that_goes_away_and_comes_back(desk: Desk) -
     assert outcome.status == 0
     assert standing.kinds() == ["JobWait", "JobWait", "JobNodes"]
     assert "trying again" in outcome.err
+
+
+def test_an_interrupt_while_waiting_is_status_130_and_leaves_the_job_alone(desk: Desk) -> None:
+    never = threading.Event()
+
+    def interrupt(_: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        never.wait(30)
+
+    with desk.answering(JobWait=interrupt) as standing:
+        outcome = desk.run("job", "wait", "daily")
+        never.set()
+    assert outcome.status == 130
+    assert "job terminate daily" in outcome.err
+    assert standing.kinds() == ["JobWait"]
 
 
 def test_a_job_deleted_while_it_is_waited_for_is_status_4(desk: Desk) -> None:

@@ -470,3 +470,209 @@ def test_a_full_disk_under_the_output_is_a_sentence(home: Home) -> None:
         shown = home.run("--help", stdout=full)
     assert shown.status == 1
     assert shown.err == "error: the output could not be written: No space left on device\n"
+
+
+class Cluster:
+    """A coordinator and one agent, started by hand, and commands against them."""
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+        home.environment["BATCH_STATE"] = str(home.path / "served")
+        self.serve = home.start("serve")
+        assert self.serve.stdout is not None
+        assert "ready" in self.serve.stdout.readline()
+        self.agent = subprocess.Popen(
+            [
+                *(str(home.bin / "agentd"), "--coordinator", str(home.path / "served" / "coordinator.sock")),
+                *("--pool", "p", "--name", "p-1", "--root", str(home.path / "node")),
+            ],
+            env=home.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def json(self, *arguments: str) -> Any:
+        shown = self.home.run(*arguments, "-o", "json")
+        assert shown.status == 0, shown.err
+        return json.loads(shown.out)
+
+    def close(self) -> None:
+        for process in (self.agent, self.serve):
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=PATIENCE_S)
+
+
+@pytest.fixture
+def cluster(home: Home) -> Iterator[Cluster]:
+    made = Cluster(home)
+    yield made
+    made.close()
+
+
+JOB = (
+    "id name pool state result owner priority submitted_at started_at tasks_done_at completed_at end_reason tasks"
+    " release"
+)
+TASKS = "total active preparing running succeeded failed cancelled skipped"
+RELEASES = "owed succeeded failed unreached waived"
+PHASE = "state attempts exit_code signal started_at ended_at reason stdout_tail stderr_tail"
+NODE_JOB = "node round boot state prep release tasks_started"
+TASK = (
+    "id job group index params state result exit_code signal attempts node created_at started_at ended_at reason usage"
+)
+NODE = (
+    "id pool state reason boot slots slots_used resources labels elevation containment version last_seen_s start owes"
+)
+
+
+def has(document: dict[str, Any], names: str) -> bool:
+    return set(names.split()) <= document.keys()
+
+
+FULL = """
+pool p {}
+job j {
+  pool = p
+  prep { script = 'echo prepared; echo warm >&2' }
+  task t for n in 1..3 {
+    script = 'echo out $n; echo err $n >&2; echo kept > "$BATCH_NODE_SHARED_DIR/left"; exit $((n == 3))'
+  }
+  release { script = 'echo released' }
+}
+"""
+
+
+@pytest.mark.e2e
+def test_every_command_shows_what_the_interface_promises(cluster: Cluster) -> None:
+    home = cluster.home
+    assert cluster.json("submit", home.file(FULL)) == {"jobs": [{"id": "j-1", "name": "j"}]}
+    waited = home.run("job", "wait", "j")
+    assert waited.status == 1
+    assert waited.err == "failed: 1 task of j-1 failed\n"
+
+    job = cluster.json("job", "show", "j")
+    assert has(job, JOB)
+    assert has(job["tasks"], TASKS)
+    assert has(job["release"], RELEASES)
+    assert (job["state"], job["result"], job["end_reason"]) == ("completed", "failure", "AllTasksComplete")
+    assert [listed["id"] for listed in cluster.json("job", "list")] == ["j-1"]
+
+    [row] = cluster.json("job", "nodes", "j-1")
+    assert has(row, NODE_JOB)
+    assert has(row["prep"], PHASE)
+    assert has(row["release"], PHASE)
+    assert (row["state"], row["tasks_started"]) == ("released", 3)
+    assert (row["prep"]["stdout_tail"], row["prep"]["stderr_tail"]) == ("prepared\n", "warm\n")
+
+    tasks = cluster.json("task", "list", "j")
+    assert [task["id"] for task in tasks] == ["j-1/t[1]", "j-1/t[2]", "j-1/t[3]"]
+    assert all(has(task, TASK) for task in tasks)
+    assert [task["exit_code"] for task in tasks] == [0, 0, 1]
+    assert [task["id"] for task in cluster.json("task", "list", "j", "--with-state", "failed")] == ["j-1/t[3]"]
+    assert [task["id"] for task in cluster.json("task", "list", "j", "--limit", "1", "--after", "t[1]")] == ["j-1/t[2]"]
+    for name in ("j-1/t[3]", "j/t-3", "j-1/t#2"):
+        task = cluster.json("task", "show", name)
+        assert (task["id"], len(task["history"])) == ("j-1/t[3]", 1)
+
+    [node] = cluster.json("node", "list")
+    assert has(node, NODE)
+    assert cluster.json("node", "show", "p-1")["owes"] == []
+    assert [pool["id"] for pool in cluster.json("pool", "list")] == ["p"]
+    assert cluster.json("pool", "show", "p")["nodes"] == 1
+
+    assert home.run("logs", "j/t[2]").out == "out 2\n"
+    assert home.run("logs", "j/t[2]", "--stderr").out == "err 2\n"
+    assert home.run("logs", "j", "--node", "p-1", "--phase", "prep").out == "prepared\n"
+    assert home.run("logs", "j", "--node", "p-1", "--phase", "release").out == "released\n"
+    assert home.run("files", "cat", "p-1", "shared/left").out == "kept\n"
+    assert [entry["name"] for entry in cluster.json("files", "ls", "p-1", "shared")] == ["left"]
+    assert home.run("files", "cat", "p-1", "../served/coordinator.sqlite").status != 0
+    for command in (
+        "job list",
+        "job show j",
+        "job nodes j",
+        "task list j",
+        "task show j/t[1]",
+        "node list",
+        "pool list",
+    ):
+        assert home.run(*command.split()).status == 0
+
+    assert home.run("job", "delete", "j", "--yes").out == "j-1 is deleted\n"
+    assert cluster.json("job", "list") == []
+    assert not (home.path / "node" / "workitems" / "j-1").exists()
+    gone = home.run("job", "show", "j-1")
+    assert gone.status == 4
+
+
+@pytest.mark.e2e
+def test_names_that_are_nearly_right_are_suggested(cluster: Cluster) -> None:
+    home = cluster.home
+    cluster.json("submit", home.file(a_job("task calibrate { run = ['true'] }").replace("job j", "job nightly")))
+    cluster.json("job", "wait", "nightly")
+    for arguments, near in (
+        (("job", "show", "nigthly"), "nightly"),
+        (("task", "show", "nightly/calibrat"), "calibrate"),
+        (("node", "show", "p-2"), "p-1"),
+        (("pool", "show", "pp"), "p"),
+    ):
+        shown = home.run(*arguments)
+        assert shown.status == 4
+        assert f"did you mean {near}" in shown.err or f"/{near}" in shown.err, shown.err
+
+
+@pytest.mark.e2e
+def test_a_refusal_of_the_coordinator_is_shown_at_its_place(cluster: Cluster) -> None:
+    home = cluster.home
+    cluster.json("submit", home.file(TRIVIAL))
+    shown = home.run("submit", home.file(a_job("task t { run = ['true']  slots = 5 }")))
+    assert shown.status == 2
+    assert "job.batch:5:" in shown.err
+    assert "slots = 5" in shown.err
+    assert len(cluster.json("job", "list")) == 1
+
+
+@pytest.mark.e2e
+def test_waiting_for_a_job_outlives_a_restart_of_the_coordinator(cluster: Cluster) -> None:
+    home = cluster.home
+    told, gate = fifo(home, "told"), fifo(home, "gate")
+    cluster.json("submit", home.file(a_job(f"task t {{ script = 'echo running > {told}; cat {gate}' }}")))
+    heard(told)
+    waiting = home.start("job", "wait", "j")
+    impatient = home.run("job", "wait", "j", "--timeout", "100ms")
+    assert impatient.status == 124
+    cluster.serve.kill()
+    cluster.serve.communicate()
+    assert waiting.stderr is not None
+    assert "trying again" in waiting.stderr.readline()
+    cluster.serve = home.start("serve")
+    with gate.open("w") as pipe:
+        pipe.write("go\n")
+    shown = ended(waiting)
+    assert shown.status == 0, shown.err
+    assert shown.out.startswith("j-1: success")
+
+
+@pytest.mark.e2e
+def test_an_interrupt_of_submit_and_wait_ends_the_job(cluster: Cluster) -> None:
+    home = cluster.home
+    told = fifo(home, "told")
+    submitting = home.start(
+        "submit", home.file(a_job(f"task t {{ script = 'echo > {told}; exec sleep 1000' }}")), "--wait"
+    )
+    heard(told)
+    submitting.send_signal(signal.SIGINT)
+    assert ended(submitting).status == 130
+    assert cluster.json("job", "show", "j")["end_reason"] == "UserTerminate"
+
+
+@pytest.mark.e2e
+def test_a_terminated_job_tells_the_reason_it_was_given(cluster: Cluster) -> None:
+    home = cluster.home
+    told = fifo(home, "told")
+    cluster.json("submit", home.file(a_job(f"task t {{ script = 'echo > {told}; exec sleep 1000' }}")))
+    heard(told)
+    assert home.run("job", "terminate", "j", "--reason", "enough").out == "j-1 is terminating\n"
+    shown = home.run("job", "wait", "j")
+    assert shown.status == 1
+    assert "1 task of j-1 was cancelled: enough" in shown.err
