@@ -156,10 +156,10 @@ class AgentCore:
                 pass
             case _ as unreachable:
                 assert_never(unreachable)
-        self._pass_time()
 
     def take_ready(self) -> Ready:
         """All that follows from the events handled since the last call."""
+        self._pass_time()
         self._desk.flush_if_due()
         if self._surveyed and not self._full:
             self._phases.advance()
@@ -189,8 +189,8 @@ class AgentCore:
         now = self._desk.now
         if self._desk.joined and (beat := self._lease.beat(now)) is not None:
             self._desk.send_at_once(m.Heartbeat(beat))
-        if self._lease.unanswered(now):
-            self._hang_up("the coordinator did not answer the join")
+        if self._connected and self._lease.unanswered(now):
+            self._hang_up("the coordinator does not answer")
         self._keepers.pass_time()
         due = self._orphan_due()
         if due is not None and now.boottime >= due:
@@ -508,12 +508,12 @@ class AgentCore:
 
     def _leave_if_done(self) -> None:
         """Go when nothing is held any more and nobody is to be asked."""
-        if not self._orphan and not (self._leaving and not self._connected):
+        if not self._orphan and not ((self._leaving or self._cut) and not self._connected):
             return
         released = all(
             held.state is m.RoundState.RELEASED for job in self.ledger.jobs.values() for held in job.rounds.values()
         )
-        if self._leaving and not self._orphan and self.ledger.outbox:
+        if not self._orphan and self.ledger.outbox:
             return
         if self._surveyed and released and not self._keepers.all:
             self._leave(Leave.DEPARTED)

@@ -8,6 +8,8 @@ from wire.instant import Instant
 
 JOIN_S: Final = 30.0
 """For the coordinator to answer a Join."""
+MISSED: Final = 4
+"""Beats without any answer."""
 
 
 class Lease:
@@ -42,7 +44,7 @@ class Lease:
         self._sent.clear()
 
     def unanswered(self, now: Instant) -> bool:
-        """Whether the Join was not answered in time: no frame follows it that would show the connection to be dead."""
+        """Whether the Join, or a beat, was not answered in time: the connection is dead and does not show it."""
         return self._answer_due is not None and now.boottime >= self._answer_due
 
     def beat(self, now: Instant) -> int | None:
@@ -51,12 +53,15 @@ class Lease:
             return None
         self._beat += 1
         self._sent[self._beat] = now.boottime
+        if self._answer_due is None:
+            self._answer_due = now.boottime + max(JOIN_S, MISSED * self._heartbeat_s)
         self._beat_due = now.boottime + self._heartbeat_s
         return self._beat
 
     def acked(self, beat: int) -> bool:
         """Whether the lease was extended by this."""
         sent = self._sent.get(beat)
+        self._answer_due = None
         for older in [older for older in self._sent if older <= beat]:
             del self._sent[older]
         if sent is None or (self.until is not None and sent + self._lease_s <= self.until):

@@ -445,7 +445,7 @@ class Phases:
 
     def _make(self, job: Job, held: Round) -> None:
         course = self.course(held.job)
-        if course.making or self._desk.now.boottime < course.make_after:
+        if course.making or course.cleaning or self._desk.now.boottime < course.make_after:
             return
         course.making = True
         attempts = held.prep.attempts
@@ -466,7 +466,7 @@ class Phases:
 
     def _clean(self, job: str, keep_s: dict[str, float]) -> None:
         course = self.course(job)
-        if not course.cleaning:
+        if not course.cleaning and not course.making:
             course.cleaning, course.cleans_all = True, not keep_s
             self._desk.ready.chores.append(CleanJob(job, keep_s))
 

@@ -16,6 +16,7 @@ from agentd.core import AgentCore
 from agentd.dialogue import (
     AckReports,
     ItemEnded,
+    ItemsRecalled,
     KeeperHello,
     Ping,
     Pong,
@@ -54,7 +55,7 @@ from agentd.records import Purpose
 from wire import messages as m
 from wire.instant import Instant
 from wire.messages import Outcome
-from wire.spec import AxisSpec, Command, DirSpec, GroupSpec, JobSpec, Preparation, Release
+from wire.spec import AxisSpec, Command, GroupSpec, JobSpec, Preparation, Release
 
 CONFIG = NodeConfig(pool="p", node="p-1", root="/node", incarnation="i1")
 
@@ -108,8 +109,10 @@ class Node:
         self.boot = boot
         self.at = at
         self.answer_chores = True
+        self.answer_beats = True
         self.kept_s: float | None = None
         self.tails = (b"", b"")
+        self.greeted: set[str] = set()
         self.start()
 
     # ---- life
@@ -153,7 +156,7 @@ class Node:
         self.tell(*(Received(message) for message in messages))
 
     def wait(self, seconds: float) -> None:
-        """Time passes, with a tick at each deadline; keepers answer pings."""
+        """Time passes, with a tick at each deadline; keepers answer pings, the coordinator beats."""
         end = self.at + seconds
         while True:
             due = self.core.next_deadline()
@@ -293,6 +296,8 @@ class Node:
 
     def _send(self, message: m.Message) -> list[Event]:
         self.sent.append(message)
+        if isinstance(message, m.Heartbeat) and self.answer_beats:
+            return [Received(m.HeartbeatAck(message.beat))]
         return []
 
     def _keeper_order(self, order: StartKeeper | SurveyKeeper | KillKeeper | ForgetKeeper) -> list[Event]:
@@ -306,10 +311,6 @@ class Node:
             case ForgetKeeper():
                 self.forgotten.append(order.keeper)
         return []
-
-    @property
-    def greeted(self) -> set[str]:
-        return self.__dict__.setdefault("_greeted", set())
 
     def _say(self, name: str, said: ToKeeper) -> list[Event]:
         keeper = self.keepers.get(name)
@@ -338,8 +339,6 @@ class Node:
 
     def _recall(self, keeper: StandInKeeper, keys: list[str] | None) -> list[Event]:
         """The first one runs; what is behind it comes back."""
-        from agentd.dialogue import ItemsRecalled
-
         back = [key for key in keeper.keys[1:] if keys is None or key in keys]
         keeper.queue = [item for item in keeper.queue if item[0] not in back]
         return [KeeperSaid(keeper.name, ItemsRecalled(keys=back))]
@@ -354,6 +353,3 @@ class Node:
                 return JobCleaned(chore.job, kept_s=self.kept_s if chore.keep_s else None)
             case ReadTails():
                 return TailsRead(chore.keeper, chore.key, *self.tails)
-
-
-__all__ = ["CONFIG", "AxisSpec", "Command", "DirSpec", "GroupSpec", "Node", "body", "group", "job_spec", "preparation"]

@@ -6,10 +6,10 @@ import pytest
 
 from agentd.events import CleanJob, EmptyJob, JobCleaned, JobDirectoryMade, JobEmptied, MakeJob
 from agentd.records import Purpose
-from tests.agentd.node import CONFIG, DirSpec, Node, group, job_spec, preparation, release
+from tests.agentd.node import CONFIG, Node, group, job_spec, preparation, release
 from wire import messages as m
 from wire.messages import Outcome, Phase, RoundState
-from wire.spec import Backoff, Command
+from wire.spec import Backoff, Command, DirSpec
 
 
 def opened(spec=None, *, slots: int = 2, prepare: bool = True, config=CONFIG) -> Node:
