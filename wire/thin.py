@@ -21,6 +21,7 @@ from wire.address import absence, is_host_and_port, refused_endpoint, short_path
 
 PROTOCOL_VERSION: Final = 1  # as in wire.messages, which is too heavy to import here; a test compares
 REPLY_S: Final = 60.0
+_ROLES: Final = ("admin", "operator", "user")
 _LENGTH: Final = struct.Struct(">I")
 _INLINE: Final = limits.MAX_CHUNK
 """A document up to this many bytes travels in its Submit; a larger one is uploaded before."""
@@ -60,11 +61,24 @@ class NoAnswer(ThinError):
         self.seconds = seconds
 
 
-def connect(address: str, role: str = "admin") -> Coordinator:
-    """A session with the coordinator at this socket path. Raises NoCoordinator, ThinError."""
+class TurnedAway(NoCoordinator):
+    """The coordinator refused the session, and said why."""
+
+
+def connect(address: str, role: str | None = None) -> Coordinator:
+    """A session with the coordinator at this socket path, in the highest role that it grants us (or in `role`).
+    Raises NoCoordinator, ThinError."""
     if is_host_and_port(address):
         raise ThinError("refused", refused_endpoint(address))
     path = os.path.abspath(address)
+    *higher, last = _ROLES if role is None else (role,)
+    for candidate in higher:
+        with suppress(TurnedAway):
+            return _connect(path, candidate)
+    return _connect(path, last)
+
+
+def _connect(path: str, role: str) -> Coordinator:
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     made.settimeout(limits.HANDSHAKE_S)
     try:
@@ -190,7 +204,8 @@ class Coordinator:
                 continue
             self._received += 1
             if kind == "Goodbye":
-                raise NoCoordinator(f"the coordinator closed the connection: {message.get('reason', '')}")
+                ended = NoCoordinator if self._epoch else TurnedAway
+                raise ended(f"the coordinator closed the connection: {message.get('reason', '')}")
             return dict(message)
 
     def _take(self, size: int, timeout_s: float | None) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from typing import Self
 
 import pytest
 
+from coordinator.config import name_of
 from wire import thin
 from wire.ledger import Ledger
 
@@ -57,9 +59,9 @@ def test_a_killed_process_loses_nothing_it_acknowledged_and_leaves_no_half_commi
 
 
 class Daemon:
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, *options: str) -> None:
         self.path = str(state / "coordinator.sock")
-        command = [sys.executable, "-m", "coordinator.cli", "serve", "--state", str(state)]
+        command = [sys.executable, "-m", "coordinator.cli", "serve", "--state", str(state), *options]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
@@ -120,31 +122,58 @@ def test_a_second_coordinator_is_refused_and_the_first_goes_on(tmp_path):
 
 STRANGER = """
 import os, sys
+from coordinator.config import name_of
 from wire import thin
 os.setgid(65534)
 os.setgroups([])
 os.setuid(65534)
 try:
-    thin.connect(sys.argv[1])
+    for kind in sys.argv[2:]:
+        with thin.connect(sys.argv[1]) as session:
+            print(kind, session.call(kind), flush=True)
 except thin.ThinError as error:
     print(error)
 """
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="becoming another user needs root")
+def reachable(directory: Path) -> None:
+    """Let others walk as far as this directory of a test."""
+    for step in [directory, *list(directory.parents)[:2]]:
+        step.chmod(step.stat().st_mode | 0o011)
+
+
+needs_root = pytest.mark.skipif(os.getuid() != 0, reason="becoming another user needs root")
+
+
+@needs_root
 def test_another_user_is_refused_by_the_file_and_by_the_coordinator(tmp_path):
-    for directory in [tmp_path, *list(tmp_path.parents)[:2]]:
-        directory.chmod(directory.stat().st_mode | 0o011)
+    reachable(tmp_path)
     state = tmp_path / "state"
     with Daemon(state).ready() as daemon:
-        with python(STRANGER, daemon.path) as stranger:
+        with python(STRANGER, daemon.path, "JobList") as stranger:
             assert "you may not use the coordinator" in stranger.stdout.read()
         state.chmod(0o711)
         os.chmod(daemon.path, 0o666)
-        with python(STRANGER, daemon.path) as stranger:
+        with python(STRANGER, daemon.path, "JobList") as stranger:
             assert "does not serve the user nobody" in stranger.stdout.read()
         with thin.connect(daemon.path) as session:
             assert session.call("JobList") == []
+
+
+@needs_root
+def test_a_configured_user_gets_as_far_as_the_role_goes(tmp_path):
+    reachable(tmp_path)
+    config = tmp_path / "coordinator.toml"
+    config.write_text(f'[socket]\ngroup = "{grp.getgrgid(65534).gr_name}"\n[roles]\n{name_of(65534)} = "user"\n')
+    with Daemon(tmp_path / "state", "--config", str(config)).ready() as daemon:
+        with python(STRANGER, daemon.path, "JobList", "Finish") as stranger:
+            said = stranger.stdout.read().splitlines()
+        assert said[0] == "JobList []"
+        assert "a Finish may not be sent by user" in said[1]
+        assert daemon.process.poll() is None
+        names = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "state").iterdir()}
+        assert names.pop("coordinator.sock") == 0o660
+        assert all(mode & 0o077 == 0 for mode in names.values())
 
 
 # ---- a full disk

@@ -285,7 +285,7 @@ def test_a_coordinator_of_another_version_says_so(tmp_path):
         impostor(tmp_path / "s", struct.pack(">I", len(frame)) + frame),
         pytest.raises(thin.NoCoordinator, match="install the same release"),
     ):
-        thin.connect(str(tmp_path / "s"))
+        thin.connect(str(tmp_path / "s"), "user")
 
 
 def test_one_turned_away_before_it_spoke_still_learns_why(tmp_path):
