@@ -21,6 +21,7 @@ from coordinator.records import (
     JobSubmitted,
     NodeJobState,
     NodeJoined,
+    NodeLeft,
     PoolSet,
     Record,
     ReportTaken,
@@ -87,6 +88,8 @@ class Cluster:
                 self._submitted(record)
             case NodeJoined():
                 self._joined(record)
+            case NodeLeft():
+                self.nodes[record.node].left = True
             case PoolSet():
                 self._pool_set(record)
             case GroupSkipped():
@@ -127,7 +130,7 @@ class Cluster:
             node.reported = 0
         node.pool.nodes.pop(node.name, None)
         node.pool, node.incarnation, node.boot, node.slots = pool, record.incarnation, record.boot, record.slots
-        node.lease_s = record.lease_s
+        node.lease_s, node.left = record.lease_s, False
         pool.nodes[node.name] = node
 
     def _submitted(self, record: JobSubmitted) -> None:

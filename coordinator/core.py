@@ -22,7 +22,7 @@ from coordinator.events import (
     Tick,
 )
 from coordinator.model import LEASE_DRIFT, LEASE_MARGIN_S, MISSED_BEATS, JobState, Node, Pool
-from coordinator.records import CLUSTER_SCOPE, Record, Returned, scope_of
+from coordinator.records import CLUSTER_SCOPE, NodeLeft, Record, Returned, scope_of
 from coordinator.sessions import Session, Waiter
 from wire import messages as m
 from wire.instant import Instant
@@ -198,6 +198,7 @@ class Core:
                 files.answer(self, message)
             case _:
                 self.close(session.epoch, f"{type(message).__name__} is not for the coordinator")
+        ending.let_go(self, node)
 
     def _heartbeat(self, session: Session, node: Node, message: m.Heartbeat) -> None:
         node.heard_at = self.now.boottime
@@ -217,7 +218,8 @@ class Core:
         if node is not None and node.session == epoch:
             node.session = None
             node.joined = False
-            node.left = node.leaving and not node.owes
+            if node.leaving and not node.owes:
+                self.keep(NodeLeft(node.name, self.now))
             self.arm_lease(node)
             self.touch_pool(node.pool)
             self.changed()

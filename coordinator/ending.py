@@ -48,7 +48,6 @@ def look_at(core: Core, job: Job) -> None:
         _terminate(core, job)
     if job.state is JobState.COMPLETED and job.deleting:
         _remove(core, job)
-    _let_go(core, job)
 
 
 def end(core: Core, job: Job, reason: str, forced: bool = False) -> None:
@@ -184,15 +183,13 @@ def take_leaving(core: Core, node: Node) -> None:
     node.leaving = True
     core.touch_pool(node.pool)
     core.changed()
-    if not node.owes:
+
+
+def let_go(core: Core, node: Node) -> None:
+    """Tell a node that wants to leave that it may, once, when it owes nothing any more: only its own words pay."""
+    if node.leaving and node.joined and not node.owes and not node.dismissed:
+        node.dismissed = True
         core.send(node.session, m.Depart())
-
-
-def _let_go(core: Core, job: Job) -> None:
-    for name in job.node_numbers:
-        node = core.cluster.nodes[name]
-        if node.leaving and node.joined and not node.owes:
-            core.send(node.session, m.Depart())
 
 
 # ---- deletion and the end of everything

@@ -59,7 +59,7 @@ def join(core: Core, session: Session, message: m.Join) -> None:
     node = _remember(core, pool, message)
     session.node = node
     node.session, node.join = session.epoch, message
-    node.joined = node.missing = node.leaving = node.left = False
+    node.joined = node.missing = node.leaving = node.dismissed = False
     node.holding = Holding()
     node.heard_at = core.now.boottime
     core.arm_lease(node)
@@ -112,7 +112,7 @@ def _remember(core: Core, pool: Pool, message: m.Join) -> Node:
     node = core.cluster.nodes.get(message.node)
     lease_s = pool.lost_after_s if node is None or not node.grants else max(node.lease_s, pool.lost_after_s)
     now = (pool.name, message.incarnation, message.boot, slots, lease_s)
-    if node is None or (node.pool.name, node.incarnation, node.boot, node.slots, node.lease_s) != now:
+    if node is None or node.left or (node.pool.name, node.incarnation, node.boot, node.slots, node.lease_s) != now:
         core.keep(NodeJoined(message.node, pool.name, message.incarnation, message.boot, slots, core.now, lease_s))
     return core.cluster.nodes[message.node]
 

@@ -381,6 +381,8 @@ class Node:
     slots: int
     lease_s: float = 0.0
     """The longest lease that it may be counting by."""
+    left: bool = False
+    """It went by itself, owing nothing."""
     reported: int = 0
     """The last report number taken from this incarnation."""
     grants: dict[int, Grant] = field(default_factory=dict)
@@ -396,7 +398,8 @@ class Node:
     holding: Holding | None = None
     """What its inventory said so far, until the last piece has come."""
     leaving: bool = False
-    left: bool = False
+    dismissed: bool = False
+    """It was told that it may go."""
     heard_at: float = 0.0
     """Boottime of the last frame that renewed its lease."""
     used: int = 0

@@ -81,6 +81,13 @@ class NodeJoined(_Record, frozen=True, tag=True):
     """The longest lease that it may count by: durable before it is told a longer one, shortened once it knows."""
 
 
+class NodeLeft(_Record, frozen=True, tag=True):
+    """A node that owed nothing went by itself; joining again undoes it."""
+
+    node: str
+    at: Instant
+
+
 class RoundOpened(_Record, frozen=True, tag=True):
     """The node owes a release from here on; durable before the first frame that could cause it."""
 
@@ -221,7 +228,7 @@ class DebtPaid(_Record, frozen=True, tag=True):
 
 
 Record = (
-    PoolSet | JobSubmitted | NodeJoined | RoundOpened | RoundMoved | RoundVoided | Granted | ReportTaken
+    PoolSet | JobSubmitted | NodeJoined | NodeLeft | RoundOpened | RoundMoved | RoundVoided | Granted | ReportTaken
     | TasksReturned | GroupSkipped | TasksDone | JobEnding | JobCompleted | JobDeleting | JobDeleted | DebtPaid
 )  # fmt: skip
 
@@ -232,7 +239,7 @@ CLUSTER_SCOPE: Final = ""
 
 def scope_of(record: Record) -> str:
     """What this row is forgotten with: its job, or the cluster (never)."""
-    if isinstance(record, JobDeleted | DebtPaid | PoolSet | NodeJoined):
+    if isinstance(record, JobDeleted | DebtPaid | PoolSet | NodeJoined | NodeLeft):
         return CLUSTER_SCOPE
     return record.job
 

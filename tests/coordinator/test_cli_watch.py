@@ -37,7 +37,7 @@ def talking(directory: Path, answers: dict[str, Any]) -> Iterator[tuple[StandIn,
 
 
 def overview(*jobs: dict[str, Any]) -> dict[str, Any]:
-    return {"changed": 1, "jobs": [{"nodes": [], **job} for job in jobs], "nodes": []}
+    return {"changed": 1, "jobs": [{"nodes": [], "node_states": {}, **job} for job in jobs], "nodes": []}
 
 
 def running(**changed: Any) -> dict[str, Any]:

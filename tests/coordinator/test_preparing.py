@@ -231,7 +231,7 @@ def test_an_empty_pool_waits() -> None:
     n1 = play.node("n1")
     n1.drop()
     name = play.submit(job("j", preparation=prep()))
-    play.wait(10_000)
+    play.wait(2_000)
     assert play.show(name)["state"] == "active"
 
 

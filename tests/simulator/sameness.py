@@ -10,10 +10,10 @@ from typing import Any, Final
 import msgspec
 
 OF_THIS_LIFE: Final[dict[str, frozenset[str]]] = {
-    "Node": frozenset({"session", "join", "joined", "missing", "holding", "leaving", "left", "heard_at", "reported"}),
+    "Node": frozenset({"session", "join", "joined", "missing", "holding", "leaving", "dismissed", "heard_at", "reported"}),
     "Pool": frozenset({"dirty"}),
     "Job": frozenset({"ineligible_since"}),
-    "Grant": frozenset({"recalled", "running"}),
+    "Grant": frozenset({"recalled", "kept_back", "running"}),
     "NodeJob": frozenset({"running"}),
     "Group": frozenset({"again", "durations", "waiting"}),
 }
