@@ -245,5 +245,7 @@ class File:
     items: list[Item]
     comments: list[Comment]
     lost: frozenset[str]
-    broken: bool
-    """The syntax has errors."""
+    spoilt: frozenset[int]
+    """The lines with mistakes of syntax: what else is wrong on them may be an echo."""
+    undeclared: bool
+    """One of these was to declare a param or a let: any unknown name may be its."""

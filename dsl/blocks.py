@@ -3,10 +3,11 @@ looked at here."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from dsl import ast, schema
-from dsl.diagnostics import Place, Report
+from dsl.diagnostics import Place, Placed, Report
 from dsl.schema import BLOCKS, RESERVED, Label, Support
 from wire.bounds import MAX_NAME, NAME, TAKEN_TASK_NAMES, TAKEN_VARIABLES, VARIABLE
 from wire.near import did_you_mean
@@ -34,6 +35,8 @@ class Reading:
     settings: dict[str, Setting] = field(default_factory=dict)
     blocks: dict[str, list[Reading]] = field(default_factory=dict)
     arms: list[ast.Arm] = field(default_factory=list)
+    strange: bool = False
+    """An option was refused: it may have been meant for one that is missing."""
 
     def the(self, kind: str) -> Reading | None:
         """The block of a kind that there is once."""
@@ -44,10 +47,15 @@ class Reading:
 class Reader:
     """Reads blocks. Inside one that this version does not carry out, its parts are not told again."""
 
-    def __init__(self, report: Report, *, execute: bool) -> None:
+    def __init__(self, report: Report, *, execute: bool, spoilt: Callable[[Placed], bool]) -> None:
         self._report = report
         self._execute = execute
+        self._spoilt = spoilt
         self.read: list[ast.Block] = []
+        self.lost: set[str] = set()
+        """Names that a refused block may have declared."""
+        self.unnamed: set[str] = set()
+        """Kinds of which a block has no usable name: any unknown name may be its."""
 
     def file(self, file: ast.File) -> Reading:
         """A whole file, as if it were a block. Params and lets are another's."""
@@ -89,11 +97,12 @@ class Reader:
 
     def _block(self, block: ast.Block, reading: Reading, silent: bool) -> None:
         kind, inside = block.kind.text, reading.schema
-        if kind in RESERVED:
-            self._reserved(kind, block.header)
-            return
         if kind not in inside.blocks:
-            self._strange_block(block, reading)
+            self._lose(block)
+            if kind in RESERVED:
+                self._reserved(kind, block.header)
+            else:
+                self._strange_block(block, reading)
             return
         of = BLOCKS[kind]
         before = reading.blocks.setdefault(kind, [])
@@ -103,11 +112,21 @@ class Reader:
             self._read(block, of, "", silent=True)
             return
         name = self._label(block, of)
+        block.damaged = block.damaged or self._spoilt(block.header)
+        if block.damaged and of.label is Label.NAME:
+            self.unnamed.add(kind)
+        if not name and of.label is Label.NAME:
+            self._lose(block)
+            self.unnamed.add(kind)
         for other in before:
             if name and other.name == name:
                 related = self._report.related(other.block.header, "the first one")
                 self._report.error("B111", f"{kind} `{name}` is declared twice", block.header, related=related)
         before.append(self._read(block, of, name, silent=silent))
+
+    def _lose(self, block: ast.Block) -> None:
+        self.lost.add(block.kind.text)
+        self.lost.update(label.text for label in block.labels if isinstance(label, ast.Name))
 
     def _strange_block(self, block: ast.Block, reading: Reading) -> None:
         kind, inside = block.kind.text, reading.schema
@@ -141,6 +160,9 @@ class Reader:
         if len(labels) > 1:
             place = Place(labels[1].start, labels[-1].end)
             self._report.error("B108", f"`{kind}` has one name", place, note="remove this")
+            self._lose(block)
+            self.unnamed.add(kind)
+            return labels[0].text if isinstance(labels[0], ast.Name) else ""
         label = labels[0]
         if of.label is Label.NAME:
             if isinstance(label, ast.Text):
@@ -213,6 +235,7 @@ class Reader:
 
     def _strange_option(self, item: ast.Option, reading: Reading) -> None:
         name, inside = item.name.text, reading.schema
+        reading.strange = True
         if name in RESERVED:
             self._reserved(name, item.name)
         elif name in inside.blocks:
@@ -245,7 +268,7 @@ class Reader:
 
     def _required(self, reading: Reading) -> None:
         block, of = reading.block, reading.schema
-        if block.incomplete:
+        if block.incomplete or reading.strange or self._spoilt(block):
             return
         for option in of.options.values():
             if option.required and option.name not in reading.settings:

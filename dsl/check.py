@@ -6,6 +6,7 @@ import gc
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Final
 
 from dsl import ast
@@ -43,23 +44,39 @@ def _compile(
     text: str, report: Report, params: dict[str, str] | None, read_file: Callable[[str], bytes], *, execute: bool
 ) -> Compiled:
     file = parse(text, report)
+    lines = Lines(text)
+    syntax = len(report.found)
     sources = Sources(report, read_file)
     evaluator = Evaluator(report, sources.text, sources.table)
-    reader = Reader(report, execute=execute)
+    reader = Reader(report, execute=execute, spoilt=lambda place: _touches(file, lines, place.start, place.end))
     whole = reader.file(file)
+    file = replace(file, lost=file.lost | reader.lost)
     names = Names(file, params, report, reader, evaluator, lambda given: parse_value(given, Report(report.file)))
     compiler = Compiler(report, reader, evaluator, names, file)
     document = compiler.document(whole, execute=execute)
     names.evaluate_all()
     crowded_lines(report, text, reader.read)
     compiler.unused_lets()
-    lines = Lines(text)
+    report.found[syntax:] = [found for found in report.found[syntax:] if not _is_echo(found, file, lines)]
     diagnostics = _tidy(report.found, file, lines)
     errors = any(diagnostic.is_error for diagnostic in diagnostics)
     spans = {path: lines.range(*at) for path, at in compiler.offsets.items()}
     kept = None if errors or params is None else document
     digest = None if kept is None else digest_of(kept)
     return Compiled(report.file, kept, digest, spans, diagnostics, compiler.offsets)
+
+
+def _touches(file: ast.File, lines: Lines, start: int, end: int) -> bool:
+    """Whether a mistake of syntax is on one of the lines from `start` to `end`."""
+    if not file.spoilt:
+        return False
+    first, last = lines.position(start)[0], lines.position(end)[0]
+    return any(first <= line <= last for line in file.spoilt)
+
+
+def _is_echo(found: Diagnostic, file: ast.File, lines: Lines) -> bool:
+    """What is wrong beside a mistake of syntax is most likely made by it."""
+    return found.span is not None and _touches(file, lines, found.span.start, found.span.end)
 
 
 def _unreadable(text: str, report: Report) -> bool:

@@ -130,7 +130,7 @@ class Compiler:
             note = f"write `{said}` without quotes" if said else ""
             self._report.error("B201", "`pool` takes the name of a pool", node, note=note)
             return ""
-        known = node.name in pools or node.name in self._file.lost
+        known = node.name in pools or node.name in self._file.lost or "pool" in self._reader.unnamed
         if pools and not known:
             note = did_you_mean(node.name, pools)
             help_ = "" if note else f"pools of this file: {', '.join(pools)}"
@@ -163,22 +163,22 @@ class Compiler:
 
     def _groups(self, reading: Reading, path: str, known: NameTable) -> list[dict[str, Any]]:
         tasks = reading.blocks.get("task", [])
-        names: dict[str, TaskNames] = {}
+        owners: list[TaskNames] = []
         groups: list[dict[str, Any]] = []
         total = 0
         for position, task in enumerate(tasks):
             sweep = self._sweep(task, known)
-            names.setdefault(task.name, TaskNames(position, sweep, task.block.damaged))
+            owners.append(TaskNames(task.name, position, sweep, task.block.damaged))
             total += sweep.size if sweep.complete else 0
             groups.append(self._group(task, f"{path}/task/{task.name}", sweep, known))
-        names.pop("", None)
+        names = {owner.name: owner for owner in reversed(owners) if owner.name}
         if total > MAX_TASKS and all(group["axes"] is not None for group in groups) and len(tasks) > 1:
             message = f"job `{reading.name}` has {total} tasks: at most {MAX_TASKS}"
             self._report.error("B705", message, reading.block.header)
         dependencies = Dependencies(self._report, self._reader, names, self._file.lost)
-        for task, group in zip(tasks, groups, strict=True):
+        for task, owner, group in zip(tasks, owners, groups, strict=True):
             if "after" in task.settings:
-                group["after"] = dependencies.read(task.name, task.settings["after"])
+                group["after"] = dependencies.read(owner, task.settings["after"])
         dependencies.cycles()
         return groups
 
@@ -293,7 +293,8 @@ class Compiler:
 
     def _scope(self, known: NameTable, run: Any, damaged: bool = False) -> Scope:
         base = self._names.scope
-        return Scope({**base.names, **known}, frozenset(run), lenient=damaged, lost=base.lost, used=base.used)
+        lenient = damaged or base.lenient or "dir" in self._reader.unnamed
+        return Scope({**base.names, **known}, frozenset(run), lenient=lenient, lost=base.lost, used=base.used)
 
     def _place(self, path: str, node: ast.Node) -> None:
         self.offsets.setdefault(path, (node.start, node.end))

@@ -17,6 +17,7 @@ from wire.near import did_you_mean
 class TaskNames:
     """A task as others refer to it."""
 
+    name: str
     position: int
     sweep: SweepReading
     damaged: bool
@@ -32,7 +33,7 @@ class Dependencies:
         self._lost = lost
         self._edges: dict[str, dict[str, ast.Node]] = {}
 
-    def read(self, task: str, setting: Setting) -> list[int]:
+    def read(self, task: TaskNames, setting: Setting) -> list[int]:
         """The positions of the tasks that this one waits for."""
         node = setting.node.value
         parts = node.items if isinstance(node, ast.ListOf) else [node]
@@ -44,7 +45,8 @@ class Dependencies:
             name = self._part(task, part)
             if name:
                 found.setdefault(name, setting.node)
-        self._edges[task] = found
+        if self._tasks.get(task.name) is task:
+            self._edges[task.name] = found
         return [self._tasks[name].position for name in found]
 
     def cycles(self) -> None:
@@ -85,7 +87,7 @@ class Dependencies:
 
     # ---- one element
 
-    def _part(self, task: str, node: ast.Expr) -> str:
+    def _part(self, task: TaskNames, node: ast.Expr) -> str:
         """The task that an element names; empty when it names none."""
         plain = True
         place = node
@@ -106,7 +108,7 @@ class Dependencies:
             help_ = "write `after = other`, `other.done`, `other.failed`, `other[axis]` or a list of these"
             self._report.error("B201", "`after` takes names of tasks", node, help=help_)
             return ""
-        if not self._known(node, task):
+        if not self._known(node, task.name):
             return ""
         if positions:
             self._axes(task, node.name, positions)
@@ -117,20 +119,20 @@ class Dependencies:
     def _known(self, node: ast.Ref, task: str) -> bool:
         if node.name in self._tasks:
             return True
-        if node.name not in self._lost:
+        if node.name not in self._lost and "task" not in self._reader.unnamed:
             note = did_you_mean(node.name, [name for name in self._tasks if name != task])
             self._report.error("B110", f"unknown task `{node.name}`", node, note=note)
         return False
 
-    def _axes(self, task: str, other: str, positions: list[ast.Expr]) -> None:
-        mine, its = self._tasks[task], self._tasks[other]
+    def _axes(self, task: TaskNames, other: str, positions: list[ast.Expr]) -> None:
+        its = self._tasks[other]
         for position in positions:
             if not isinstance(position, ast.Ref):
                 help_ = f"write `{other}[axis]` with an axis of both"
                 self._report.error("B302", f"`{other}[…]` takes names of axes", position, help=help_)
                 continue
             name = position.name
-            for owner, names in ((other, its), (task, mine)):
+            for owner, names in ((other, its), (task.name, task)):
                 if name not in names.sweep.worths and not names.damaged:
                     note = did_you_mean(name, names.sweep.worths)
                     axes = ", ".join(f"`{axis}`" for axis in names.sweep.worths) or "none"

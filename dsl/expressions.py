@@ -324,7 +324,8 @@ class Evaluator:
             worth = self.evaluate(part, scope)
             if worth.type not in (Type.INT, None):
                 self.report.error("B207", f"a range goes from int to int, found {WORDS[worth.type]}", part)
-            elif isinstance(worth, Varying):
+                return Unknown()
+            if isinstance(worth, Varying):
                 message = f"a range is known before tasks run, `{worth.because}` is not"
                 self.report.error("B209", message, part)
             elif isinstance(worth, Constant) and isinstance(worth.value, int):
@@ -338,12 +339,16 @@ class Evaluator:
         return Constant(range(first, last + (1 if step > 0 else -1), step))
 
     def _call(self, node: ast.Call, scope: Scope) -> Worth:
-        name = node.target.name if isinstance(node.target, ast.Ref) else ""
+        if not isinstance(node.target, ast.Ref):
+            if not isinstance(node.target, ast.Broken):
+                self.report.error("B210", "this can't be called", node.target)
+            return Unknown()
+        name = node.target.name
         given = [self.evaluate(argument, scope) for argument in node.arguments]
         for keyword in node.keywords:
             self.report.error("B210", f"`{name}` takes no argument `{keyword.name}`", keyword)
         if name not in FUNCTIONS:
-            note = did_you_mean(name, FUNCTIONS) if name else ""
+            note = did_you_mean(name, FUNCTIONS)
             help_ = f"there are {', '.join(f'`{function}`' for function in FUNCTIONS)}"
             self.report.error("B210", f"unknown function `{name}`", node.target, note=note, help=help_)
             return Unknown()

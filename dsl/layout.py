@@ -30,6 +30,7 @@ _CHARACTER_HELP: Final = {
     "\\": "lines need no continuation mark",
 }
 _GOES_ON: Final = frozenset({"LBRACE", "FOR", "EQUAL", "ARROW", "COMMA", "LPAR", "DOT", "COLON"})
+_ARM: Final = frozenset({"ARROW", "COMMA", "DOTDOT"})
 _UNITS: Final = frozenset({*literals.DURATION_UNITS, *literals.SIZE_UNITS, *literals.MEANT})
 
 
@@ -54,6 +55,9 @@ def _broken_words(tokens: list[Token], report: Report) -> list[Token]:
                 report.error("B002", message, place, note=note, help=literals.UNIT_HELP if right else "", edit=edit)
             case "BAD_STRING":
                 report.error("B003", "unterminated text", token, note=f"no closing `{token.text[0]}` on this line")
+                kept.append(token)
+                kept.extend(_swallowed_brace(token, kept))
+                continue
             case "BAD_TRIPLE":
                 quotes = token.text[: len(token.text) - len(token.text.lstrip(token.text[0]))]
                 place = Place(token.start, token.start + len(quotes))
@@ -61,16 +65,24 @@ def _broken_words(tokens: list[Token], report: Report) -> list[Token]:
             case "BAD_CHAR":
                 if foreign_end != token.start:
                     _report_character(token, report)
-                if not token.text.isalnum():
-                    continue
-                foreign_end = token.end
-                token = replace(token, type="NAME", text="_")
+                if token.text.isalnum():
+                    foreign_end = token.end
+                    token = replace(token, type="NAME", text="_")
         if token.type == "NAME" and kept and kept[-1].type == "NAME" and kept[-1].end == token.start:
             kept[-1] = replace(kept[-1], text=kept[-1].text + token.text, end=token.end)
             foreign_end = token.end
             continue
         kept.append(token)
     return kept
+
+
+def _swallowed_brace(token: Token, before: list[Token]) -> list[Token]:
+    """The brace at the end of a line that an unterminated text took with it."""
+    text = token.text.split("#")[0].rstrip()
+    line = [other.type for other in before if other.line == token.line]
+    opened = line.count("LBRACE") - line.count("RBRACE")
+    kind = "LBRACE" if text.endswith("{") else "RBRACE" if text.endswith("}") and opened > 0 else ""
+    return [stand_in(kind, token.end, token.line)] if kind else []
 
 
 def _report_character(token: Token, report: Report) -> None:
@@ -115,7 +127,10 @@ def _split_units(tokens: list[Token], report: Report) -> list[Token]:
 def _braces(tokens: list[Token], report: Report, *, quiet: bool) -> list[Token]:
     """With a `{` or `}` too few or too many, the indentation tells which: a block's own lines stand further right than
     its header, its `}` below its header."""
-    balance = sum((token.type == "LBRACE") - (token.type == "RBRACE") for token in tokens)
+    if _balance(tokens) == 0 and not _goes_negative(tokens):
+        return tokens
+    tokens = [_plausible(tokens, at) for at in range(len(tokens))]
+    balance = _balance(tokens)
     if balance == 0 and not _goes_negative(tokens):
         return tokens
     found = Report(report.file)
@@ -126,6 +141,37 @@ def _braces(tokens: list[Token], report: Report, *, quiet: bool) -> list[Token]:
     if not quiet:
         report.found.extend(found.found)
     return mended
+
+
+def _balance(tokens: list[Token]) -> int:
+    return sum((token.type == "LBRACE") - (token.type == "RBRACE") for token in tokens)
+
+
+def _plausible(tokens: list[Token], at: int) -> Token:
+    """The token; or, when it is a brace that can't be meant as one, a misfit for the parser to mend."""
+    token = tokens[at]
+    if token.type == "LBRACE" and token.text:
+        before, after = tokens[at - 1] if at else token, tokens[at + 1]
+        ends_line = after.line != token.line or after.type in ("RBRACE", END)
+        follows = before.type in LITERALS | {"NAME", "RSQB", "RPAR"} and (ends_line or not token.first)
+        if not follows or not (ends_line or after.type == "LBRACE" or looks_like_item(tokens, at + 1)):
+            return replace(token, type="MISFIT")
+    if token.type == "RBRACE" and token.text and not token.first:
+        line = _before_on_line(tokens, at)
+        opened = line.count("LBRACE") - line.count("RBRACE")
+        brackets = sum(line.count(kind) - line.count(other) for kind, other in OPENERS.items())
+        ends_line = tokens[at + 1].line != token.line
+        if (opened <= 0 and not ends_line) or tokens[at - 1].type not in ENDS_ITEM or brackets > 0:
+            return replace(token, type="MISFIT")
+    return token
+
+
+def _before_on_line(tokens: list[Token], at: int) -> list[str]:
+    """The types of the tokens before this one on its line."""
+    start = at
+    while start and tokens[start - 1].line == tokens[at].line:
+        start -= 1
+    return [token.type for token in tokens[start:at]]
 
 
 def _goes_negative(tokens: list[Token]) -> bool:
@@ -146,8 +192,14 @@ def _by_indentation(tokens: list[Token], report: Report) -> list[Token]:
 
     def close(at: Token) -> None:
         _, header, brace = opened.pop()
-        report.error("B005", "this block is not closed", Place(header.start, brace.end), help="a `}` is missing")
-        kept.append(stand_in("RBRACE", kept[-1].end, at.line))
+        last = kept[-1]
+        if last.type not in ENDS_ITEM and last.text:
+            kept.pop()  # what stands where the brace should be
+            if last.type != "BAD_CHAR":
+                report.error("B001", f"expected `}}`, found `{last.text[:40]}`", last, edit=report.edit(last, "}"))
+        else:
+            report.error("B005", "this block is not closed", Place(header.start, brace.end), help="a `}` is missing")
+        kept.append(stand_in("RBRACE", last.end, at.line))
 
     for token in tokens:
         column = token.column
@@ -177,7 +229,9 @@ def _by_indentation(tokens: list[Token], report: Report) -> list[Token]:
 
 
 def _insert_brace(kept: list[Token], column: int, close: Token, report: Report) -> bool:
-    """For a `}` too many: the line above in its column that lacks the `{`, if there is one."""
+    """For a `}` too many: the line that lacks the `{`, if there is one: its own, or the one above in its column."""
+    if not close.first:
+        return _insert_on_line(kept, close, report)
     for at in range(len(kept) - 1, -1, -1):
         token = kept[at]
         if not token.first or token.column != column or token.line == close.line:
@@ -189,11 +243,40 @@ def _insert_brace(kept: list[Token], column: int, close: Token, report: Report) 
             last += 1
         if any(other.type in ("EQUAL", "LBRACE", "ARROW") for other in kept[at : last + 1]):
             return False
-        place = Place(kept[last].end, kept[last].end)
+        end = kept[last]
+        if end.type not in ENDS_ITEM and last > at:
+            if end.type != "BAD_CHAR":
+                report.error("B001", f"expected `{{`, found `{end.text[:40]}`", end, edit=report.edit(end, "{"))
+            kept[last] = stand_in("LBRACE", end.start, token.line)
+            return True
+        place = Place(end.end, end.end)
         report.error("B001", "expected `{`", place, note="write `{` here", edit=report.edit(place, " {"))
-        kept.insert(last + 1, stand_in("LBRACE", kept[last].end, token.line))
+        kept.insert(last + 1, stand_in("LBRACE", end.end, token.line))
         return True
     return False
+
+
+def _insert_on_line(kept: list[Token], close: Token, report: Report) -> bool:
+    """`dir market size = 6GiB }`: the `{` belongs before the name of the first option."""
+    start = len(kept)
+    while start and kept[start - 1].line == close.line:
+        start -= 1
+    equal = next((at for at in range(start, len(kept)) if kept[at].type == "EQUAL"), start)
+    if equal - start < 2 or any(token.type == "LBRACE" for token in kept[start:equal]):
+        return False
+    first, wrong = kept[equal - 1], kept[equal - 2]
+    names = ("NAME", "STRING", "RAW")
+    if wrong.type not in names and equal - start > 2 and all(token.type in names for token in kept[start : equal - 2]):
+        if wrong.type != "BAD_CHAR":
+            report.error("B001", f"expected `{{`, found `{wrong.text[:40]}`", wrong, edit=report.edit(wrong, "{"))
+        kept[equal - 2] = stand_in("LBRACE", wrong.start, wrong.line)
+        return True
+    if any(token.type not in names for token in kept[start:equal]):
+        return False
+    place = Place(first.start, first.start)
+    report.error("B001", "expected `{`", first, note="write `{` before this", edit=report.edit(place, "{ "))
+    kept.insert(equal - 1, stand_in("LBRACE", first.start, first.line))
+    return True
 
 
 def _by_count(tokens: list[Token], report: Report) -> list[Token]:
@@ -231,11 +314,22 @@ def _lines(tokens: list[Token], report: Report) -> list[Token]:
         if token.type == END:
             break
         after = tokens[at + 1]
-        if token.type == "EQUAL" and (after.line != token.line or after.type in ("RBRACE", END)):
+        misses = after.line != token.line or after.type in ("RBRACE", END)
+        if before is not None and _stray(before, token, after, brackets):
+            kept[-1] = replace(token, type="MISFIT")
+        begins = len(kept) < 3 or kept[-3].line != token.line or kept[-3].type not in ("NAME", "EQUAL")
+        if token.type == "EQUAL" and misses and before is not None and before.type in ("NAME", "RSQB") and begins:
             kept.extend(_missing_value(tokens, at, report))
         elif token.type == "NAME" and token.first and brackets <= 0 and (before is None or before.type in ENDS_ITEM):
             kept.extend(_half_item(tokens, at, report))
     return kept
+
+
+def _stray(before: Token, token: Token, after: Token, brackets: int) -> bool:
+    """What the grammar would take for the start of an arm or for the rest of a call, and nobody means so."""
+    if token.type == "INT" and brackets == 0 and not token.first:
+        return before.line == token.line and before.type in LITERALS | {"RSQB"} and after.type not in _ARM
+    return token.type in OPENERS and token.first and brackets <= 1 and before.type in ENDS_ITEM - {"LBRACE"}
 
 
 def _missing_value(tokens: list[Token], at: int, report: Report) -> list[Token]:

@@ -76,6 +76,18 @@ class Machine:
                     break
         return len(types)
 
+    def height_that_takes(self, types: list[str]) -> int | None:
+        """How much of the stack to keep so that these tokens fit, without leaving the item that was begun."""
+        tables = self._tables
+        for height in range(len(self.states), 0, -1):
+            stack = self.states[:height]
+            step = tables.states[stack[-1]].get(ITEM)
+            if step is not None and step[0] is tables.shift:
+                return None
+            if self.survives(types, stack) == len(types):
+                return height
+        return None
+
     def between_items(self) -> bool:
         """Whether an item could begin right here, with nothing left to finish before."""
         step = self._tables.states[self.states[-1]].get(ITEM)
@@ -86,6 +98,10 @@ class Machine:
         self.states.pop()
         self.values.pop()
         return self.starts.pop()
+
+    @property
+    def finished(self) -> bool:
+        return self.states[-1] == self._tables.end
 
     def result(self) -> Any:
         return self.values[-1]

@@ -42,7 +42,7 @@ class Names:
         self.lets: dict[str, ast.Let] = {}
         self._worth: dict[str, Worth] = {}
         self._open: list[str] = []
-        self.scope = Scope({}, lost=file.lost)
+        self.scope = Scope({}, lenient=file.undeclared, lost=file.lost)
         self._declare(file, reader)
         self.scope.names = {name: partial(self.worth, name) for name in (*self.params, *self.lets)}
 

@@ -19,7 +19,7 @@ from lark.parsers.lalr_analysis import Shift
 
 from dsl import ast, layout, literals, recovery
 from dsl.cache import private_directory
-from dsl.diagnostics import Place, Report
+from dsl.diagnostics import Diagnostic, Lines, Place, Report
 from dsl.machine import Machine, Tables
 from dsl.tokens import BROKEN, END, Token
 from dsl.tree import Tree
@@ -28,6 +28,7 @@ MAX_SOURCE: Final = 16 * 1024 * 1024
 """Characters of one file."""
 
 _WORD: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_DECLARING: Final = ("param", "let", "secret")
 _COMMENT: Final = re.compile(r"#[^\n]*")
 
 
@@ -69,8 +70,23 @@ def parse(text: str, report: Report) -> ast.File:
     for token in words:
         if token.type in BROKEN:
             lost |= set(_WORD.findall(token.text))
-    broken = any(diagnostic.is_error for diagnostic in report.found[before:])
-    return ast.File(machine.result(), _comments(text, words), frozenset(lost), broken)
+    lines = Lines(text)
+    spoilt = _spoilt(report.found[before:], lines)
+    for line in spoilt:
+        lost |= set(_WORD.findall(lines.line(line)))
+    undeclared = any(lines.line(line).lstrip().startswith(_DECLARING) for line in spoilt)
+    items = machine.result() if machine.finished else []
+    return ast.File(items, _comments(text, words), frozenset(lost), spoilt, undeclared)
+
+
+def _spoilt(found: list[Diagnostic], lines: Lines) -> frozenset[int]:
+    """The lines that mistakes of syntax are on."""
+    spoilt: set[int] = set()
+    for diagnostic in found:
+        if diagnostic.span is not None:
+            first, last = lines.position(diagnostic.span.start)[0], lines.position(diagnostic.span.end)[0]
+            spoilt.update(range(first, min(last, first + 3) + 1))
+    return frozenset(spoilt)
 
 
 def parse_value(text: str, report: Report) -> ast.Expr | None:

@@ -14,6 +14,7 @@ from dsl.machine import Machine
 from dsl.tokens import (
     BROKEN,
     END,
+    ENDS_ITEM,
     KEYWORDS,
     LITERALS,
     SPELLING,
@@ -25,6 +26,10 @@ from dsl.tokens import (
 AHEAD: Final = 5
 """A repair is believed when so many tokens fit after it."""
 MAX_REPORTED: Final = 100
+_INSERTED: Final = ("COLON", "RSQB", "RPAR", "IN", "FOR", "ARROW", "ELSE")
+_SIGNS: Final = frozenset(
+    {*SPELLING, "CMP", "PLUS", "MINUS", "STAR", "SLASH", "SLASHES", "PERCENT", "MISFIT", "BAD_CHAR"}
+)
 _WORD: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -36,6 +41,9 @@ class Change(enum.Enum):
     DELETE = "delete"  # it
     UNDO = "undo"  # forget the one before it
     JOIN = "join"  # the one before, it and the one after are one name
+    SWAP = "swap"  # it and the one after change places
+    SWAP_BACK = "swap back"  # it and the one before do
+    VALUE = "value"  # a value is missing before the name before it
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +98,19 @@ class _Driver:
                 after = self.tokens[at + 1]
                 self.machine.feed(replace(before, text=f"{before.text}_{after.text}", start=start, end=after.end))
                 return at + 2
+            case Change.SWAP:
+                self.machine.feed(self.tokens[at + 1])
+                self.machine.feed(token)
+                return at + 2
+            case Change.SWAP_BACK:
+                self.machine.pop()
+                self.machine.feed(token)
+                self.machine.feed(before)
+            case Change.VALUE:
+                self.machine.pop()
+                self.machine.feed(stand_in("BAD_NUMBER", before.start, before.line))
+                self.machine.feed(before)
+                return at
             case Change.DELETE:
                 pass
         return at + 1
@@ -120,6 +141,12 @@ class _Driver:
                 return machine.survives(kinds, machine.states[:-1])
             case Change.JOIN:
                 return machine.survives(["NAME", *kinds[2:]], machine.states[:-1]) + 1
+            case Change.SWAP:
+                return machine.survives([kinds[1], kinds[0], *kinds[2:]]) if len(kinds) > 1 else 0
+            case Change.SWAP_BACK:
+                return machine.survives([kinds[0], repair.kind, *kinds[1:]], machine.states[:-1]) - 1
+            case Change.VALUE:
+                return machine.survives(["BAD_NUMBER", "NAME", *kinds], machine.states[:-1]) - 2
 
     def _candidates(self, at: int) -> Iterator[Repair]:
         """Likely repairs first: of two that reach equally far the first is taken."""
@@ -150,23 +177,58 @@ class _Driver:
             yield Repair(Change.REPLACE, "EQUAL", "B011", f"a value is given with `=`, not `{token.text}`", edit="=")
         if token.type == "EQUAL":
             yield Repair(Change.REPLACE, "ARROW", "B001", "an action follows `=>`, not `=`", "write `=>`", edit="=>")
+        if (
+            token.type == "EQUAL"
+            and not token.first
+            and before.type == "NAME"
+            and at > 1
+            and tokens[at - 2].type == "EQUAL"
+        ):
+            yield Repair(Change.VALUE, "", "B010", "a value is missing after `=`", "expected a value")
         yield from self._insertions(token, before)
         if token.type == "COMMA":
             where = "options need no `,` between them" if self.machine.takes(["DROPPED"]) else ""
             yield Repair(Change.DELETE, "", "B014", "stray `,`", "remove it", where, "")
         elif token.type not in (END, "RBRACE", "LBRACE") and not (token.first and looks_like_item(tokens, at)):
             yield Repair(Change.DELETE, "", "B001", f"unexpected {shown}", self._expectation(), edit="")
+        yield from self._exchanges(token, before, after)
+
+    def _exchanges(self, token: Token, before: Token, after: Token) -> Iterator[Repair]:
+        """A sign in the place of another, or two words in the wrong order."""
+        if token.type in ("LBRACE", "RBRACE"):
+            return  # the braces match by now: none is touched any more
+        if token.type in _SIGNS and not token.first:
+            for kind in ("EQUAL", "COMMA", "COLON", "RSQB", "RPAR", "LSQB", "LPAR", "DOTDOT", "IN", "FOR"):
+                message = f"expected `{SPELLING[kind]}`, found `{token.text}`"
+                yield Repair(Change.REPLACE, kind, "B001", message, edit=SPELLING[kind])
+            yield Repair(Change.REPLACE, "BAD_NUMBER", "B001", f"expected a value, found `{token.text}`")
+            yield Repair(Change.REPLACE, "NAME", "B001", f"expected a name, found `{token.text}`")
+        if after.line == token.line and after.type not in (END, "LBRACE", "RBRACE"):
+            message = f"`{after.text[:20]}` stands before `{token.text[:20]}`"
+            yield Repair(Change.SWAP, "", "B001", message)
+        if before.line == token.line and before is not token and before.type in self._shifted():
+            message = f"`{token.text[:20]}` stands before `{before.text[:20]}`"
+            yield Repair(Change.SWAP_BACK, before.type, "B001", message)
+
+    def _shifted(self) -> tuple[str, ...]:
+        """The type of the last value, when it is a token that was taken and nothing was made of it yet."""
+        last = self.machine.values[-1] if self.machine.values else None
+        return (last.type,) if isinstance(last, Token) else ()
 
     def _insertions(self, token: Token, before: Token) -> Iterator[Repair]:
         shown = f", found `{token.text[:40]}`" if token.text else ""
-        if token.type not in ("LBRACE", END) or before.type == "EQUAL":
+        if token.type not in ("LBRACE", END) and not token.first:
             yield Repair(Change.INSERT, "EQUAL", "B012", "missing `=`", "write `=` before this", edit="= ")
         yield Repair(
             Change.INSERT, "COMMA", "B015", "missing `,` between two elements", "write `,` before this", edit=", "
         )
-        for kind in ("COLON", "LBRACE", "RSQB", "RPAR", "IN", "FOR", "ARROW", "ELSE"):
+        for kind in ("RSQB", "RPAR") if token.first else _INSERTED:
             sign = SPELLING[kind]
             yield Repair(Change.INSERT, kind, "B001", f"expected `{sign}`{shown}", f"write `{sign}` before this")
+        if token.first and before.type in ENDS_ITEM:
+            if token.type in ("EQUAL", "LBRACE", "STRING", "RAW"):
+                yield Repair(Change.INSERT, "NAME", "B001", f"expected a name{shown}")
+            return
         if before.type == "EQUAL":
             yield Repair(Change.INSERT, "BAD_NUMBER", "B010", "a value is missing after `=`", "expected a value")
         else:
@@ -196,7 +258,7 @@ class _Driver:
         edited = place
         if repair.change is Change.INSERT:
             edited = Place(token.start, token.start)
-            if repair.kind in ("LBRACE", "RSQB", "RPAR", "COLON") or token.first or token.type == END:
+            if repair.kind in ("RSQB", "RPAR", "COLON") or token.first or token.type == END:
                 edited = Place(before.end, before.end)
                 place = Place(before.end, before.end + 1) if token.first or token.type == END else place
         if repair.code == "B013":
@@ -213,9 +275,9 @@ class _Driver:
         self, at: int, code: str, message: str, place: Place, note: str = "", help_: str = "", edit: object = None
     ) -> None:
         """Report, unless it is the echo of what was reported before."""
-        echo = at == self._muted or any(
-            token.type in BROKEN and token.text for token in self.tokens[max(0, at - 1) : at + 1]
-        )
+        near = self.tokens[max(0, at - 1) : at + 1]
+        echo = at == self._muted or any(token.type in BROKEN and token.text for token in near)
+        echo = echo or self.tokens[at].type == "BAD_CHAR"
         if echo or self._reported >= MAX_REPORTED:
             return
         self._reported += 1
@@ -226,17 +288,35 @@ class _Driver:
     def _panic(self, at: int) -> int:
         token = self.tokens[at]
         if at != self._last_panic:
-            found = f", found `{token.text[:40]}`" if token.text else ""
-            expected = self._expectation() or "this does not fit here"
-            where = Place(token.start, max(token.end, token.start + 1))
-            self._tell(at, "B001", f"{expected}{found}", where)
-        elif token.type != END:
+            self._tell_panic(at)
+        elif token.type == END:
+            return self._close(at)
+        else:
             at += 1  # nothing was gained at this token: leave it out
         self._last_panic = at
         brace = self._header_brace(at)
         if brace is not None:
             return brace
         return self._drop_item(at)
+
+    def _tell_panic(self, at: int) -> None:
+        token, before = self.tokens[at], self.tokens[at - 1] if at else self.tokens[at]
+        if before.type == "NAME" and (token.type == "RBRACE" or token.first) and self.machine.takes(["EQUAL"]):
+            where = Place(before.start, before.end)
+            note = f"write `{before.text} = …` or `{before.text} {{ … }}`"
+            self._tell(at, "B012", f"`{before.text}` has no value", where, note)
+            return
+        found = f", found `{token.text[:40]}`" if token.text else ""
+        expected = self._expectation() or "this does not fit here"
+        where = Place(token.start, max(token.end, token.start + 1))
+        self._tell(at, "B001", f"{expected}{found}", where)
+
+    def _close(self, at: int) -> int:
+        """At the end of the file, with blocks open that a repair began: close them."""
+        token = self.tokens[at]
+        while not self.machine.takes([END]) and self.machine.feed(stand_in("RBRACE", token.start, token.line)):
+            pass
+        return at if self.machine.takes([END]) else at + 1
 
     def _header_brace(self, at: int) -> int | None:
         """In the header of a block: leave out what does not fit, keep the block. The index of its `{`."""
@@ -247,13 +327,15 @@ class _Driver:
                 return None
             brace += 1
         machine = self.machine
-        while not machine.between_items():
-            if machine.takes(["DROPPED", "LBRACE"]):
-                start = self.tokens[at].start
-                self._feed_dropped(start, self.tokens[brace].start, at)
-                return brace
+        if machine.takes(["PARAM"]):
+            return None  # the item before is complete
+        height = machine.height_that_takes(["DROPPED", "LBRACE"])
+        if height is None:
+            return None
+        while len(machine.states) > height:
             machine.pop()
-        return None
+        self._feed_dropped(self.tokens[at].start, self.tokens[brace].start, at)
+        return brace
 
     def _drop_item(self, at: int) -> int:
         """Forget the item that was begun and go to where the next one most likely begins."""
