@@ -73,6 +73,7 @@ class Core:
     def handle(self, event: Event, now: Instant) -> None:
         """Take one event at `now`."""
         self.now = now
+        self._forgive()
         match event:
             case Received(session, message):
                 self._received(session, message)
@@ -226,11 +227,14 @@ class Core:
 
     # ---- time
 
-    def _tick(self) -> None:
+    def _forgive(self) -> None:
+        """A deadline is long past: what nodes said meanwhile is unread, so each counts as heard now."""
         due = self.deadlines.next()
         if due is not None and self.now.boottime - due > STALL_S:
             for node in self.cluster.nodes.values():
                 node.heard_at = self.now.boottime
+
+    def _tick(self) -> None:
         for key in self.deadlines.expire(self.now.boottime):
             self._expired(key)
 

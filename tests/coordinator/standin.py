@@ -79,10 +79,17 @@ class StandIn:
         answer = self.answers[type(message).__name__]
         if callable(answer):
             answer = answer(message)
+        elif isinstance(answer, list) and _begun(message):
+            answer = []  # a list given as it is fits one page
         if isinstance(answer, Refused):
             fields = {name: getattr(answer, name) for name in answer.__struct_fields__}
             return Refused(**{**fields, "request": message.request})
         return None if answer is None else Reply(message.request, answer)
+
+
+def _begun(message: Any) -> bool:
+    """Whether the page asked for is not the first one."""
+    return bool(getattr(message, "skip", 0) or getattr(message, "after", None))
 
 
 @contextmanager

@@ -278,7 +278,7 @@ def test_progress_is_a_line_a_job_and_one_for_its_nodes() -> None:
         result=None,
         completed_at=None,
         tasks=counts(succeeded=4, running=2, active=2),
-        nodes=[a_node_job(state="prepared"), a_node_job(node="risk-2", state="preparing")],
+        node_states={"prepared": 1, "preparing": 1},
     )
     now = render.wall("2026-11-22T09:00:05Z") or 0
     assert progress.drawn(picture(job), now, 80, colour=False) == [
@@ -288,7 +288,7 @@ def test_progress_is_a_line_a_job_and_one_for_its_nodes() -> None:
 
 
 def test_progress_fits_a_narrow_terminal() -> None:
-    job = a_job(id="a-rather-long-name-of-a-job-12", state="active", tasks=counts(running=2, failed=6), nodes=[])
+    job = a_job(id="a-rather-long-name-of-a-job-12", state="active", tasks=counts(running=2, failed=6), node_states={})
     for width in (40, 60, 80, 120):
         assert all(len(line) <= width for line in progress.drawn(picture(job), NOON or 0, width, colour=False))
 
