@@ -127,7 +127,7 @@ def test_the_table_leads_from_silence_to_open_and_from_everywhere_to_closed():
             assert table[state, Way.RECEIVED, Goodbye] is State.CLOSED
 
 
-@pytest.mark.parametrize("role", PEERS, ids=lambda role: role.value)
+@pytest.mark.parametrize("role", [role for role in Role if role in PEERS], ids=lambda role: role.value)
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in OPENING], ids=lambda kind: kind.__name__)
 def test_the_coordinator_takes_a_message_only_from_a_role_that_may_send_it(kind, role):
     _, far = pair(role)
