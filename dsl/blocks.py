@@ -35,6 +35,8 @@ class Reading:
     settings: dict[str, Setting] = field(default_factory=dict)
     blocks: dict[str, list[Reading]] = field(default_factory=dict)
     arms: list[ast.Arm] = field(default_factory=list)
+    silent: bool = False
+    """It is not carried out as a whole, and that was told."""
     strange: bool = False
     """An option was refused: it may have been meant for one that is missing."""
 
@@ -73,17 +75,17 @@ class Reader:
     # ---- blocks
 
     def _read(self, block: ast.Block, of: schema.Block, name: str, *, silent: bool) -> Reading:
-        reading = Reading(block, of, name)
         if of.support is Support.NONE and not silent:
             self.unsupported(block.header, f"`{of.kind}`")
             silent = True
+        reading = Reading(block, of, name, silent=silent)
         self._sweep(block, of)
         for item in block.items:
             match item:
                 case ast.Option():
-                    self._option(item, reading, silent)
+                    self._option(item, reading)
                 case ast.Block():
-                    self._block(item, reading, silent)
+                    self._block(item, reading)
                 case ast.Arm():
                     self._arm(item, reading)
                 case ast.Param() | ast.Let() | ast.Import() if of.kind:
@@ -95,7 +97,7 @@ class Reader:
         self._required(reading)
         return reading
 
-    def _block(self, block: ast.Block, reading: Reading, silent: bool) -> None:
+    def _block(self, block: ast.Block, reading: Reading) -> None:
         kind, inside = block.kind.text, reading.schema
         if kind not in inside.blocks:
             self._lose(block)
@@ -122,7 +124,7 @@ class Reader:
             if name and other.name == name:
                 related = self._report.related(other.block.header, "the first one")
                 self._report.error("B111", f"{kind} `{name}` is declared twice", block.header, related=related)
-        before.append(self._read(block, of, name, silent=silent))
+        before.append(self._read(block, of, name, silent=reading.silent))
 
     def _lose(self, block: ast.Block) -> None:
         self.lost.add(block.kind.text)
@@ -132,6 +134,7 @@ class Reader:
         kind, inside = block.kind.text, reading.schema
         homes = schema.homes_of_block(kind)
         if kind in inside.options:
+            reading.strange = True
             note = f"write `{kind} = …`"
             self._report.error("B109", f"`{kind}` is an option, not a block", block.header, note=note)
         elif homes:
@@ -212,7 +215,7 @@ class Reader:
 
     # ---- options
 
-    def _option(self, item: ast.Option, reading: Reading, silent: bool) -> None:
+    def _option(self, item: ast.Option, reading: Reading) -> None:
         name, inside = item.name.text, reading.schema
         option = inside.options.get(name)
         if option is None and inside.other is not None:
@@ -225,7 +228,7 @@ class Reader:
             related = self._report.related(before.node, "first set here")
             self._report.error("B103", f"`{name}` is set twice{_in(inside)}", item, related=related)
             return
-        if option.support is Support.NONE and not silent:
+        if option.support is Support.NONE and not reading.silent:
             self.unsupported(item, f"`{name}`{_in(inside)}")
         reading.settings[name] = Setting(option, item)
 
@@ -279,9 +282,10 @@ class Reader:
         if of.command:
             run, script = reading.settings.get("run"), reading.settings.get("script")
             if run and script:
-                related = self._report.related(run.node.name, "one command")
+                first, second = sorted((run.node.name, script.node.name), key=lambda name: name.start)
+                related = self._report.related(first, "one command")
                 message = f"`{_title(reading)}` has `run` and `script`: exactly one of them is its command"
-                self._report.error("B107", message, script.node.name, related=related)
+                self._report.error("B107", message, second, related=related)
             elif not run and not script:
                 note = "write `run = [\"program\", …]` or `script = '''…'''`"
                 self._report.error("B105", f"`{_title(reading)}` has no command", block.header, note=note)

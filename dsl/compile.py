@@ -230,8 +230,6 @@ class Compiler:
             "stop_grace_ms": full["stop_grace"],
             "keep_ms": full["keep"],
         }
-        if command["elevated"]:
-            self._reader.unsupported(reading.settings["elevated"].node, "`elevated = true`")
         return command, values
 
     def _staged(self, reading: Reading, path: str, constant: Scope, varying: Scope) -> None:
@@ -284,7 +282,7 @@ class Compiler:
             value = self._options.read(setting, sees)
             if value is not MISSING:
                 values[name] = value
-            if setting.option.support is schema.Support.UNLESS_TRUE and value is True and name != "elevated":
+            if setting.option.support is schema.Support.UNLESS_TRUE and value is True and not reading.silent:
                 self._reader.unsupported(setting.node, f"`{name} = true`")
         return values
 

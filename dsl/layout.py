@@ -360,7 +360,8 @@ def _half_item(tokens: list[Token], at: int, report: Report) -> list[Token]:
             "B012", f"`{name.text}` has no value", name, note=f"write `{name.text} = …` or `{name.text} {{ … }}`"
         )
         return [stand_in("EQUAL", place.start, name.line), stand_in("BAD_NUMBER", place.start, name.line)]
-    if second.type in LITERALS - BROKEN or second.type in ("LSQB", "MINUS"):
+    two_names = second.type == "NAME" and end == at + 2 and tokens[end].type == "NAME"
+    if second.type in LITERALS - BROKEN or second.type in ("LSQB", "MINUS") or two_names:
         place = Place(second.start, second.start)
         report.error("B012", "missing `=`", second, note="write `=` before this", edit=report.edit(place, "= "))
         return [stand_in("EQUAL", name.end, name.line)]
