@@ -29,8 +29,12 @@ help:  ## this list
 demo: $(VENV)/ready  ## run examples/prep_release.batch on an embedded cluster: a coordinator and two agents
 	@$(BIN)/coordinator run examples/prep_release.batch
 
-test: lint  ## lint, then every test (JOBS=2 at once; TESTS=tests/wire for a part)
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -rs $(TESTS)
+test: $(VENV)/ready-dev  ## lint, then every test even so (JOBS=2 at once; TESTS=tests/wire for a part)
+	@lint=0; tests=0; \
+	$(MAKE) lint || lint=$$?; \
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -rs $(TESTS) || tests=$$?; \
+	[ $$lint -eq 0 ] || echo 'error: lint failed, see above the tests' >&2; \
+	[ $$lint -eq 0 ] && exit $$tests || exit 1
 
 lint: $(VENV)/ready-dev  ## ruff, mypy --strict and the directions of import, all of them before it fails
 	@bad=0; \
