@@ -113,6 +113,8 @@ class Node:
         self.kept_s: float | None = None
         self.tails = (b"", b"")
         self.greeted: set[str] = set()
+        self.handed: list[tuple[str, str]] = []
+        """(keeper, key) of every command ever given to a keeper."""
         self.start()
 
     # ---- life
@@ -323,6 +325,7 @@ class Node:
                 keeper.templates[said.id] = said
             case RunItems():
                 keeper.queue += said.items
+                self.handed += [(name, item[0]) for item in said.items]
             case StopItem():
                 keeper.stops.append(said.key)
             case AckReports():
