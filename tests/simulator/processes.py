@@ -254,7 +254,7 @@ class Processes:
                     process.timer.cancel()
             if tree.main_exit is None:
                 tree.natural = False
+                tree.powered_off = True
             tree.processes.clear()
-            tree.powered_off = True
             self._over(tree)
         self.on_exit.clear()
