@@ -50,13 +50,13 @@ def compile_text(text: str, name: str, params: dict[str, str], *, read_file: Rea
 
 def render(diagnostics: list[Diagnostic], sources: Mapping[str, str], format: str = "human") -> str:  # noqa: A002
     """The diagnostics as text: `human` (with the source's lines), `short` (one line each) or `json` (an array)."""
-    from dsl.render import rendered
+    from dsl.printing import rendered
 
     return rendered(diagnostics, sources, format)
 
 
 def as_data(diagnostics: list[Diagnostic], sources: Mapping[str, str]) -> list[dict[str, Any]]:
     """The diagnostics as JSON data."""
-    from dsl.render import all_as_data
+    from dsl.printing import all_as_data
 
     return all_as_data(diagnostics, sources)

@@ -107,12 +107,12 @@ class Checked:
         return sum(diagnostic.is_error for diagnostic in self.found)
 
     def documents(self) -> list[Plain]:
-        from dsl.render import all_as_data
+        from dsl.printing import all_as_data
 
         return all_as_data(self.found, {self.source.name: self.source.text})
 
     def rendered(self, *, short: bool, colour: bool) -> str:
-        from dsl.render import rendered
+        from dsl.printing import rendered
 
         text = rendered(self.found, {self.source.name: self.source.text}, "short" if short else "human")
         return "".join(_coloured(line) for line in text.splitlines(keepends=True)) if colour else text
