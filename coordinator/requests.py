@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from coordinator import ending, files, submission, views
@@ -10,12 +12,17 @@ from coordinator.finding import RefusedError, find_job, find_node, find_task
 from coordinator.model import OVER, Group, Job, JobState, TaskState
 from coordinator.sessions import Session, Until, Waiter
 from wire import messages as m
+from wire.codec import encode_value
 from wire.near import near
 
 if TYPE_CHECKING:
     from coordinator.core import Core
 
 MAX_PAGE: Final = 10_000
+PAGE_BYTES: Final = 200 * 1024
+"""Of the rows of one page before the last one; that may be four tails of 64 KiB, and a frame still takes it."""
+MAX_DRAWN: Final = 200
+"""Rows of a kind in an Overview; where there are more there are none."""
 MAX_SCANNED: Final = 2_000_000
 """Tasks that one listing looks at to fill its page."""
 SHOWN_STATES: Final = ("active", "preparing", "running", "completed")
@@ -52,7 +59,20 @@ def _reply(core: Core, session: Session, request: int, body: Any) -> None:
 
 
 def _job_list(core: Core, session: Session, message: m.JobList) -> None:
-    _reply(core, session, message.request, [views.job(core.cluster, job) for job in core.cluster.jobs.values()])
+    jobs = islice(core.cluster.jobs.values(), max(0, message.skip), None)
+    _reply(core, session, message.request, _fitting(views.job(core.cluster, job) for job in jobs))
+
+
+def _fitting(rows: Iterable[views.Plain]) -> list[views.Plain]:
+    """As many as a frame surely takes, one at least."""
+    taken: list[views.Plain] = []
+    size = 0
+    for row in rows:
+        taken.append(row)
+        size += len(encode_value(row))
+        if size >= PAGE_BYTES:
+            break
+    return taken
 
 
 def _job_show(core: Core, session: Session, message: m.JobShow) -> None:
@@ -60,7 +80,8 @@ def _job_show(core: Core, session: Session, message: m.JobShow) -> None:
 
 
 def _job_nodes(core: Core, session: Session, message: m.JobNodes) -> None:
-    _reply(core, session, message.request, views.job_nodes(find_job(core, message.job)))
+    rounds = islice(find_job(core, message.job).rounds, max(0, message.skip), None)
+    _reply(core, session, message.request, _fitting(views.job_node(node_job) for node_job in rounds))
 
 
 def _job_wait(core: Core, session: Session, message: m.JobWait) -> None:
@@ -107,12 +128,13 @@ def _task_list(core: Core, session: Session, message: m.TaskList) -> None:
         name = message.after if "/" in message.after else f"{job.id}/{message.after}"
         _, group, index = find_task(core, name)
         start = (group.number, index)
-    _reply(core, session, message.request, _page(core, job, groups, message, start))
-
-
-def _page(core: Core, job: Job, groups: list[Group], message: m.TaskList, start: tuple[int, int]) -> list[views.Plain]:
     limit = max(1, min(message.limit, MAX_PAGE))
-    found: list[views.Plain] = []
+    _reply(core, session, message.request, _fitting(islice(_found(core, job, groups, message, start), limit)))
+
+
+def _found(
+    core: Core, job: Job, groups: list[Group], message: m.TaskList, start: tuple[int, int]
+) -> Iterator[views.Plain]:
     scanned = 0
     for group in groups:
         if group.number < start[0]:
@@ -120,13 +142,12 @@ def _page(core: Core, job: Job, groups: list[Group], message: m.TaskList, start:
         first = start[1] + 1 if group.number == start[0] else 0
         for index in range(first, group.size):
             scanned += 1
-            if len(found) >= limit or scanned > MAX_SCANNED:
-                return found
+            if scanned > MAX_SCANNED:
+                return
             if _may_be(group, index, message.state):
                 plain = views.task(core.cluster, job, group, index)
                 if message.state not in SHOWN_STATES or plain["state"] == message.state:
-                    found.append(plain)
-    return found
+                    yield plain
 
 
 def _may_be(group: Group, index: int, state: str | None) -> bool:
@@ -147,7 +168,8 @@ def _task_show(core: Core, session: Session, message: m.TaskShow) -> None:
 
 
 def _node_list(core: Core, session: Session, message: m.NodeList) -> None:
-    _reply(core, session, message.request, [views.node(node, core.now) for node in core.cluster.nodes.values()])
+    nodes = islice(core.cluster.nodes.values(), max(0, message.skip), None)
+    _reply(core, session, message.request, _fitting(views.node(node, core.now) for node in nodes))
 
 
 def _node_show(core: Core, session: Session, message: m.NodeShow) -> None:
@@ -244,8 +266,16 @@ def _overview_body(core: Core, waiter: Waiter) -> views.Plain:
     jobs = [core.cluster.jobs[name] for name in waiter.jobs if name in core.cluster.jobs]
     if not waiter.jobs:
         jobs = list(core.cluster.jobs.values())
+    nodes = core.cluster.nodes.values()
     return {
         "changed": core.version,
-        "jobs": [{**views.job(core.cluster, job), "nodes": views.job_nodes(job)} for job in jobs],
-        "nodes": [views.node(node, core.now) for node in core.cluster.nodes.values()],
+        "jobs": [_overview_of(core, job) for job in jobs] if len(jobs) <= MAX_DRAWN else [],
+        "nodes": [views.node(node, core.now) for node in nodes] if len(nodes) <= MAX_DRAWN else [],
     }
+
+
+def _overview_of(core: Core, job: Job) -> views.Plain:
+    """A job to be drawn again and again: its nodes without their outputs, and only counted where they are many."""
+    rows = [views.job_node(node_job, tails=False) for node_job in job.rounds] if len(job.rounds) <= MAX_DRAWN else []
+    states = Counter(node_job.state.value for node_job in job.rounds)
+    return {**views.job(core.cluster, job), "nodes": rows, "node_states": dict(states)}

@@ -130,25 +130,21 @@ def release_counts(shown: Job) -> dict[str, int]:
     return by
 
 
-def job_nodes(shown: Job) -> list[Plain]:
-    """What `job nodes` prints: every round of every node the job touched."""
-    return [_node_job(node_job) for node_job in shown.rounds]
-
-
-def _node_job(node_job: NodeJob) -> Plain:
+def job_node(node_job: NodeJob, tails: bool = True) -> Plain:
+    """A row of what `job nodes` prints; without `tails` the outputs are left empty."""
     return {
         "node": node_job.node,
         "round": node_job.round,
         "boot": node_job.boot,
         "state": node_job.state.value,
         "reason": node_job.reason,
-        "prep": phase(node_job, Phase.PREPARATION),
-        "release": phase(node_job, Phase.RELEASE),
+        "prep": phase(node_job, Phase.PREPARATION, tails),
+        "release": phase(node_job, Phase.RELEASE, tails),
         "tasks_started": node_job.tasks_started,
     }
 
 
-def phase(node_job: NodeJob, which: Phase) -> Plain | None:
+def phase(node_job: NodeJob, which: Phase, tails: bool = True) -> Plain | None:
     """A PHASE, or None for a preparation the job does not have."""
     view = node_job.preparation if which is Phase.PREPARATION else node_job.release
     if view is None:
@@ -162,8 +158,8 @@ def phase(node_job: NodeJob, which: Phase) -> Plain | None:
         "started_at": time_text(since),
         "ended_at": time_text(view.ended_at) if which not in node_job.running else None,
         "reason": view.reason or (node_job.reason if which is Phase.RELEASE else None),
-        "stdout_tail": view.stdout_tail.decode("utf-8", "replace"),
-        "stderr_tail": view.stderr_tail.decode("utf-8", "replace"),
+        "stdout_tail": view.stdout_tail.decode("utf-8", "replace") if tails else "",
+        "stderr_tail": view.stderr_tail.decode("utf-8", "replace") if tails else "",
         "leftovers": view.leftovers,
     }
 

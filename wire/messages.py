@@ -412,7 +412,10 @@ class Submit(Message, frozen=True, tag=True, kw_only=True):
 
 
 class JobList(Message, frozen=True, tag=True):
+    """A page of all jobs, oldest first, from position `skip` on. Pages are as long as fits; an empty one is the end."""
+
     request: int
+    skip: int = 0
 
 
 class JobShow(Message, frozen=True, tag=True):
@@ -445,12 +448,15 @@ class JobDelete(Message, frozen=True, tag=True):
 
 
 class JobNodes(Message, frozen=True, tag=True):
+    """A page, as JobList's."""
+
     request: int
     job: str
+    skip: int = 0
 
 
 class TaskList(Message, frozen=True, tag=True):
-    """A page of tasks in group and index order, after the task named `after`."""
+    """A page of tasks in group and index order, after the task named `after`; an empty one is the end."""
 
     request: int
     job: str
@@ -466,7 +472,10 @@ class TaskShow(Message, frozen=True, tag=True):
 
 
 class NodeList(Message, frozen=True, tag=True):
+    """A page, as JobList's."""
+
     request: int
+    skip: int = 0
 
 
 class NodeShow(Message, frozen=True, tag=True):
@@ -517,8 +526,10 @@ class FilesList(Message, frozen=True, tag=True):
 
 
 class Overview(Message, frozen=True, tag=True):
-    """What `run` draws, in one answer: `{"jobs": [...job...], "nodes": [...node...]}`, of the jobs named (all if
-    none); `changed` is the version last seen: answered at once if it differs from now, else on the next change."""
+    """What `run` draws, in one answer: `{"changed", "jobs", "nodes"}`, of the jobs named (all if none). Each job has
+    `node_states` (how many of its rounds are in each state) and `nodes`, without tails, empty like the other lists
+    where there are more than 200. `changed` is the version last seen: answered at once if it differs from now, else
+    on the next change."""
 
     request: int
     jobs: list[str] = []
