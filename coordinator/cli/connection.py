@@ -72,6 +72,13 @@ class Connection:
             except thin.ThinError as error:
                 raise _failure(error) from None
 
+    def rows(self, kind: str, **fields: Any) -> list[dict[str, Any]]:
+        """All rows of a list, page by page."""
+        rows: list[dict[str, Any]] = []
+        while page := self.ask(kind, **fields, skip=len(rows)):
+            rows += page
+        return rows
+
     def submit(self, document: dict[str, Any], submission: str, *, source: str, spans: dict[str, list[int]]) -> Any:
         try:
             return self._session.submit(document, submission, source=source, spans=spans)

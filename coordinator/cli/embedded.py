@@ -159,7 +159,7 @@ class Cluster:
         wanted = {agent.name for agent in self.agents}
         while True:
             self._check_start()
-            states = {node["id"]: node["state"] for node in connection.ask("NodeList")}
+            states = {node["id"]: node["state"] for node in connection.rows("NodeList")}
             missing = sorted(name for name in wanted if states.get(name) in (None, "joining", "starting", "lost"))
             if not missing:
                 return

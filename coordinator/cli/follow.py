@@ -50,16 +50,13 @@ class Follower:
         """Look at every task that may have written something since the last look."""
         after = self._done_up_to
         contiguous = True
-        while True:
-            page = connection.ask("TaskList", job=self._job, limit=_PAGE, after=after, state=None, group=None)
+        while page := connection.ask("TaskList", job=self._job, limit=_PAGE, after=after, state=None, group=None):
             for task in page:
                 finished = self._look(connection, task)
                 contiguous = contiguous and finished
                 if contiguous:
                     self._done_up_to = task["id"]
                     self._over.discard(task["id"])
-            if len(page) < _PAGE:
-                break
             after = str(page[-1]["id"])
         for stream in self._targets:
             stream.flush()

@@ -24,7 +24,7 @@ def job() -> None:
 def list_jobs(terms: Terms) -> None:
     """All jobs, oldest first."""
     with terms.connect() as connection:
-        jobs = connection.ask("JobList")
+        jobs = connection.rows("JobList")
     rows = [words.job_row(j, time.time()) for j in jobs]
     terms.show(jobs, lambda: _table(words.JOB_COLUMNS, rows))
 
@@ -45,7 +45,7 @@ def show_job(terms: Terms, job_id: str) -> None:
 def list_job_nodes(terms: Terms, job_id: str) -> None:
     """Preparation and release of every node the job touched, nodes gone since included."""
     with terms.connect() as connection:
-        rows = connection.ask("JobNodes", job=job_id)
+        rows = connection.rows("JobNodes", job=job_id)
     terms.show(rows, lambda: _table(words.JOB_NODE_COLUMNS, [words.job_node_row(row) for row in rows]))
 
 
@@ -72,7 +72,7 @@ def wait_for_job(terms: Terms, job_id: str, tasks: bool, timeout: float | None) 
             raise interrupted("interrupted; the job goes on", f"`coordinator job terminate {job_id}` ends it") from None
         if document["state"] == "deleted":
             raise Failure(Exit.UNKNOWN, "unknown", f"{document['id']} was deleted while it was waited for")
-        nodes = [] if tasks else connection.ask("JobNodes", job=str(document["id"]))
+        nodes = [] if tasks else connection.rows("JobNodes", job=str(document["id"]))
     terms.show(document, lambda: [words.job_sentence(document, time.time())])
     return judge(document, nodes, tasks_only=tasks).say()
 

@@ -21,7 +21,7 @@ def node() -> None:
 def list_nodes(terms: Terms) -> None:
     """All nodes, by pool."""
     with terms.connect() as connection:
-        nodes = connection.ask("NodeList")
+        nodes = connection.rows("NodeList")
     terms.show(
         nodes,
         lambda: table(

@@ -17,7 +17,7 @@ _TASK_STATES: Final = ("running", "preparing", "failed", "cancelled", "skipped")
 
 @dataclass
 class Picture:
-    """The jobs as `job show` prints them, each with `nodes` as `job nodes` does; and the nodes as `node list` does."""
+    """What Overview tells: the jobs, each with `nodes` and `node_states`, and the nodes of the cluster."""
 
     jobs: list[dict[str, Any]]
     nodes: list[dict[str, Any]]
@@ -67,15 +67,17 @@ def _fit(line: str, width: int, colour: Colour | None) -> str:
 def _nodes_line(job: dict[str, Any]) -> str:
     if is_over(job):
         return ""
-    counts = Counter(_node_word(row, job) for row in job["nodes"])
+    counts: Counter[str] = Counter()
+    for state, count in job["node_states"].items():
+        counts[_node_word(state, job)] += count
     shown = [f"{counts[word]} {word}" for word in NODE_STATES if counts[word]]
     return f"nodes: {', '.join(shown)}" if shown else ""
 
 
-def _node_word(row: dict[str, Any], job: dict[str, Any]) -> str:
-    if row["state"] == "prepared":
-        return "running" if job["tasks"].get("running") or job["tasks"].get("active") else "prepared"
-    return str(row["state"])
+def _node_word(state: str, job: dict[str, Any]) -> str:
+    if state == "prepared" and (job["tasks"]["running"] or job["tasks"]["active"]):
+        return "running"
+    return state
 
 
 def changes(before: Picture | None, after: Picture) -> list[str]:

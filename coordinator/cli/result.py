@@ -55,7 +55,7 @@ def gather(connection: Connection, jobs: Sequence[str], *, listed: bool) -> list
 
 def _gather(connection: Connection, name: str, listed: bool) -> JobResult:
     job = connection.ask("JobShow", job=name)
-    result = JobResult(job, connection.ask("JobNodes", job=name))
+    result = JobResult(job, connection.rows("JobNodes", job=name))
     if listed and job["tasks"]["total"] <= MAX_LISTED:
         result.tasks = [task for page in pages_of(connection, name) for task in page]
     if not listed and job["tasks"]["failed"]:

@@ -69,7 +69,7 @@ def pages_of(
         page = connection.ask("TaskList", job=job, state=state, group=group, limit=asked, after=after)
         if page or first:
             yield page
-        if len(page) < asked:
+        if not page:
             return
         after, first = str(page[-1]["id"]), False
         left = None if left is None else left - len(page)
