@@ -241,9 +241,6 @@ class Invariants:
                 tree is not None and tree.succeeded, "I11", f"success of {task} attempt {attempt} is invented", job.id
             )
         self._status(f"{task} attempt {attempt}", job, end.outcome, end.exit_code, end.signal, tree)
-        timeout = job.group(grant.record.group).command.timeout_ms
-        if end.outcome is Outcome.TIMED_OUT:
-            require(timeout is not None, "I11", f"{task} timed out without a timeout", job.id)
 
     def _status(
         self, what: str, job: JobTruth, outcome: Outcome, code: int | None, by: int | None, tree: Tree | None
@@ -254,10 +251,23 @@ class Invariants:
                 require((code, by) == truth, "I11", f"{what} exited with {(code, by)} on record, truly {truth}", job.id)
             case Outcome.TIMED_OUT:
                 require(tree is not None, "I11", f"{what} timed out and never ran", job.id)
+                assert tree is not None
+                self._truly_timed_out(what, job, tree)
             case Outcome.START_FAILED:
                 require(tree is None, "I11", f"{what} ran and is recorded as one that could not start", job.id)
-            case Outcome.KILLED | Outcome.LOST:
-                pass
+            case Outcome.KILLED:
+                signalled = tree is None or (tree.who.node, tree.number) in self.truth.signalled
+                require(signalled, "I11", f"{what} is recorded as killed and nobody killed it", job.id)
+            case Outcome.LOST:
+                lost = tree is None or (tree.who.node, tree.incarnation, tree.keeper) in self.truth.dead_keepers
+                require(lost, "I11", f"{what} is recorded as lost and its keeper lives", job.id)
+
+    def _truly_timed_out(self, what: str, job: JobTruth, tree: Tree) -> None:
+        timeout_ms = job.command_of(tree.who).timeout_ms
+        require(timeout_ms is not None, "I11", f"{what} timed out without a timeout", job.id)
+        assert timeout_ms is not None
+        lived = (self.world.now if tree.exited_at is None else tree.exited_at) - tree.spawned_at
+        require(lived >= timeout_ms / 1000 * 0.999, "I11", f"{what} timed out after {lived:.3f} s", job.id)
 
     def _phase_recorded(self, node: str, end: rows.PhaseEnd) -> None:
         if end.phase is Phase.START:

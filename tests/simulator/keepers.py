@@ -145,7 +145,7 @@ class KeeperProcess:
         if ready.rewrite is not None:
             content = list(ready.rewrite)
             effects.append(partial(self._rewrite, content))
-        effects += [partial(self.file.append, line.encode()) for line in ready.lines]
+        effects += [partial(self._write, line) for line in ready.lines]
         if (spawn := ready.spawn) is not None:
             effects.append(partial(self._spawn, spawn))
         if (number := ready.signal) is not None:
@@ -167,6 +167,11 @@ class KeeperProcess:
 
     def _rewrite(self, content: list[str]) -> None:
         self.file.rewrite([line.encode() for line in content])
+
+    def _write(self, line: str) -> None:
+        """A line that a full disk refuses is gone: the keeper knows the end, its file does not."""
+        if not self.house.disk_full:
+            self.file.append(line.encode())
 
     def _spawn(self, spawn: k.Spawn) -> None:
         argv = [part.decode() for part in spawn.argv]

@@ -11,9 +11,10 @@ from agentd.model import NodeConfig
 from tests.simulator.agent import AgentDaemon
 from tests.simulator.agent import Observer as AgentObserver
 from tests.simulator.disk import Disk
+from tests.simulator.invariants import require
 from tests.simulator.keepers import KeeperProcess
 from tests.simulator.network import Network
-from tests.simulator.processes import Identity, Processes, SpawnRefusedError, Tree, identity_of
+from tests.simulator.processes import Identity, Processes, Tree, identity_of
 from tests.simulator.world import Clock, World
 
 PHASE_DIRECTORIES: Final = {"jobpreparation", "jobrelease"}
@@ -27,7 +28,7 @@ class Observer(AgentObserver, Protocol):
     def spawn_refused(self, who: Identity) -> None: ...
     def process(self, what: str, tree: Tree) -> None: ...
     def signalled(self, trees: list[Tree]) -> None: ...
-    def keeper_lost(self, node: str, trees: list[Tree]) -> None: ...
+    def keeper_died(self, node: str, keeper: str, left: list[Tree]) -> None: ...
 
 
 class Machine:
@@ -82,8 +83,8 @@ class Machine:
 
     def before_spawn(self, argv: list[str], directory: str) -> None:
         who = identity_of(argv)
-        if directory in self.disk.directories:
-            raise SpawnRefusedError(17, "its directory exists already")
+        fresh = directory not in self.disk.directories
+        require(fresh, "fresh directory", f"{who.kind.value} {who.task or ''} starts in {directory} again", who.job)
         self.observer.spawning(who, self.clock.boot, self.incarnation)
         self.disk.directories[directory] = None
         self._coming = directory
@@ -96,7 +97,7 @@ class Machine:
 
     def keeper_exited(self, keeper: KeeperProcess) -> None:
         left = [tree for tree in self.processes.trees if tree.keeper == keeper.name]
-        self.observer.keeper_lost(self.name, left)
+        self.observer.keeper_died(self.name, keeper.name, left)
         if self.agent is not None and self.agent.alive:
             keeper.drain()
             self.agent.keeper_died(keeper.name)
@@ -186,6 +187,7 @@ class Machine:
             if keeper.alive:
                 keeper.alive = False
                 keeper.stop()
+                self.observer.keeper_died(self.name, keeper.name, [])
         self.keepers.clear()
         self.processes.power_off()
         for file in self.disk.files.values():

@@ -10,7 +10,9 @@ from typing import Any, Final
 import msgspec
 
 OF_THIS_LIFE: Final[dict[str, frozenset[str]]] = {
-    "Node": frozenset({"session", "join", "joined", "missing", "holding", "leaving", "dismissed", "heard_at", "reported"}),
+    "Node": frozenset(
+        {"session", "join", "joined", "missing", "holding", "leaving", "dismissed", "heard_at", "reported"}
+    ),
     "Pool": frozenset({"dirty"}),
     "Job": frozenset({"ineligible_since"}),
     "Grant": frozenset({"recalled", "kept_back", "running"}),

@@ -355,10 +355,11 @@ class Simulation:
         raise Breach("I12", f"{tree} lives longer than {timeout_s} s and {grace_s} s of grace", tree.who.job)
 
     def signalled(self, trees: list[Tree]) -> None:
-        self.truth.signalled.update(tree.number for tree in trees)
+        self.truth.signalled.update((tree.who.node, tree.number) for tree in trees)
 
-    def keeper_lost(self, node: str, trees: list[Tree]) -> None:
-        self.truth.orphaned.update(tree.number for tree in trees)
+    def keeper_died(self, node: str, keeper: str, left: list[Tree]) -> None:
+        self.truth.dead_keepers.add((node, self.by_name[node].incarnation, keeper))
+        self.signalled(left)  # whoever cleans up after it will
 
 
 def _record_brief(record: Any) -> str:

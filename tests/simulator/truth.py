@@ -120,16 +120,16 @@ class Truth:
         """By attempt number; None: the spawn was refused."""
         self.live: dict[str, list[Tree]] = defaultdict(list)
         """By node, in order of birth."""
-        self.signalled: set[int] = set()
-        """Numbers of trees that somebody sent a signal."""
+        self.signalled: set[tuple[str, int]] = set()
+        """(node, number) of trees that somebody sent a signal."""
         self.acknowledged: dict[str, list[str]] = {}
         """By submission: the job ids a client was told."""
         self.leaving: dict[str, float] = {}
         """Nodes that asked to leave, when."""
         self.incarnations: dict[str, str] = {}
         """Of nodes, as the coordinator's disk has it."""
-        self.orphaned: set[int] = set()
-        """Numbers of trees whose keeper died before them."""
+        self.dead_keepers: set[tuple[str, str, str]] = set()
+        """(node, incarnation, keeper)"""
         self._keepers: dict[tuple[str, str], node_rows.KeeperBegun] = {}
         self._boots: dict[tuple[str, str, int, Phase], str] = {}
         """The boot in which the last attempt of a phase was started."""
