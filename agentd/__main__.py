@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import sys
+import traceback
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -188,7 +189,13 @@ def _run(node: NodeConfig, address: str, boot_id_file: str | None, lifeline: int
             raise Failure(str(cause), 3) from None
         if isinstance(cause, OSError):
             raise Failure(f"{cause.filename or node.root}: {cause.strerror or cause}.", 1) from None
-        raise
+        trace = Path(files.agent_directory) / "crash.txt"
+        trace.write_text("".join(traceback.format_exception(error)), "utf-8")
+        raise Failure(
+            f"a mistake of the agent itself ({cause!r}); the details are in {trace}. Tasks go on below their keepers; "
+            "start the agent again.",
+            1,
+        ) from None
     if why is Leave.REFUSED:
         raise Failure(f"the coordinator refused node {config.node}: {reason}.", 3)
     return 0

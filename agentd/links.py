@@ -201,7 +201,11 @@ class Links:
 
     def _spawn(self, kept: Kept) -> ProcessProof:
         proof = self._starter.start(kept.name, kept.job, self._base)
-        (self._proofs / kept.name).write_text(f"{proof.pid} {proof.starttime} {proof.boot}\n", "ascii")
+        try:
+            (self._proofs / kept.name).write_text(f"{proof.pid} {proof.starttime} {proof.boot}\n", "ascii")
+        except OSError:
+            self._starter.kill(kept.name, kept.job, proof)
+            raise
         return proof
 
     async def _survey(self, kept: Kept) -> None:
@@ -245,8 +249,8 @@ class Links:
         if kept.burying:
             return
         kept.burying = True
-        while survivors := await self._in_thread(self._starter.kill, kept.name, kept.job, kept.proof):
-            self._log.error("processes can't be killed", keeper=kept.name, job=kept.job, survivors=survivors)
+        while reason := await self._in_thread(self._kill_tree, kept):
+            self._log.error("processes can't be killed", keeper=kept.name, job=kept.job, reason=reason)
             await trio.sleep(KILL_AGAIN_S)
         if kept.link is not None:
             with trio.move_on_after(LAST_WORDS_S):
@@ -264,6 +268,14 @@ class Links:
             self._log.warning("a keeper complained", keeper=kept.name, job=kept.job, words=words)
         del self._kept[kept.name]
         await self._put(KeeperDead(kept.name, started, tuple(ends)))
+
+    def _kill_tree(self, kept: Kept) -> str | None:
+        """Why something of it is still alive, or None."""
+        try:
+            survivors = self._starter.kill(kept.name, kept.job, kept.proof)
+        except (ContainmentError, OSError) as error:
+            return str(error)
+        return f"{survivors} would not die" if survivors else None
 
     async def _forget(self, name: str) -> None:
         await self._in_thread(self._starter.forget, name)

@@ -201,9 +201,12 @@ class Phases:
             self._desk.ready.chores.append(ReadTails(keeper.name, said.key, directory))
 
     def keeper_dead(self, keeper: Keeper, started: frozenset[str], ends: tuple[ItemEnded, ...], reason: str) -> None:
-        """Take what its record file says of the attempt it had."""
+        """Take what its record file says of the attempt it had. Of a preparation in an earlier boot nothing counts,
+        unless it need not run again: whatever it did, the machine went down since."""
         for said in ends:
-            self.ended(keeper, said)
+            found = self._live(keeper.job, said.key)
+            if found is None or not self._void_by_reboot(*found):
+                self.ended(keeper, said)
         for held in self._rounds(keeper.job):
             for phase in (Phase.PREPARATION, Phase.RELEASE):
                 live = held.book(phase).live
@@ -214,8 +217,17 @@ class Phases:
                 if course.reading is not None and course.reading[1].key == key:
                     continue
                 why = "Its keeper died, so nobody knows how it ended." if key in started else "It never began."
+                if live.at.boot != self._desk.ledger.boot:
+                    why = "The machine was restarted."
                 wall = self._desk.now.wall
                 self._end_attempt(held, phase, How(Outcome.LOST, None, None, live.at.wall, wall, reason or why))
+
+    def _void_by_reboot(self, held: Round, phase: Phase) -> bool:
+        preparation = self._desk.ledger.jobs[held.job].spec.preparation
+        live = held.book(phase).live
+        if phase is not Phase.PREPARATION or preparation is None or live is None:
+            return False
+        return preparation.rerun_after_reboot and live.at.boot != self._desk.ledger.boot
 
     def settled(self, keeper: Keeper) -> None:
         """It has said all: an attempt that it was to run and does not know never reached it."""

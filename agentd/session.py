@@ -14,10 +14,10 @@ from typing import Any, Final
 import trio
 
 from agentd import events
-from agentd.containment import Containment
+from agentd.containment import Containment, ContainmentError
 from agentd.core import AgentCore
 from agentd.events import Chore, Event, Leave, Ready
-from agentd.files import FilesError, NodeFiles
+from agentd.files import Cleaned, FilesError, NodeFiles
 from agentd.journal import open_journal
 from agentd.links import KILL_AGAIN_S, Links
 from agentd.model import NodeConfig
@@ -200,26 +200,39 @@ class Agent:
         """The answer to a chore, or None when it is to be tried again. In a thread."""
         match chore:
             case events.EmptyJob():
-                survivors = self._containment.kill_job(chore.job)
-                if survivors:
-                    self._log.error("processes can't be killed", job=chore.job, survivors=survivors)
-                    return None
-                return events.JobEmptied(chore.job)
+                return self._empty(chore.job)
             case events.MakeJob():
                 try:
                     self._files.make_job(chore.job, chore.dirs, chore.scripts, chore.discard, chore.fresh)
-                except FilesError as error:
+                except (FilesError, OSError) as error:
                     self._log.error("a job's directory could not be made", job=chore.job, reason=str(error))
                     return events.JobDirectoryMade(chore.job, str(error))
                 return events.JobDirectoryMade(chore.job)
             case events.CleanJob():
-                cleaned = self._files.clean_job(chore.job, chore.keep_s, self._wall())
-                for leftover in cleaned.leftovers:
-                    self._log.error("not removed", job=chore.job, reason=leftover)
-                return events.JobCleaned(chore.job, tuple(cleaned.leftovers), cleaned.kept_s)
+                return self._clean(chore)
             case events.ReadTails():
                 tails = [self._files.tail(f"workitems/{chore.directory}/{name}.txt") for name in ("stdout", "stderr")]
                 return events.TailsRead(chore.keeper, chore.key, *tails)
+
+    def _empty(self, job: str) -> Event | None:
+        try:
+            survivors = self._containment.kill_job(job)
+        except (ContainmentError, OSError) as error:
+            self._log.error("a job's processes can't be killed", job=job, reason=str(error))
+            return None
+        if survivors:
+            self._log.error("a job's processes can't be killed", job=job, survivors=survivors)
+            return None
+        return events.JobEmptied(job)
+
+    def _clean(self, chore: events.CleanJob) -> Event:
+        try:
+            cleaned = self._files.clean_job(chore.job, chore.keep_s, self._wall())
+        except (FilesError, OSError) as error:
+            cleaned = Cleaned([str(error)], None)
+        for leftover in cleaned.leftovers:
+            self._log.error("not removed", job=chore.job, reason=leftover)
+        return events.JobCleaned(chore.job, tuple(cleaned.leftovers), cleaned.kept_s)
 
     async def _empty_trash(self) -> None:
         """Delete what was thrown away, in small steps and with pauses."""

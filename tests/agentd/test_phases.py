@@ -484,3 +484,12 @@ def test_a_round_never_opened_is_not_held() -> None:
     node.join()
     node.hear(m.Prepare("j-1", 1), m.ReleaseRound("j-1", 2, "x"))
     assert node.said(m.NotHeld) == [m.NotHeld("j-1", 1), m.NotHeld("j-1", 2)]
+
+
+@pytest.mark.parametrize("rerun", [True, False])
+def test_a_preparation_that_ended_just_before_a_reboot_counts_only_where_it_need_not_run_again(rerun: bool) -> None:
+    node = opened(job_spec(preparation=preparation(rerun_after_reboot=rerun)))
+    keeper = node.keepers["k1"]
+    node.restart(boot="b2")
+    node.die("k1", ends=[node.ended(keeper, "prep.1.1")])
+    assert state(node) is (RoundState.OPENED if rerun else RoundState.PREPARED)
