@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from coordinator.cli import output
-from coordinator.cli.failure import Exit, Failure
+from coordinator.cli.failure import Exit, Failure, misused
 from coordinator.cli.output import nearest
 from coordinator.cli.places import coordinator_address
 from wire import thin
@@ -71,6 +71,8 @@ class Connection:
                 self._reconnect(_failure(error))
             except thin.ThinError as error:
                 raise _failure(error) from None
+            except (UnicodeEncodeError, OverflowError):
+                raise misused("an argument is no text, or a number that is far too large") from None
 
     def rows(self, kind: str, **fields: Any) -> list[dict[str, Any]]:
         """All rows of a list, page by page."""

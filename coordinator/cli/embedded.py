@@ -23,7 +23,7 @@ from coordinator.render import count_of, duration, plain_lines
 from wire.address import SOCKET_NAME
 
 START_S: Final = 60.0
-"""From the start of the daemons to the last agent's join."""
+"""From the start of the daemons to the last agent's join; a machine with many agents takes a second more for each."""
 STOP_S: Final = 20.0
 """For the daemons to go after the jobs are over."""
 RELEASE_S: Final = 60.0
@@ -99,6 +99,8 @@ class Cluster:
         self.daemons: list[Daemon] = []
         self.gone = True
         """Whether no daemon lives and all ended well: nothing is owed then."""
+        self.used = False
+        """Whether jobs were submitted: from then on they must be ended and released before the daemons may go."""
         self._lifeline, self._held = os.pipe2(os.O_CLOEXEC)
 
     @property
@@ -133,16 +135,17 @@ class Cluster:
 
     def wait_ready(self, pause: Pause) -> Connection:
         """A connection to the coordinator, once every agent has joined."""
-        deadline = time.monotonic() + START_S
-        connection = self._connected(deadline, pause)
+        patience = START_S + len(self.agents)
+        deadline = time.monotonic() + patience
+        connection = self._connected(deadline, patience, pause)
         try:
-            self._all_joined(connection, deadline, pause)
+            self._all_joined(connection, deadline, patience, pause)
         except BaseException:
             connection.close()
             raise
         return connection
 
-    def _connected(self, deadline: float, pause: Pause) -> Connection:
+    def _connected(self, deadline: float, patience: float, pause: Pause) -> Connection:
         while True:
             self._check_start()
             try:
@@ -150,12 +153,12 @@ class Cluster:
             except NoCoordinator:
                 if time.monotonic() > deadline:
                     raise failed(
-                        f"the coordinator did not answer within {duration(START_S)}. "
+                        f"the coordinator did not answer within {duration(patience)}. "
                         f"Its last lines:\n{self.daemons[0].last_words()}"
                     ) from None
             pause(_TICK_S)
 
-    def _all_joined(self, connection: Connection, deadline: float, pause: Pause) -> None:
+    def _all_joined(self, connection: Connection, deadline: float, patience: float, pause: Pause) -> None:
         wanted = {agent.name for agent in self.agents}
         while True:
             self._check_start()
@@ -166,7 +169,7 @@ class Cluster:
             if time.monotonic() > deadline:
                 silent = next(d for d in self.daemons if d.name == missing[0])
                 raise failed(
-                    f"{count_of(len(missing), 'agent')} did not join within {duration(START_S)}. "
+                    f"{count_of(len(missing), 'agent')} did not join within {duration(patience)}. "
                     f"The last lines of {silent.name}:\n{silent.last_words()}"
                 )
             pause(_TICK_S)
@@ -184,10 +187,18 @@ class Cluster:
         """Whatever state they are in: let them go, and see whether they have gone within so long."""
         self.let_go()
         if not self.gone:
-            self.gone = _ended_within(self.daemons, seconds)
+            self.gone = _ended_within(self.daemons, seconds) if self.used else self._abandoned()
         if self._lifeline >= 0:
             os.close(self._lifeline)
             self._lifeline = -1
+
+    def _abandoned(self) -> bool:
+        """Nothing was submitted, so nothing can be owed: they go at once, however far they have come."""
+        for number, seconds in ((signal.SIGINT, STOP_S), (signal.SIGKILL, STOP_S)):
+            for daemon in self.daemons:
+                daemon.process.send_signal(number)
+            _ended_within(self.daemons, seconds)
+        return all(daemon.process.poll() is not None for daemon in self.daemons)
 
     def let_go(self) -> None:
         """Close the lifeline: the daemons end the jobs, release and go by themselves, whether we live or not."""

@@ -136,7 +136,7 @@ def _coloured(line: str) -> str:
 
 def beside(source: Source) -> Callable[[str], bytes]:
     """Reads what a source names, relative to where it stands."""
-    directory = os.path.dirname(source.name) if source.path else "."
+    directory = os.path.dirname(source.path) if source.path else "."
 
     def read(path: str) -> bytes:
         with open(os.path.join(directory, path), "rb") as file:

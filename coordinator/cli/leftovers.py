@@ -44,6 +44,7 @@ class Leftovers:
         output.remark(f"finishing what an earlier run left in {state.path}")
         cluster = Cluster(state, agents)
         self._clusters.append(cluster)
+        cluster.used = True
         cluster.let_go()
         try:
             cluster.start_agents()

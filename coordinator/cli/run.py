@@ -89,6 +89,10 @@ def _run(
         cluster = Cluster(state, agents)
         undo.callback(_put_away, cluster, keep)
         undo.callback(cluster.stop)
+        screen = Screen(sys.stderr)
+        screen.draw([f"starting a coordinator and {count_of(len(agents), 'node')} …"])
+        undo.callback(screen.clear)
+        output.drawing(screen.clear)
         cluster.start()
 
         def pause(seconds: float) -> None:
@@ -97,8 +101,9 @@ def _run(
                 raise interrupted("interrupted before anything was submitted")
 
         with cluster.wait_ready(pause) as connection:
+            cluster.used = True
             jobs = sending.send(connection, compiled, sending.fresh_submission(), as_document=terms.json)
-            completed = _watch(terms, connection, [job["id"] for job in jobs], cluster, interrupts, follow)
+            completed = _watch(terms, connection, [job["id"] for job in jobs], cluster, interrupts, screen, follow)
             results = gather(connection, [job["id"] for job in jobs], listed=terms.json)
             print_results(results, as_document=terms.json)
             connection.endure(None)
@@ -107,9 +112,14 @@ def _run(
 
 
 def _watch(
-    terms: Terms, connection: Connection, jobs: Sequence[str], cluster: Cluster, interrupts: Interrupts, follow: bool
+    terms: Terms,
+    connection: Connection,
+    jobs: Sequence[str],
+    cluster: Cluster,
+    interrupts: Interrupts,
+    screen: Screen,
+    follow: bool,
 ) -> bool:
-    screen = Screen(sys.stderr)
     if not screen.live:
         output.remark(f"started {count_of(len(cluster.agents), 'node')}, submitted {count_of(len(jobs), 'job')}")
     followers = [

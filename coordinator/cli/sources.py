@@ -37,7 +37,9 @@ def read_source(path: str) -> Source:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise misused(f"{path} is no UTF-8 text (line {line})", "save it as UTF-8") from None
-    return Source("<stdin>", text, None) if path == "-" else Source(path, text, path)
+    return (
+        Source("<stdin>", text, None) if path == "-" else Source(path.encode("utf-8", "replace").decode(), text, path)
+    )
 
 
 def params_of(pairs: tuple[str, ...], path: str | None) -> dict[str, str]:

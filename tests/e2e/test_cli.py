@@ -77,9 +77,11 @@ class Home:
             try:
                 words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
                 directory = os.readlink(entry / "cwd")
+                environment = (entry / "environ").read_bytes().decode("utf-8", "replace")
             except OSError:
                 continue
-            if (str(self.path) in words or directory.startswith(str(self.path))) and containing in words:
+            here = str(self.path)
+            if (here in words or here in environment or directory.startswith(here)) and containing in words:
                 found[int(entry.name)] = words
         return found
 
@@ -355,14 +357,20 @@ job j {{
 
 
 @pytest.mark.e2e
-def test_when_run_is_killed_its_daemons_release_and_go_and_the_next_run_cleans_up(home: Home) -> None:
-    path, told, paid = lasting(home, nodes=2)
+@pytest.mark.parametrize("coordinator_too", [False, True])
+def test_when_run_is_killed_its_daemons_release_and_go_and_the_next_run_cleans_up(
+    home: Home, coordinator_too: bool
+) -> None:
+    path, told, paid = lasting(home)
     process = home.start("run", path)
     heard(told)
     process.kill()
+    if coordinator_too:
+        [victim] = home.processes("coordinator.cli serve")
+        os.kill(victim, signal.SIGKILL)
     ended(process)
     home.wait_gone()
-    assert "p-1" in paid.read_text() or "p-2" in paid.read_text()
+    assert paid.read_text() == "p-1 UserTerminate\n"
     assert len(home.state_directories()) == 1
     shown = home.run("run", home.file(TRIVIAL))
     assert shown.status == 0, shown.err
@@ -384,6 +392,29 @@ def test_what_a_dead_machine_left_is_finished_by_the_next_run(home: Home) -> Non
     assert "finishing what an earlier run left" in shown.err
     assert paid.read_text().startswith("p-1 ")
     nothing_left(home)
+
+
+@pytest.mark.e2e
+def test_an_interrupt_before_anything_was_submitted_leaves_nothing(home: Home) -> None:
+    path, _, paid = lasting(home, nodes=3)
+    process = home.start("run", path)
+    while not home.processes("-m agentd"):
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    shown = ended(process)
+    assert shown.status == 130
+    assert not paid.exists() or paid.read_text().endswith("UserTerminate\n")
+    nothing_left(home)
+
+
+@pytest.mark.e2e
+def test_long_outputs_of_many_nodes_do_not_end_a_run(home: Home) -> None:
+    loud = '\'head -c 70000 /dev/zero | tr "\\0" x; head -c 70000 /dev/zero | tr "\\0" y >&2\''
+    tasks = "task t for n in 1..5 { run = ['sleep', '0.1'] }"
+    body = f"prep {{ script = {loud} }}\n  {tasks}\n  release {{ script = {loud} }}"
+    shown = home.run("run", home.file(a_job(body, " nodes = 5 ")))
+    assert shown.status == 0, shown.err
+    assert shown.out.count("\n" + "x" * 65_536 + "\np-") == shown.out.count("Release task exit code: 0") > 0
 
 
 GATED = """
