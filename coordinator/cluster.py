@@ -116,9 +116,9 @@ class Cluster:
     def _pool_set(self, record: PoolSet) -> None:
         pool = self.pools.get(record.pool.name)
         if pool is None:
-            self.pools[record.pool.name] = Pool(record.pool.name, record.pool)
+            self.pools[record.pool.name] = Pool(record.pool.name, record.pool, record.declared)
         else:
-            pool.options = record.pool
+            pool.options, pool.declared = record.pool, record.declared
 
     def _joined(self, record: NodeJoined) -> None:
         pool = self.pools[record.pool]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from coordinator import ending, work
 from coordinator.model import Job, Node, Pool
+from coordinator.placement import MAX_GRANT
 from coordinator.preparation import TRANSITIONS, NodeJob
 from coordinator.records import (
     DebtPaid,
@@ -49,7 +50,7 @@ def join(core: Core, session: Session, message: m.Join) -> None:
         return
     pool = core.cluster.pools.get(message.pool)
     if pool is None:
-        core.keep(PoolSet(PoolSpec(name=message.pool)))
+        core.keep(PoolSet(PoolSpec(name=message.pool), declared=False))
         pool = core.cluster.pools[message.pool]
     known = core.cluster.nodes.get(message.node)
     if known is not None:
@@ -120,16 +121,17 @@ def _remember(core: Core, pool: Pool, message: m.Join) -> Node:
 def take_inventory(core: Core, node: Node, message: m.Inventory) -> None:
     """Collect the pieces; with the last one, make ledger and node agree."""
     holding = node.holding
-    if holding is None or len(holding.rounds) + len(message.rounds) > MAX_HELD:
+    held_so_far = 0 if holding is None else len(holding.rounds) + len(holding.grants)
+    if holding is None or held_so_far + len(message.rounds) + len(message.grants) > MAX_HELD:
         if node.session is not None:
             core.close(node.session, "an inventory is sent once a session, and not without end")
         return
     for held in message.rounds:
         holding.rounds[(held.job, held.round)] = held.state
     for grant in message.grants:
-        mask = 0
+        mask = holding.grants.get(grant.grant, 0)
         for first, count in grant.spans:
-            if first >= 0 and count > 0 and first + count <= 1 << 16:
+            if first >= 0 and 0 < count <= MAX_GRANT - first:
                 mask |= ((1 << count) - 1) << first
         holding.grants[grant.grant] = mask
     if message.last:
@@ -150,6 +152,7 @@ def _reconcile(core: Core, node: Node, holding: Holding) -> None:
         core.keep(NodeJoined(node.name, node.pool.name, node.incarnation, node.boot, node.slots, core.now, told_s))
     for job_id, number in list(node.owes):
         _reconcile_round(core, node, job_id, number, holding.rounds.pop((job_id, number), None))
+        core.touch(job_id)
     for (job_id, number), state in holding.rounds.items():
         if state is not m.RoundState.RELEASED:
             core.send(node.session, m.ReleaseRound(job_id, number, "Deleted"))

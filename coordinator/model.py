@@ -347,6 +347,8 @@ class Job:
 class Pool:
     name: str
     options: PoolSpec
+    declared: bool = True
+    """Some file has set its options; else an agent has named it, and the first file that does sets them."""
     nodes: dict[str, Node] = field(default_factory=dict)
     jobs: dict[str, Job] = field(default_factory=dict)
     """Jobs that may still be granted work, in order of submission."""

@@ -56,6 +56,8 @@ class PoolSet(_Record, frozen=True, tag=True):
     """A pool exists, with these options (None: default)."""
 
     pool: PoolSpec
+    declared: bool = True
+    """False: an agent named it; the first file that declares it sets its options."""
 
 
 class JobSubmitted(_Record, frozen=True, tag=True):

@@ -10,7 +10,15 @@ from coordinator.model import Pool
 from coordinator.records import JobSubmitted, PoolSet
 from wire import messages as m
 from wire.near import near
-from wire.spec import JobSpec, PoolSpec, SpecDocument
+from wire.spec import (
+    DEFAULT_LOST_AFTER_MS,
+    Elevation,
+    JobSpec,
+    Placement,
+    PoolSpec,
+    Sharing,
+    SpecDocument,
+)
 from wire.validate import InvalidSpec, validate
 
 if TYPE_CHECKING:
@@ -20,15 +28,15 @@ if TYPE_CHECKING:
 MAX_JOBS: Final = 10_000
 """Jobs kept at once, ended ones included: `job delete` makes room."""
 SUBMISSION_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}\Z")
-OPTIONS: Final = {
-    "nodes": "nodes",
-    "slots": "slots",
-    "placement": "placement",
-    "sharing": "sharing",
-    "elevation": "elevation",
-    "lost_after_ms": "lost_after",
+OPTIONS: Final[dict[str, tuple[str, Any]]] = {
+    "nodes": ("nodes", 1),
+    "slots": ("slots", 1),
+    "placement": ("placement", Placement.SPREAD),
+    "sharing": ("sharing", Sharing.FAIR),
+    "elevation": ("elevation", Elevation.FORBIDDEN),
+    "lost_after_ms": ("lost_after", DEFAULT_LOST_AFTER_MS),
 }
-"""Pool options in the document and as people write them."""
+"""Pool options in the document, as people write them, and what each is in a pool whose block does not name it."""
 
 
 def submit(core: Core, session: Session, message: m.Submit) -> None:
@@ -48,6 +56,9 @@ def submit(core: Core, session: Session, message: m.Submit) -> None:
             session.epoch, message.request, m.RefusalCode.INVALID, f"the document does not hold: {invalid}",
             diagnostics=[_diagnostic(message, path, "B900", text) for path, text in invalid.problems],
         )  # fmt: skip
+        return
+    if (refusal := _may_not_declare(core, session, document)) is not None:
+        core.refuse(session.epoch, message.request, m.RefusalCode.REFUSED, refusal)
         return
     problems = _problems(core, document)
     if problems:
@@ -76,10 +87,28 @@ def _why_not_now(core: Core, message: m.Submit) -> str | None:
     return None
 
 
+def _may_not_declare(core: Core, session: Session, document: SpecDocument) -> str | None:
+    """What a pool is like is no user's to say."""
+    if session.role is not m.Role.USER:
+        return None
+    new = [claim.name for claim in document.pools if not _is_declared(core, claim.name)]
+    if not new:
+        return None
+    return (
+        f"pool `{new[0]}` has not been set up, and only an operator or admin may: "
+        "ask one to submit the `pool` block, or name a pool of `coordinator pool list`"
+    )
+
+
+def _is_declared(core: Core, name: str) -> bool:
+    """Whether some file has set the pool's options; an agent that names a pool sets none."""
+    live = core.cluster.pools.get(name)
+    return live is not None and live.declared
+
+
 def _accept(core: Core, session: Session, message: m.Submit, document: SpecDocument) -> None:
     for claim in document.pools:
-        live = core.cluster.pools.get(claim.name)
-        if live is None or not _is_set(live.options):
+        if not _is_declared(core, claim.name):
             core.keep(PoolSet(claim))
             _resize(core, core.cluster.pools[claim.name])
             core.touch_pool(core.cluster.pools[claim.name])
@@ -91,11 +120,6 @@ def _accept(core: Core, session: Session, message: m.Submit, document: SpecDocum
         ending.rearm(core, core.cluster.jobs[job_id])
         jobs.append({"id": job_id, "name": spec.name})
     core.send(session.epoch, m.Reply(message.request, {"jobs": jobs}))
-
-
-def _is_set(options: PoolSpec) -> bool:
-    """Whether some file has set the pool's options; an agent that names a pool sets none."""
-    return options != PoolSpec(name=options.name)
 
 
 def _resize(core: Core, pool: Pool) -> None:
@@ -129,13 +153,14 @@ def _problems(core: Core, document: SpecDocument) -> list[Problem]:
 
 
 def _differs(core: Core, claim: PoolSpec) -> list[Problem]:
-    live = core.cluster.pools.get(claim.name)
-    if live is None or not _is_set(live.options):
+    if not _is_declared(core, claim.name):
         return []
+    live = core.cluster.pools[claim.name].options
     found = []
-    for field, option in OPTIONS.items():
-        wanted, now = getattr(claim, field), getattr(live.options, field)
-        if wanted is not None and now is not None and wanted != now:
+    for field, (option, default) in OPTIONS.items():
+        wanted, named = getattr(claim, field), getattr(live, field)
+        now = default if named is None else named
+        if wanted is not None and wanted != now:
             text = f"pool `{claim.name}` is live with `{option} = {_spoken(field, now)}`, not {_spoken(field, wanted)}"
             found.append((f"pool/{claim.name}/{option}", "B604", text))
     return found
@@ -150,7 +175,7 @@ def _spoken(field: str, value: Any) -> str:
 def _too_wide(job: JobSpec, claim: PoolSpec | None, live: Pool | None) -> list[Problem]:
     """Tasks wider than any node of the pool would wait for ever."""
     offers = [node.slots for node in live.nodes.values() if not node.left] if live is not None else []
-    options = live.options if live is not None and _is_set(live.options) else claim
+    options = live.options if live is not None and live.declared else claim
     if options is not None and (options.slots is not None or not offers):
         offers.append(options.slots or 1)
     if not offers:

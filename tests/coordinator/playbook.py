@@ -395,12 +395,13 @@ class Batch:
 class Play:
     """A core with its store, its clock and those who talk to it."""
 
-    def __init__(self, *, checking: bool = True) -> None:
+    def __init__(self, *, checking: bool = True, telling: bool = False) -> None:
         self.t = 1000.0
         self.boot = "machine"
         self.wall_offset = WALL
         self.core = Core()
         self.checking = checking
+        self.telling = telling
         self.rows: list[tuple[str, bytes]] = []
         """What the store holds: (scope, body)."""
         self.batches: list[Batch] = []
@@ -457,7 +458,8 @@ class Play:
 
     def happen(self, event: Event, who: str = "") -> None:
         """One event, and all that follows from it."""
-        self._tell_event(event, who)
+        if self.telling:
+            self._tell_event(event, who)
         self.core.handle(event, self.now)
         self.settle()
 
@@ -472,12 +474,13 @@ class Play:
             assert records.decode(body) == record
             self.rows.append((records.scope_of(record), body))
             self.kept.append(record)
-            self.tell(f"  * {brief(record)}")
+            if self.telling:
+                self.tell(f"  * {brief(record)}")
         if self.checking:
             assert list(violations(self.core.cluster)) == []
         for epoch, message in [*ready.at_once, *ready.frames]:
             link = self.links.get(epoch)
-            if not isinstance(message, m.HeartbeatAck):
+            if self.telling and not isinstance(message, m.HeartbeatAck):
                 self.tell(f"  -> {self._name(link)}: {brief(message)}")
             if link is not None:
                 link.hear(through_wire(message))
@@ -510,8 +513,11 @@ class Play:
         who = by or self.admin
         self.submissions += 1
         given = submission or f"submission-{self.submissions}"
-        declared = list(pools) or [{"name": name} for name in {j["pool"] for j in jobs} - set(self.core.cluster.pools)]
-        body = who.ask(m.Submit, submission=given, document=document(*jobs, pools=declared), source="test.batch")
+        missing = {j["pool"] for j in jobs} - set(self.core.cluster.pools) - {pool["name"] for pool in pools}
+        if missing:
+            bare = document(pools=[{"name": name} for name in sorted(missing)])
+            self.admin.ask(m.Submit, submission=f"pools-of-{given}", document=bare)
+        body = who.ask(m.Submit, submission=given, document=document(*jobs, pools=pools), source="test.batch")
         last: str = body["jobs"][-1]["id"]
         return last
 

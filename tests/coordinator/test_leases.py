@@ -242,7 +242,7 @@ def test_a_longer_lease_that_was_told_counts_until_the_node_knows_the_shorter_on
     play = Play()
     n1 = play.node("n1")
     n2 = play.node("n2")
-    name = play.submit(job("j", tasks(size=2)), pools=[{"name": "p"}])
+    name = play.submit(job("j", tasks(size=2)))
     n2.end()
     play.submit(job("k"), pools=[{"name": "p", "lost_after_ms": 3000}])
     assert n1.epoch is None
