@@ -612,11 +612,11 @@ def brief(said: Any) -> str:
     if isinstance(said, m.Reply):
         return f"Reply {brief_body(said.body)}"
     parts = []
-    for info in msgspec.structs.fields(said):
-        value = getattr(said, info.name)
-        if info.name in _UNTOLD or value is None or value == info.default or (value in ([], {}, "") and value != 0):
+    for member in msgspec.structs.fields(said):
+        value = getattr(said, member.name)
+        if member.name in _UNTOLD or value is None or value == member.default or (value in ([], {}, "") and value != 0):
             continue
-        parts.append(f"{info.name}={brief_value(value)}")
+        parts.append(f"{member.name}={brief_value(value)}")
     return " ".join([type(said).__name__, *parts])
 
 
@@ -625,9 +625,9 @@ def brief_value(value: Any) -> str:
         if isinstance(value, Instant):
             return f"{value.boottime - 1000:g}s"
         fields = [
-            (info.name, getattr(value, info.name))
-            for info in msgspec.structs.fields(value)
-            if info.name not in ("started_at", "ended_at", "cpu_s", "max_rss_bytes", "stdout_tail", "stderr_tail")
+            (member.name, getattr(value, member.name))
+            for member in msgspec.structs.fields(value)
+            if member.name not in ("started_at", "ended_at", "cpu_s", "max_rss_bytes", "stdout_tail", "stderr_tail")
         ]
         return f"({' '.join(f'{name}={brief_value(part)}' for name, part in fields if part not in (None, []))})"
     if isinstance(value, list | tuple):
