@@ -267,15 +267,16 @@ def _overview_body(core: Core, waiter: Waiter) -> views.Plain:
     if not waiter.jobs:
         jobs = list(core.cluster.jobs.values())
     nodes = core.cluster.nodes.values()
+    rows = sum(len(job.rounds) for job in jobs) <= MAX_DRAWN
     return {
         "changed": core.version,
-        "jobs": [_overview_of(core, job) for job in jobs] if len(jobs) <= MAX_DRAWN else [],
+        "jobs": [_overview_of(core, job, rows) for job in jobs] if len(jobs) <= MAX_DRAWN else [],
         "nodes": [views.node(node, core.now) for node in nodes] if len(nodes) <= MAX_DRAWN else [],
     }
 
 
-def _overview_of(core: Core, job: Job) -> views.Plain:
+def _overview_of(core: Core, job: Job, rows: bool) -> views.Plain:
     """A job to be drawn again and again: its nodes without their outputs, and only counted where they are many."""
-    rows = [views.job_node(node_job, tails=False) for node_job in job.rounds] if len(job.rounds) <= MAX_DRAWN else []
+    nodes = [views.job_node(node_job, tails=False) for node_job in job.rounds] if rows else []
     states = Counter(node_job.state.value for node_job in job.rounds)
-    return {**views.job(core.cluster, job), "nodes": rows, "node_states": dict(states)}
+    return {**views.job(core.cluster, job), "nodes": nodes, "node_states": dict(states)}

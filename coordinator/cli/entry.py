@@ -85,8 +85,12 @@ def _attempt(argv: list[str]) -> int:
         return _end(_from_click(error), argv)
     except (click.Abort, KeyboardInterrupt):
         return _end(interrupted(), argv)
-    except OSError:
-        raise
+    except SystemExit as ending:  # click's way of saying that the reader of our output is gone
+        raise BrokenPipeError from ending
+    except OSError as error:
+        if error.filename is None:
+            raise
+        return _end(failed(f"{os.fsdecode(error.filename)}: {reason_of(error)}"), argv)
     except Exception as error:
         if os.environ.get("BATCH_DEBUG") == "1":
             raise

@@ -17,7 +17,7 @@ from coordinator.cli.follow import Follower
 from coordinator.cli.interrupts import Interrupts
 from coordinator.cli.leftovers import Leftovers
 from coordinator.cli.options import Terms, shaped
-from coordinator.cli.private import Agent, StateDirectory
+from coordinator.cli.private import Agent
 from coordinator.cli.result import JobResult, gather, print_results, verdict_of
 from coordinator.cli.screen import Screen
 from coordinator.cli.watch import Watch
@@ -53,10 +53,8 @@ def run(
     params = sources.params_of(pairs, params_file)
     compiled = language.compiled(source, params, pools_needed=True, as_document=terms.json)
     agents = agents_for(compiled.document, nodes)
-    with Interrupts(_PARTING) as interrupts:
-        state = private.create(chosen)
-        with Leftovers():
-            results, completed = _run(terms, compiled, agents, state, interrupts, keep, follow)
+    with Interrupts(_PARTING) as interrupts, Leftovers():
+        results, completed = _run(terms, compiled, agents, chosen, interrupts, keep, follow)
     verdict = verdict_of(results).say()
     return verdict if completed else int(Exit.INTERRUPTED)
 
@@ -78,17 +76,17 @@ def _run(
     terms: Terms,
     compiled: language.Compiled,
     agents: list[Agent],
-    state: StateDirectory,
+    chosen: str | None,
     interrupts: Interrupts,
     keep: bool,
     follow: bool,
 ) -> tuple[list[JobResult], bool]:
     """The results, and whether the jobs ended by themselves. Whatever happens, no daemon stays."""
     with ExitStack() as undo:
-        state.plan(agents)
-        cluster = Cluster(state, agents)
+        cluster = Cluster(private.create(chosen), agents)
         undo.callback(_put_away, cluster, keep)
         undo.callback(cluster.stop)
+        cluster.state.plan(agents)
         screen = Screen(sys.stderr)
         screen.draw([f"starting a coordinator and {count_of(len(agents), 'node')} …"])
         undo.callback(screen.clear)
@@ -105,9 +103,11 @@ def _run(
             jobs = sending.send(connection, compiled, sending.fresh_submission(), as_document=terms.json)
             completed = _watch(terms, connection, [job["id"] for job in jobs], cluster, interrupts, screen, follow)
             results = gather(connection, [job["id"] for job in jobs], listed=terms.json)
-            print_results(results, as_document=terms.json)
             connection.endure(None)
-            cluster.finish(connection)
+            try:
+                print_results(results, as_document=terms.json)
+            finally:
+                cluster.finish(connection)
     return results, completed
 
 

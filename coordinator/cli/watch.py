@@ -17,6 +17,8 @@ from coordinator.cli.screen import Screen
 
 _FAST_S: Final = 0.03
 _SLOW_S: Final = 0.25
+_AT_ONCE: Final = 100
+"""Jobs in one Overview; it tells nothing of more than 200."""
 
 
 class Watch:
@@ -40,6 +42,7 @@ class Watch:
         self._check = check
         self._before: Picture | None = None
         self._terminated = False
+        self._open: set[str] = set()
 
     def until_over(self) -> bool:
         """Whether the jobs ended without having been interrupted."""
@@ -64,8 +67,13 @@ class Watch:
             self._interrupts.restore = lambda: None
 
     def _picture(self) -> Picture:
-        overview = self._connection.ask("Overview", jobs=self._jobs, changed=-1)
-        return Picture(overview["jobs"], overview["nodes"])
+        picture = Picture([], [])
+        for first in range(0, len(self._jobs), _AT_ONCE):
+            asked = self._jobs[first : first + _AT_ONCE]
+            overview = self._connection.ask("Overview", jobs=asked, changed=-1)
+            picture.jobs += overview["jobs"]
+            picture.nodes = overview["nodes"]
+        return picture
 
     def _show(self, picture: Picture) -> None:
         if self._screen.live:
@@ -73,7 +81,18 @@ class Watch:
         else:
             for line in changes(self._before, picture):
                 output.remark(line)
+        self._say_open(picture)
         self._before = picture
+
+    def _say_open(self, picture: Picture) -> None:
+        """A job with `finish = manual` does not end by itself: say once how it does."""
+        for job in picture.jobs:
+            if job["tasks_done_at"] is not None and job["state"] == "active" and job["id"] not in self._open:
+                self._open.add(job["id"])
+                output.remark(
+                    f"{job['id']}: all tasks are done; it stays open (finish = manual) until it is terminated, here by "
+                    f"Ctrl-C, or with: coordinator job terminate {job['id']} --coordinator {self._connection.path}"
+                )
 
     def _end_jobs_if_interrupted(self) -> None:
         if not self._interrupts.count or self._terminated:

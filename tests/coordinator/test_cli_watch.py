@@ -42,7 +42,8 @@ def overview(*jobs: dict[str, Any]) -> dict[str, Any]:
 
 def running(**changed: Any) -> dict[str, Any]:
     job = a_job(state="active", result=None, completed_at=None, end_reason=None, tasks=counts(running=1, active=7))
-    return {**job, **changed}
+    done = "tasks" in changed
+    return {**job, "tasks_done_at": job["tasks_done_at"] if done else None, **changed}
 
 
 def test_a_job_is_watched_until_it_is_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -121,6 +122,29 @@ def test_a_watch_bears_a_coordinator_that_comes_back(tmp_path: Path) -> None:
     looks: Iterator[Any] = iter([overview(running()), None, overview(a_job())])
     with talking(tmp_path, {"Overview": lambda _: next(looks)}) as (_, connection), Interrupts("") as interrupts:
         assert Watch(connection, ["daily-3"], interrupts).until_over()
+
+
+def test_very_many_jobs_are_watched_in_parts(tmp_path: Path) -> None:
+    jobs = [a_job(id=f"j-{n}") for n in range(250)]
+    with (
+        talking(tmp_path, {"Overview": lambda asked: overview(*(job for job in jobs if job["id"] in asked.jobs))}) as (
+            standing,
+            connection,
+        ),
+        Interrupts("") as interrupts,
+    ):
+        assert Watch(connection, [job["id"] for job in jobs], interrupts).until_over()
+    assert [len(asked.jobs) for asked in standing.asked] == [100, 100, 50]  # type: ignore[attr-defined]
+
+
+def test_a_job_that_stays_open_is_told_once_with_the_way_to_end_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    still = overview(running(tasks=counts(succeeded=8)))
+    looks: Iterator[Any] = iter([still, still, overview(a_job())])
+    with talking(tmp_path, {"Overview": lambda _: next(looks)}) as (_, connection), Interrupts("") as interrupts:
+        Watch(connection, ["daily-3"], interrupts).until_over()
+    assert capsys.readouterr().err.count("job terminate daily-3") == 1
 
 
 def test_a_daemon_that_died_ends_the_watch_with_its_sentence(tmp_path: Path) -> None:

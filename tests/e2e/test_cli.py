@@ -483,6 +483,19 @@ def test_a_second_coordinator_on_a_state_directory_is_refused(home: Home) -> Non
 
 
 @pytest.mark.e2e
+def test_a_result_that_nobody_reads_leaves_nothing_behind(home: Home) -> None:
+    process = home.start("run", home.file(TRIVIAL))
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    err = process.stderr.read()
+    assert process.wait(PATIENCE_S) == -signal.SIGPIPE
+    process.stderr.close()
+    assert "Traceback" not in err
+    nothing_left(home)
+
+
+@pytest.mark.e2e
 def test_output_that_nobody_reads_is_no_traceback(home: Home) -> None:
     process = home.start("--help")
     assert process.stdout is not None
