@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
+import click
 import pytest
 
+from coordinator.cli import entry
 from docs import generate
 from dsl import schema
 
@@ -44,3 +47,53 @@ def test_a_document_names_only_options_that_the_language_has(name: str) -> None:
         bare = re.sub(r"env \{.*?\}|#.*|'''.*?'''|'[^']*'|\"[^\"]*\"", "", example, flags=re.DOTALL)
         written = set(re.findall(r"^\s*([a-z_]+)\s*=", bare, re.MULTILINE))
         assert sorted(written - known) == []
+
+
+def anchors(text: str) -> set[str]:
+    """The names by which the headings of a document can be linked to."""
+    return {
+        re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+        for title in re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    }
+
+
+def test_every_link_to_a_heading_finds_it() -> None:
+    for path in [*DOCUMENTS, ROOT / "README.md"]:
+        for target, anchor in re.findall(r"\]\(([^)#\s]*)#([^)]+)\)", path.read_text(encoding="utf-8")):
+            there = (path.parent / target if target else path).read_text(encoding="utf-8")
+            assert anchor in anchors(there), f"{path.name}: {target}#{anchor}"
+
+
+def test_every_command_that_a_document_names_exists() -> None:
+    """`coordinator job wait …` and, in tables, `job wait JOB`."""
+    context = click.Context(entry.coordinator)
+    for path in [*DOCUMENTS, ROOT / "README.md"]:
+        text = path.read_text(encoding="utf-8")
+        named = re.findall(r"(?:`|^|\$ )coordinator ([a-z]+)(?: ([a-z]+))?", text, re.MULTILINE)
+        if path.name != "language.md":  # where `task price` is a block
+            named += re.findall(r"`(job|task|node|pool|files) ([a-z]+)\b", text)
+        for first, second in named:
+            command = entry.coordinator.get_command(context, first)
+            assert command is not None, f"{path.name}: coordinator {first}"
+            if isinstance(command, click.Group) and second:
+                assert second in command.commands, f"{path.name}: coordinator {first} {second}"
+
+
+def test_the_environment_of_a_command_is_documented_name_by_name() -> None:
+    names: set[str] = set()
+    for file in ("environment.py", "keeper.py"):
+        for node in ast.walk(ast.parse((ROOT / "agentd" / file).read_text(encoding="utf-8"))):
+            match node:
+                case ast.Constant(value=bytes(word)) if word.startswith(b"BATCH_"):
+                    names.add(word.decode().removeprefix("BATCH_"))
+                case ast.Constant(value=str(text)) | ast.keyword(arg=str(text)) if file == "environment.py":
+                    if re.fullmatch("(AZ_)?BATCH_[A-Z_]+|[A-Z]+(_[A-Z]+)+", text) and text not in (
+                        "BATCH_",
+                        "AZ_BATCH_",
+                    ):
+                        names.add(re.sub("^(AZ_)?BATCH_", "", text))
+                case _:
+                    pass
+    reference = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    section = reference.partition("## The environment of a command")[2].partition("Absent, because")[0]
+    assert set(re.findall(r"BATCH_([A-Z_]+)", section)) == names
