@@ -252,8 +252,12 @@ class Reader:
                 where = " or ".join(homes) if len(homes) < 4 else f"{', '.join(homes[:-1])} or {homes[-1]}"
                 self._report.error("B102", f"`{name}` belongs in {where}{_not_in(inside)}", item.name)
                 return
+            if not inside.kind:
+                self.lost.add(name)
+                note = note or f"write `let {name} = …` to name a value"
             help_ = "" if note else _takes(inside)
-            edit = self._report.edit(item.name, note.split("`")[1]) if note.count("`") == 2 else None
+            meant = note.split("`")[1] if note.startswith("did") and note.count("`") == 2 else ""
+            edit = self._report.edit(item.name, meant) if meant else None
             message = f"unknown option `{name}`{_in(inside)}"
             self._report.error("B101", message, item.name, note=note, help=help_, edit=edit)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from pathlib import Path
@@ -32,3 +33,23 @@ def _has_home() -> bool:
     except RuntimeError:
         return False
     return True
+
+
+def read_sealed(path: Path) -> bytes | None:
+    """What `write_sealed` kept, or None when it is not there or not whole."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    seal, body = content[:32], content[32:]
+    return body if seal == hashlib.sha256(body).digest() else None
+
+
+def write_sealed(path: Path, body: bytes) -> None:
+    """Keep it, whole or not at all. Where that fails nothing is kept: it can be made again."""
+    fresh = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        fresh.write_bytes(hashlib.sha256(body).digest() + body)
+        fresh.replace(path)
+    except OSError:
+        fresh.unlink(missing_ok=True)

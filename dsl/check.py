@@ -12,7 +12,7 @@ from typing import Final
 from dsl import ast
 from dsl.blocks import Reader, crowded_lines
 from dsl.compile import Compiler
-from dsl.diagnostics import Diagnostic, Lines, Place, Report
+from dsl.diagnostics import Diagnostic, Lines, Place, Report, Severity
 from dsl.expressions import Evaluator
 from dsl.names import Names
 from dsl.parser import MAX_SOURCE, parse, parse_value
@@ -20,6 +20,10 @@ from dsl.result import Compiled, digest_of
 from dsl.sources import Sources
 
 _ALLOW: Final = re.compile(r"#\s*batch:\s*allow\s+(B\d{3}(?:[\s,]+B\d{3})*)\s*\Z")
+
+
+MAX_TOLD: Final = 100
+"""Diagnostics of one file; nobody reads more at once."""
 
 
 def normalised(text: str) -> str:
@@ -112,7 +116,13 @@ def _tidy(found: list[Diagnostic], file: ast.File, lines: Lines) -> list[Diagnos
         if not diagnostic.is_error and span and (lines.position(span.start)[0], diagnostic.code) in allowed:
             continue
         kept.setdefault((diagnostic.code, span, diagnostic.message), diagnostic)
-    return sorted(kept.values(), key=lambda one: (one.span.start, one.span.end) if one.span else (-1, -1))
+    told = sorted(kept.values(), key=lambda one: (one.span.start, one.span.end) if one.span else (-1, -1))
+    if len(told) <= MAX_TOLD:
+        return told
+    more = len(told) - MAX_TOLD
+    place = told[MAX_TOLD].span
+    severity = Severity.ERROR if any(one.is_error for one in told[MAX_TOLD:]) else Severity.WARNING
+    return [*told[:MAX_TOLD], Diagnostic("B000", severity, f"{more} more mistakes from here on are not shown", place)]
 
 
 def _allowed(file: ast.File, lines: Lines) -> set[tuple[int, str]]:

@@ -14,6 +14,10 @@ class Code:
 
 CODES: Final[dict[str, Code]] = {
     # ---- words and structure
+    "B000": Code(
+        "more mistakes than are shown",
+        "A hundred diagnostics of one file are shown. Mend some of these and check again.",
+    ),
     "B001": Code(
         "something else was expected here",
         "The text does not fit the grammar at this place. The message says what would; the mark is on what was found.",

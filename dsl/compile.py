@@ -59,6 +59,7 @@ class Compiler:
         self._sweeps = Sweeps(report, evaluator, reader)
         self._exits = Exits(report, self._options)
         self.offsets: dict[str, tuple[int, int]] = {}
+        self._dir_places: dict[str, ast.Node] = {}
 
     def document(self, whole: Reading, *, execute: bool) -> dict[str, Any]:
         self._values(whole, self._names.scope, "")
@@ -75,8 +76,10 @@ class Compiler:
 
     def unused_lets(self) -> None:
         """Once everything was read: a let that nothing names."""
+        wrong = [found.span for found in self._report.found if found.span is not None]
         for name, let in self._names.lets.items():
-            if name not in self._names.scope.used and name not in self._file.lost:
+            broken = any(let.start <= span.start and span.end <= let.end for span in wrong)
+            if name not in self._names.scope.used and name not in self._file.lost and not broken:
                 self._report.warning("B112", f"let `{name}` is never used", let.name)
 
     # ---- pools and jobs
@@ -99,6 +102,7 @@ class Compiler:
         values = self._values(reading, self._names.scope, path)
         dirs = self._dirs(reading, path)
         known: NameTable = {name: _directory(name) for name in dirs}
+        self._dir_places = {block.name: block.block.header for block in reading.blocks.get("dir", [])}
         env = self._env(reading, path, self._scope(known, RUN_TYPES.keys() - OF_TASKS), known)
         groups = self._groups(reading, path, known)
         preparation, release = reading.the("prep"), reading.the("release")
@@ -169,10 +173,10 @@ class Compiler:
         for position, task in enumerate(tasks):
             sweep = self._sweep(task, known)
             owners.append(TaskNames(task.name, position, sweep, task.block.damaged))
-            total += sweep.size if sweep.complete else 0
+            total += sweep.size if sweep.complete and sweep.size <= MAX_TASKS else 0
             groups.append(self._group(task, f"{path}/task/{task.name}", sweep, known))
         names = {owner.name: owner for owner in reversed(owners) if owner.name}
-        if total > MAX_TASKS and all(group["axes"] is not None for group in groups) and len(tasks) > 1:
+        if total > MAX_TASKS:
             message = f"job `{reading.name}` has {total} tasks: at most {MAX_TASKS}"
             self._report.error("B705", message, reading.block.header)
         dependencies = Dependencies(self._report, self._reader, names, self._file.lost)
@@ -184,7 +188,7 @@ class Compiler:
 
     def _sweep(self, task: Reading, known: NameTable) -> SweepReading:
         def taken(name: str) -> ast.Node | None:
-            return self._names.declared(name) or (task.block.kind if name in known else None)
+            return self._names.declared(name) or self._dir_places.get(name)
 
         return self._sweeps.read(task.block, self._scope(known, frozenset(), task.block.damaged), taken)
 

@@ -127,6 +127,8 @@ class Dependencies:
     def _axes(self, task: TaskNames, other: str, positions: list[ast.Expr]) -> None:
         its = self._tasks[other]
         for position in positions:
+            if isinstance(position, ast.Broken):
+                continue
             if not isinstance(position, ast.Ref):
                 help_ = f"write `{other}[axis]` with an axis of both"
                 self._report.error("B302", f"`{other}[…]` takes names of axes", position, help=help_)

@@ -29,6 +29,8 @@ _CHARACTER_HELP: Final = {
     "?": "write `x if condition else y`",
     "\\": "lines need no continuation mark",
 }
+MAX_LINE: Final = 200
+"""So many tokens back are looked at for what a line has open."""
 _GOES_ON: Final = frozenset({"LBRACE", "FOR", "EQUAL", "ARROW", "COMMA", "LPAR", "DOT", "COLON"})
 _ARM: Final = frozenset({"ARROW", "COMMA", "DOTDOT"})
 _UNITS: Final = frozenset({*literals.DURATION_UNITS, *literals.SIZE_UNITS, *literals.MEANT})
@@ -46,8 +48,14 @@ def mend(tokens: list[Token], report: Report) -> list[Token]:
 def _broken_words(tokens: list[Token], report: Report) -> list[Token]:
     kept: list[Token] = []
     foreign_end = -1
-    for token in tokens:
+    for at, token in enumerate(tokens):
+        if kept and token.start < kept[-1].end:
+            continue  # a part of the quoted text before it
         match token.type:
+            case "STRING" if _quotes_within(tokens, at):
+                token = replace(token, type="BAD_STRING", end=_end_of_quotes(tokens, at))
+                help_ = "quote with ' inside `${ }`"
+                report.error("B009", "`${ }` holds no double quote", token, help=help_)
             case "BAD_NUMBER":
                 at, message, note, right = literals.explain_bad_number(token.text)
                 place = Place(token.start + at, token.end)
@@ -56,7 +64,7 @@ def _broken_words(tokens: list[Token], report: Report) -> list[Token]:
             case "BAD_STRING":
                 report.error("B003", "unterminated text", token, note=f"no closing `{token.text[0]}` on this line")
                 kept.append(token)
-                kept.extend(_swallowed_brace(token, kept))
+                kept.extend(_swallowed(token, kept))
                 continue
             case "BAD_TRIPLE":
                 quotes = token.text[: len(token.text) - len(token.text.lstrip(token.text[0]))]
@@ -76,13 +84,37 @@ def _broken_words(tokens: list[Token], report: Report) -> list[Token]:
     return kept
 
 
-def _swallowed_brace(token: Token, before: list[Token]) -> list[Token]:
-    """The brace at the end of a line that an unterminated text took with it."""
+def _quotes_within(tokens: list[Token], at: int) -> bool:
+    """`"${"x"}"`: the text ends inside of a `${`, and goes on without a gap."""
+    token, after = tokens[at], tokens[at + 1]
+    return token.text.rfind("${") > token.text.rfind("}") and after.start == token.end and after.type != END
+
+
+def _end_of_quotes(tokens: list[Token], at: int) -> int:
+    """Where what was meant as one text ends: behind the last word that touches it, by quotes or by itself."""
+    line, end = tokens[at].line, tokens[at].end
+    for token in tokens[at + 1 :]:
+        if token.line != line or token.type == END or token.start != end:
+            break
+        end = token.end
+    return end
+
+
+def _swallowed(token: Token, before: list[Token]) -> list[Token]:
+    """The brackets and braces at the end of a line that an unterminated text took with it."""
     text = token.text.split("#")[0].rstrip()
-    line = [other.type for other in before if other.line == token.line]
-    opened = line.count("LBRACE") - line.count("RBRACE")
-    kind = "LBRACE" if text.endswith("{") else "RBRACE" if text.endswith("}") and opened > 0 else ""
-    return [stand_in(kind, token.end, token.line)] if kind else []
+    line = [other.type for other in before[-MAX_LINE:] if other.line == token.line]
+    found: list[Token] = []
+    if text.endswith("{"):
+        return [stand_in("LBRACE", token.end, token.line)]
+    if text.endswith("}") and line.count("LBRACE") > line.count("RBRACE"):
+        found.append(stand_in("RBRACE", token.end, token.line))
+        text = text[:-1].rstrip()
+    for sign, opener in (("]", "LSQB"), (")", "LPAR")):
+        if text.endswith(sign) and line.count(opener) > line.count(OPENERS[opener]):
+            found.insert(0, stand_in(OPENERS[opener], token.end, token.line))
+            break
+    return found
 
 
 def _report_character(token: Token, report: Report) -> None:
@@ -96,12 +128,12 @@ def _split_units(tokens: list[Token], report: Report) -> list[Token]:
     """`timeout = 5 m`: the unit stands apart from its number."""
     kept: list[Token] = []
     skip = False
-    for number, unit, after in zip(
-        tokens, [*tokens[1:], tokens[-1]], [*tokens[2:], tokens[-1], tokens[-1]], strict=True
-    ):
+    last = len(tokens) - 1
+    for at, number in enumerate(tokens):
         if skip:
             skip = False
             continue
+        unit, after = tokens[min(at + 1, last)], tokens[min(at + 2, last)]
         apart = (
             number.type in ("INT", "FLOAT")
             and unit.type == "NAME"
@@ -169,7 +201,7 @@ def _plausible(tokens: list[Token], at: int) -> Token:
 def _before_on_line(tokens: list[Token], at: int) -> list[str]:
     """The types of the tokens before this one on its line."""
     start = at
-    while start and tokens[start - 1].line == tokens[at].line:
+    while start and at - start < MAX_LINE and tokens[start - 1].line == tokens[at].line:
         start -= 1
     return [token.type for token in tokens[start:at]]
 

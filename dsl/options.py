@@ -357,6 +357,8 @@ class Options:
 
 
 def _range_words(option: Option, shown: Callable[[int], str]) -> str:
+    if option.low is not None and option.low == option.high:
+        return shown(option.low)
     if option.low is not None and option.high is not None:
         return f"{shown(option.low)} to {shown(option.high)}"
     return f"at least {shown(option.low)}" if option.low is not None else f"at most {shown(option.high or 0)}"

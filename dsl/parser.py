@@ -7,7 +7,8 @@ somebody else could put them) and the tokens; the loop below feeds them and hand
 from __future__ import annotations
 
 import hashlib
-import os
+import io
+import pickle
 import re
 import sys
 from functools import cache
@@ -18,8 +19,8 @@ import lark
 from lark.parsers.lalr_analysis import Shift
 
 from dsl import ast, layout, literals, recovery
-from dsl.cache import private_directory
-from dsl.diagnostics import Diagnostic, Lines, Place, Report
+from dsl.cache import private_directory, read_sealed, write_sealed
+from dsl.diagnostics import Lines, Place, Placed, Report
 from dsl.machine import Machine, Tables
 from dsl.tokens import BROKEN, END, Token
 from dsl.tree import Tree
@@ -28,6 +29,8 @@ MAX_SOURCE: Final = 16 * 1024 * 1024
 """Characters of one file."""
 
 _WORD: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_WITHIN_A_VALUE: Final = ("B002", "B008", "B009", "B020")
+"""Mistakes that spoil one value and nothing around it."""
 _DECLARING: Final = ("param", "let", "secret")
 _COMMENT: Final = re.compile(r"#[^\n]*")
 
@@ -65,13 +68,17 @@ def parse(text: str, report: Report) -> ast.File:
     words = _tokens(made.lex(text), len(text))
     before = len(report.found)
     tokens = layout.mend(words, report)
+    places: list[Placed] = [
+        found.span for found in report.found[before:] if found.span is not None and found.code not in _WITHIN_A_VALUE
+    ]
     machine = Machine(made.tables("file"))
-    lost = recovery.drive(machine, tokens, text, report)
+    lost, mended = recovery.drive(machine, tokens, text, report)
+    places.extend(mended)
     for token in words:
         if token.type in BROKEN:
             lost |= set(_WORD.findall(token.text))
     lines = Lines(text)
-    spoilt = _spoilt(report.found[before:], lines)
+    spoilt = _spoilt(places, lines)
     for line in spoilt:
         lost |= set(_WORD.findall(lines.line(line)))
     undeclared = any(lines.line(line).lstrip().startswith(_DECLARING) for line in spoilt)
@@ -79,13 +86,12 @@ def parse(text: str, report: Report) -> ast.File:
     return ast.File(items, _comments(text, words), frozenset(lost), spoilt, undeclared)
 
 
-def _spoilt(found: list[Diagnostic], lines: Lines) -> frozenset[int]:
+def _spoilt(places: list[Placed], lines: Lines) -> frozenset[int]:
     """The lines that mistakes of syntax are on."""
     spoilt: set[int] = set()
-    for diagnostic in found:
-        if diagnostic.span is not None:
-            first, last = lines.position(diagnostic.span.start)[0], lines.position(diagnostic.span.end)[0]
-            spoilt.update(range(first, min(last, first + 3) + 1))
+    for place in places:
+        first, last = lines.position(place.start)[0], lines.position(place.end)[0]
+        spoilt.update(range(first, min(last, first + 3) + 1))
     return frozenset(spoilt)
 
 
@@ -169,18 +175,21 @@ def build(tree: Tree | None, **options: Any) -> lark.Lark:
 
 
 def _load(tree: Tree) -> lark.Lark:
-    """The parser, from the cache if there is one. A new cache file is made beside and renamed: never half of one."""
+    """The parser, its tables from the cache if they are there. lark's own `cache=` is not used: it writes in place."""
     directory = private_directory()
     if directory is None:
         return build(tree)
     key = f"{grammar()}\0{lark.__version__}\0{sys.version}"
-    path = directory / f"grammar-{hashlib.sha256(key.encode()).hexdigest()[:32]}.lark"
-    if path.exists():
-        return build(tree, cache=str(path))
-    fresh = path.with_name(f"{path.name}.{os.getpid()}")
-    made = build(tree, cache=str(fresh))
-    try:
-        fresh.replace(path)
-    except OSError:
-        fresh.unlink(missing_ok=True)
+    path = directory / f"grammar-{hashlib.sha256(key.encode()).hexdigest()[:32]}.tables"
+    kept = read_sealed(path)
+    if kept is not None:
+        tables = pickle.loads(kept)
+        restored: lark.Lark = lark.Lark._load_from_dict(  # type: ignore[no-untyped-call]
+            tables["data"], tables["memo"], transformer=tree
+        )
+        return restored
+    made = build(tree)
+    content = io.BytesIO()
+    made.save(content)
+    write_sealed(path, content.getvalue())
     return made

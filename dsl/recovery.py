@@ -57,13 +57,13 @@ class Repair:
     edit: str | None = None
 
 
-def drive(machine: Machine, tokens: list[Token], text: str, report: Report) -> set[str]:
-    """Feed all tokens, mending on the way. The words of everything that had to be dropped."""
+def drive(machine: Machine, tokens: list[Token], text: str, report: Report) -> tuple[set[str], list[Place]]:
+    """Feed all tokens, mending on the way. The words of everything that had to be dropped, and the places."""
     driver = _Driver(machine, tokens, text, report)
     at = 0
     while at < len(tokens):
         at = at + 1 if machine.feed(tokens[at]) else driver.mend(at)
-    return driver.lost
+    return driver.lost, driver.places
 
 
 class _Driver:
@@ -73,6 +73,8 @@ class _Driver:
         self.text = text
         self.report = report
         self.lost: set[str] = set()
+        self.places: list[Place] = []
+        """Where something was mended or dropped, also what was not told."""
         self._muted = -1
         self._last_panic = -1
         self._reported = 0
@@ -275,6 +277,7 @@ class _Driver:
         self, at: int, code: str, message: str, place: Place, note: str = "", help_: str = "", edit: object = None
     ) -> None:
         """Report, unless it is the echo of what was reported before."""
+        self.places.append(place)
         near = self.tokens[max(0, at - 1) : at + 1]
         echo = at == self._muted or any(token.type in BROKEN and token.text for token in near)
         echo = echo or self.tokens[at].type == "BAD_CHAR"

@@ -1,0 +1,256 @@
+"""The grammar, the tree it makes, and what no text may do to it."""
+
+from __future__ import annotations
+
+import random
+import stat
+from pathlib import Path
+
+import pytest
+
+import dsl
+from dsl import ast, cache, parser
+from dsl.diagnostics import Report
+from dsl.tree import Tree
+
+WHOLE = (Path(__file__).with_name("golden") / "whole_language.batch").read_text(encoding="utf-8")
+
+
+def tree(text: str) -> ast.File:
+    report = Report("x")
+    file = parser.parse(text, report)
+    assert report.found == []
+    return file
+
+
+def found(text: str) -> list[str]:
+    return [one.code for one in dsl.check_text(text, "x", read_file=lambda _: b"") if one.is_error]
+
+
+def test_the_grammar_has_no_conflict_and_no_two_terminals_that_take_the_same_text() -> None:
+    parser.build(None, strict=True)
+
+
+def test_every_node_of_the_whole_language_stands_where_it_says() -> None:
+    def walk(node: object) -> None:
+        if isinstance(node, list):
+            for part in node:
+                walk(part)
+        if not isinstance(node, ast.Node):
+            return
+        assert 0 <= node.start <= node.end <= len(WHOLE)
+        inside = [getattr(node, name) for name in dir(node) if not name.startswith("_") and name != "header"]
+        parts = [part for part in inside if isinstance(part, ast.Node)]
+        parts += [part for many in inside if isinstance(many, list) for part in many if isinstance(part, ast.Node)]
+        for part in parts:
+            assert node.start <= part.start <= part.end <= node.end, (node, part)
+            walk(part)
+
+    file = tree(WHOLE)
+    assert len(file.items) == 7
+    walk(file.items)
+
+
+def test_names_and_texts_are_found_where_they_are_written() -> None:
+    file = tree("let a = \"x ${b} y\"\nlet b = 'c'\n")
+    first = file.items[0]
+    assert isinstance(first, ast.Let)
+    assert isinstance(first.value, ast.Text)
+    hole = first.value.parts[1]
+    assert isinstance(hole, ast.Placeholder)
+    assert (hole.start, hole.end, hole.expr.start, hole.expr.end) == (11, 15, 13, 14)
+
+
+def test_a_hole_in_a_dedented_text_knows_its_place() -> None:
+    text = 'let a = """\n      one\n        ${ missing }\n    """\n'
+    (one,) = [one for one in dsl.check_text(text, "x", read_file=lambda _: b"") if one.is_error]
+    assert text[one.span.start : one.span.end] == "missing"
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ("'''\n  a\n    b\n  '''", "a\n  b\n"),
+        ("'''\n  a\n\n  b'''", "a\n\nb"),
+        ("'''a'''", "a"),
+        ("'''\n\ta\n\t\tb\n'''", "a\n\tb\n"),
+        ("''''\n  it's '''quoted'''\n  ''''", "it's '''quoted'''\n"),
+        ("'''\n'''", ""),
+        ("''", ""),
+        ('""', ""),
+        ('"a\\n\\t\\"\\\\"', 'a\n\t"\\'),
+        ('"$${x} $x $"', "${x} $x $"),
+        ("'${x} \\n'", "${x} \\n"),
+        ('"""\n  a "b"\n  """', 'a "b"\n'),
+        ("'a }'", "a }"),
+        ("\"${'}'}\"", "}"),
+    ],
+)
+def test_quoted_texts(written: str, value: str) -> None:
+    text = f"pool p {{ }}\njob j {{\npool = p\ntask t {{ run = ['x', {written}] }}\n}}"
+    made = dsl.compile_text(text, "x", {}, read_file=lambda _: b"", execute=True)
+    assert made.diagnostics == []
+    assert made.document is not None
+    assert made.document["jobs"][0]["groups"][0]["command"]["argv"][1] == value
+
+
+def test_comments_are_kept_and_a_mark_in_a_text_is_none() -> None:
+    file = tree("# one\nlet a = '# not' # two\nlet b = '''\n# not\n'''#three")
+    assert [comment.text for comment in file.comments] == ["# one", "# two", "#three"]
+
+
+@pytest.mark.parametrize("text", ["\ufeffpool p { }\r\n", "", "\n\n", "# only", "#", " \t"])
+def test_harmless_files_are_clean(text: str) -> None:
+    assert found(text) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "let a = " + "(" * 5000 + "1" + ")" * 5000,
+        "let a = " + "[" * 5000 + "]" * 5000,
+        "let a = " + "-" * 5000 + "1",
+        "let a = " + "not " * 5000 + "true",
+        "let a = 1" + " + 1" * 5000,
+        "let a = b" + "[0]" * 5000,
+        "param a: " + "list[" * 5000 + "int" + "]" * 5000,
+        'let a = "' + "${" * 5000 + '"',
+        "a {" * 3000 + "}" * 3000,
+        "a {" * 3000,
+        "}" * 3000,
+        "\0",
+        "'" * 10001,
+        "let a = " + "9" * 100_000,
+        "let a = " + "9" * 100_000 + ".5s",
+        "=" * 5000,
+        "job j { " * 500 + "é" * 500,
+    ],
+    ids=lambda text: text[:12],
+)
+def test_a_text_made_to_hurt_is_refused_and_not_a_crash(text: str) -> None:
+    codes = found(text)
+    assert codes
+    assert len(codes) <= 101
+
+
+def test_a_value_begins_on_the_line_of_its_sign_and_may_go_on_below() -> None:
+    assert found("let a =\n  3") == ["B010"]
+    assert found("pool p {\n slots =\n nodes = 3\n}") == ["B010"]
+    assert found("let a = 1 +\n  2") == []
+    assert found("let a = [\n  1,\n  2,\n]") == []
+
+
+def test_names_that_recovery_dropped_are_not_unknown() -> None:
+    text = (
+        "pool p { }\njob j {\npool = p\ntask one for i in [1, 2 { run = ['x'] }\n"
+        "task two { after = one run = ['x'] }\n}"
+    )
+    assert found(text) == ["B001"]
+
+
+MUTATIONS = 400
+POOL = (
+    "=",
+    ":",
+    ",",
+    "{",
+    "}",
+    "[",
+    "]",
+    "(",
+    ")",
+    "=>",
+    "..",
+    "==",
+    "for",
+    "in",
+    "task",
+    "x",
+    "5",
+    "30min",
+    "'x",
+    '"y"',
+)
+
+
+def mutants(count: int) -> list[str]:
+    """The whole language with one token deleted, doubled, replaced, or another one put before it."""
+    chance = random.Random(20261122)
+    words = [(word.start_pos, word.end_pos) for word in parser.front().lex(WHOLE)]
+    made = []
+    for _ in range(count):
+        start, end = chance.choice(words)
+        other = chance.choice(POOL)
+        made.append(
+            chance.choice(
+                [
+                    WHOLE[:start] + WHOLE[end:],
+                    f"{WHOLE[:end]} {WHOLE[start:]}",
+                    WHOLE[:start] + other + WHOLE[end:],
+                    f"{WHOLE[:start]}{other} {WHOLE[start:]}",
+                ]
+            )
+        )
+    return made
+
+
+def test_a_token_too_few_too_many_or_wrong_is_one_error_nine_times_of_ten_and_never_many() -> None:
+    counts = [len(found(text)) for text in mutants(MUTATIONS)]
+    wrong = [count for count in counts if count]
+    assert len(wrong) > MUTATIONS * 0.9
+    assert wrong.count(1) >= 0.9 * len(wrong)
+    assert sum(count > 3 for count in wrong) <= 0.005 * len(wrong)
+    assert max(wrong) <= 6
+
+
+def test_a_cut_off_file_is_never_a_crash() -> None:
+    chance = random.Random(7)
+    for _ in range(60):
+        cut = chance.randrange(len(WHOLE))
+        found(WHOLE[:cut])
+        found(WHOLE[cut:])
+
+
+# ---- the cache of the grammar's tables
+
+
+def test_tables_are_kept_in_a_directory_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    directory = cache.private_directory()
+    assert directory == tmp_path / "poolkeeper"
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    parser._load(Tree())
+    (kept,) = directory.iterdir()
+    before = kept.read_bytes()
+    parser._load(Tree())
+    assert [path.read_bytes() for path in directory.iterdir()] == [before]
+
+
+@pytest.mark.parametrize("open_to", [0o755, 0o770, 0o777])
+def test_a_directory_that_is_open_to_others_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, open_to: int
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "poolkeeper").mkdir()
+    (tmp_path / "poolkeeper").chmod(open_to)
+    assert cache.private_directory() is None
+    parser._load(Tree())
+    assert list((tmp_path / "poolkeeper").iterdir()) == []
+
+
+def test_a_link_in_the_place_of_the_directory_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    other = tmp_path / "other"
+    other.mkdir(mode=0o700)
+    (tmp_path / "poolkeeper").symlink_to(other)
+    assert cache.private_directory() is None
+
+
+def test_a_spoilt_cache_is_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    parser._load(Tree())
+    (kept,) = (tmp_path / "poolkeeper").iterdir()
+    kept.write_bytes(kept.read_bytes()[:1000])
+    assert cache.read_sealed(kept) is None
+    parser._load(Tree())
+    assert cache.read_sealed(kept) is not None
