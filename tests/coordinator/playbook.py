@@ -23,6 +23,7 @@ from wire.instant import Instant
 from wire.spec import SpecDocument
 
 BEAT_S = 5.0
+TICK = "a deadline passes"
 WALL = 1_800_000_000.0
 
 
@@ -204,6 +205,10 @@ class FakeNode:
     def say(self, message: m.Message) -> None:
         assert self.epoch is not None, f"{self.name} is not connected"
         self.play.happen(Received(self.epoch, through_wire(message)), who=self.name)
+
+    @property
+    def beat_due(self) -> float:
+        return self.beat_at + (self.said_joined.heartbeat_s if self.said_joined is not None else BEAT_S)
 
     def heartbeat(self) -> None:
         self.beat += 1
@@ -432,11 +437,11 @@ class Play:
         end = self.t + seconds
         while True:
             due = self.core.next_deadline()
-            beats = [node.beat_at + BEAT_S for node in self.nodes.values() if node.joined and not node.silent]
+            beats = [node.beat_due for node in self.nodes.values() if node.joined and not node.silent]
             at = min([end, *beats, *([due.boottime] if due is not None else [])])
             self.t = max(self.t, at)
             for node in list(self.nodes.values()):
-                if node.joined and not node.silent and node.epoch is not None and node.beat_at + BEAT_S <= self.t:
+                if node.joined and not node.silent and node.epoch is not None and node.beat_due <= self.t:
                     node.heartbeat()
             due = self.core.next_deadline()
             if due is not None and due.boottime <= self.t:
@@ -585,6 +590,8 @@ class Play:
     # ---- the story
 
     def tell(self, line: str) -> None:
+        if self.story and self.story[-1].endswith(TICK) and not line.startswith(" "):
+            self.story.pop()  # nothing came of it
         self.story.append(line)
 
     def _tell_event(self, event: Event, who: str) -> None:
@@ -593,8 +600,10 @@ class Play:
                 return
             case Received(_, message):
                 self.tell(f"{self.t - 1000:g}s {who}: {brief(message)}")
-            case SessionOpened() | Tick():
-                self.tell(f"{self.t - 1000:g}s {type(event).__name__}")
+            case Tick():
+                self.tell(f"{self.t - 1000:g}s {TICK}")
+            case SessionOpened():
+                return
             case SessionClosed(epoch, reason):
                 self.tell(f"{self.t - 1000:g}s session {epoch} ends: {reason}")
             case FinishAsked() | StoreState():
