@@ -46,9 +46,22 @@ class Commands(click.Group):
         return command
 
 
+def _print_version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
+    if not asked:
+        return
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        output.say(f"coordinator {version('poolkeeper')}")
+    except PackageNotFoundError:
+        output.say("coordinator, not installed")
+    ctx.exit()
+
+
 @click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @coordinator_option
 @output_option
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Show it.")
 def coordinator(address: str | None, shape: str | None) -> None:
     """Run workflows on shared clusters and leave every node as it was found.
 

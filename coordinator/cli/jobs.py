@@ -9,7 +9,7 @@ import click
 
 from coordinator.cli import output, words
 from coordinator.cli.durations import Duration
-from coordinator.cli.failure import Exit, Failure, interrupted, misused
+from coordinator.cli.failure import Exit, Failure, failed, interrupted
 from coordinator.cli.options import Terms, facts
 from coordinator.render import Column, duration, table
 
@@ -96,7 +96,7 @@ def terminate_job(terms: Terms, job_id: str, reason: str, force: bool) -> None:
 def delete_job(terms: Terms, job_id: str, yes: bool) -> None:
     """Forget a job and remove its directories from the nodes; one that still runs is terminated first."""
     if not yes and sys.stdin.isatty() and sys.stderr.isatty() and not click.confirm(f"Delete {job_id}?", err=True):
-        raise misused(f"{job_id} was not deleted")
+        raise failed(f"{job_id} was not deleted")
     with terms.connect() as connection:
         document = connection.ask_patiently("JobDelete", job=job_id)
     terms.show(document, lambda: [f"{_id_of(document, job_id)} is deleted"])

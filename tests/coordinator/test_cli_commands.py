@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +20,8 @@ import pytest
 from coordinator.cli import entry
 from tests.coordinator.standin import StandIn, a_job, a_node, a_node_job, a_task, counts, stand_in
 from wire.messages import RefusalCode, Refused
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 @dataclass
@@ -294,6 +299,28 @@ def test_a_wrong_command_line_with_json_is_an_error_document(desk: Desk) -> None
     assert outcome.error["code"] == "usage"
 
 
+def test_help_and_version_are_facts(desk: Desk) -> None:
+    assert desk.run("--version").out.startswith("coordinator")
+    for arguments in (("--help",), ("-h",), ("job", "--help"), ("job", "wait", "-h")):
+        outcome = desk.run(*arguments)
+        assert (outcome.status, outcome.err) == (0, "")
+        assert outcome.out.startswith("Usage: coordinator")
+
+
+def test_no_command_at_all_is_status_2_with_the_help(desk: Desk) -> None:
+    for arguments in ((), ("job",)):
+        outcome = desk.run(*arguments)
+        assert outcome.status == 2
+        assert "Commands:" in outcome.err
+
+
+def test_arguments_that_are_no_text_are_status_2(desk: Desk) -> None:
+    with desk.answering():
+        assert desk.run("job", "show", os.fsdecode(b"\xff")).status == 2
+        assert desk.run("logs", "daily/x", "--attempt", str(10**30)).status == 2
+    assert desk.run("check", os.fsdecode(b"/absent/\xff.batch")).status == 2
+
+
 def test_an_unexpected_reply_is_one_sentence_and_no_traceback(desk: Desk) -> None:
     with desk.answering(JobShow={"nothing": "of use"}):
         outcome = desk.run("job", "show", "daily")
@@ -379,6 +406,26 @@ def test_terminating_passes_reason_and_force_on(desk: Desk) -> None:
 def test_deleting_asks_nobody_where_no_terminal_is(desk: Desk) -> None:
     with desk.answering(JobDelete={"id": "daily-3", "state": "deleted"}):
         assert desk.run("job", "delete", "daily").out == "daily-3 is deleted\n"
+
+
+@pytest.mark.parametrize(("answer", "status", "asked"), [(b"y\n", 0, 1), (b"n\n", 1, 0), (b"\n", 1, 0)])
+def test_deleting_asks_on_a_terminal(tmp_path: Path, answer: bytes, status: int, asked: int) -> None:
+    leader, follower = pty.openpty()
+    with stand_in(tmp_path / "s", {"JobDelete": {"id": "daily-3", "state": "deleted"}}) as standing:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "coordinator.cli", "job", "delete", "daily"],
+            env={"PYTHONPATH": str(ROOT), "TERM": "xterm", "BATCH_COORDINATOR": str(tmp_path / "s")},
+            stdin=follower,
+            stdout=follower,
+            stderr=follower,
+        )
+        os.close(follower)
+        os.write(leader, answer)
+        assert process.wait(60) == status
+    shown = os.read(leader, 10_000).decode()
+    os.close(leader)
+    assert "Delete daily? [y/N]" in shown
+    assert len(standing.asked) == asked
 
 
 # ---- output and files

@@ -465,6 +465,29 @@ def test_on_a_terminal_progress_is_drawn_and_taken_back(home: Home) -> None:
     assert drawn.endswith(b"\x1b[J")
 
 
+@pytest.mark.e2e
+def test_ctrl_c_on_the_terminal_reaches_run_and_not_its_daemons(home: Home) -> None:
+    path, told, paid = lasting(home)
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        ["setsid", "--ctty", str(home.bin / "coordinator"), "run", path],
+        env=home.environment,
+        stdin=follower,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(follower)
+    heard(told)
+    os.write(leader, b"\x03")
+    shown = ended(process)
+    os.close(leader)
+    assert shown.status == 130, shown.err
+    assert "started again" not in shown.err
+    assert paid.read_text() == "p-1 UserTerminate\n"
+    nothing_left(home)
+
+
 # ---- the daemon and its clients
 
 
