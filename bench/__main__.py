@@ -21,6 +21,7 @@ def spread(values: list[float], form: str = ".2f") -> str:
 
 def tasks(directory: Path, count: int, repeat: int) -> None:
     floors, commands, works = [], [], []
+    costs: dict[str, list[float]] = {"coordinator": [], "agent": []}
     for n in range(repeat):
         os.sync()  # so that no run pays for what an earlier one left to the disk
         floors.append(count / floor_seconds(directory / f"floor-{n}", count))
@@ -28,6 +29,8 @@ def tasks(directory: Path, count: int, repeat: int) -> None:
         took = end_to_end(directory / f"tasks-{n}", count)
         commands.append(count / took.command_s)
         works.append(count / took.tasks_s)
+        costs["coordinator"].append(1e6 * took.coordinator_s / count)
+        costs["agent"].append(1e6 * took.agent_s / count)
     print(f"{count:,} times /bin/true on {SLOTS} slots, durable, {repeat} runs")
     print(f"  spawn floor, tasks/s                       {spread(floors, '.0f')}")
     print(f"  submit --wait, start to end, tasks/s       {spread(commands, '.0f')}")
@@ -36,6 +39,8 @@ def tasks(directory: Path, count: int, repeat: int) -> None:
     )
     print(f"  acknowledged to last task's end, tasks/s   {spread(works, '.0f')}")
     print(f"  of the floor                               {spread([a / b for a, b in zip(works, floors, strict=True)])}")
+    for name, each in costs.items():
+        print(f"  {name}'s processor time, µs a task".ljust(45) + spread(each, ".0f"))
 
 
 def submissions(directory: Path, few: int, many: int, repeat: int) -> None:

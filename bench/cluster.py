@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -91,6 +92,11 @@ class Cluster:
             if line.startswith("RssAnon:"):
                 return int(line.split()[1]) * 1024
         raise BenchFailed("the kernel does not tell RssAnon")
+
+    def cpu_seconds(self, process: subprocess.Popen[bytes]) -> float:
+        """Processor time of a daemon so far, without its children."""
+        fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def stop(self) -> None:
         for agent in self.agents:

@@ -66,19 +66,25 @@ class EndToEnd:
     """From the start of `submit --wait` to its end: parsing, tasks, the node's clean-up."""
     tasks_s: float
     """From the acknowledged submission to the last task's end, on the coordinator's clock."""
+    coordinator_s: float
+    agent_s: float
+    """Processor time of the two daemons for all of it, keepers not counted."""
 
 
 def end_to_end(directory: Path, tasks: int) -> EndToEnd:
     """`tasks` times `/bin/true` through a real coordinator and one real agent of `SLOTS` slots, everything durable."""
     with cluster(directory) as live:
         live.add_agent("bench", "bench-1", SLOTS)
+        daemons = (live.coordinator, live.agents[0])
+        before = [live.cpu_seconds(process) for process in daemons]
         _, seconds = live.run("submit", str(batch_file(directory, tasks)), "--wait")
+        spent = [live.cpu_seconds(process) - idle for process, idle in zip(daemons, before, strict=True)]
         job = live.ask("job", "show", "spawn")
         if job["tasks"]["succeeded"] != tasks:
             raise BenchFailed(f"of {tasks} tasks {job['tasks']['succeeded']} succeeded")
         begin, end = (datetime.fromisoformat(job[name]) for name in ("submitted_at", "tasks_done_at"))
     shutil.rmtree(directory)
-    return EndToEnd(seconds, (end - begin).total_seconds())
+    return EndToEnd(seconds, (end - begin).total_seconds(), *spent)
 
 
 @dataclass(frozen=True)
