@@ -169,7 +169,8 @@ def _is_number(text: str) -> bool:
 
 
 def _in_label(text: str) -> str:
-    return text if _BARE_IN_LABEL.match(text) else json.dumps(text, ensure_ascii=False)
+    plain = text.isprintable()
+    return text if plain and _BARE_IN_LABEL.match(text) else json.dumps(text, ensure_ascii=not plain)
 
 
 _LABEL_PART: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[^,"]*')

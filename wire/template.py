@@ -191,6 +191,10 @@ def check(expr: Expr, axes: int, dirs: frozenset[str], depth: int = 0) -> None:
     if not isinstance(expr, list):
         if not isinstance(expr, str | int | float | bool | None):
             raise TemplateError(f"a {type(expr).__name__} is no literal")
+        try:
+            _fitting(expr)
+        except OverflowError as error:
+            raise TemplateError(str(error)) from None
         return
     if depth > MAX_DEPTH:
         raise TemplateError(f"nested deeper than {MAX_DEPTH}")
@@ -198,7 +202,7 @@ def check(expr: Expr, axes: int, dirs: frozenset[str], depth: int = 0) -> None:
         raise TemplateError("a form starts with its name")
     form, parts = expr[0], expr[1:]
     match form, parts:
-        case "axis", [int(number)] if 0 <= number < axes:
+        case "axis", [int(number)] if 0 <= number < axes and number is not True and number is not False:
             return
         case "run", [str(name)] if name in RUN_NAMES:
             return
@@ -210,7 +214,7 @@ def check(expr: Expr, axes: int, dirs: frozenset[str], depth: int = 0) -> None:
             parts = parts[1:]
         case "op", [str(name), _, _] if name in OPERATORS or name in ("and", "or"):
             parts = parts[1:]
-        case "pad", [_, int(width)] if 0 < width <= 64:
+        case "pad", [_, int(width)] if 0 < width <= 64 and width is not True:
             parts = parts[:1]
         case "not" | "neg" | "if" | "index", _ if len(parts) == _ARITY[form]:
             pass
