@@ -23,6 +23,7 @@ from agentd.records import (
     grant_scope,
     job_scope,
     keeper_scope,
+    kept_scope,
     report_scope,
     scope_of,
 )
@@ -89,12 +90,20 @@ class Desk:
                 self._keep_latest(TasksRan(grant.job, grant.round, held.ran + grant.ran))
             self._forget(grant_scope(record.grant))
 
-    def keep_of_job(self, record: RoundForgotten | Retained | Removed) -> None:
+    def keep_of_job(self, record: RoundForgotten | Removed) -> None:
         """A fact that may be the last one of its job, which then is forgotten."""
         self.keep(record)
         if record.job not in self.ledger.jobs:
             self._forget(job_scope(record.job))
             self._forget(count_scope(record.job))
+
+    def retain(self, job: str, until: Instant | None, keep_s: dict[str, float]) -> None:
+        """What is kept of a job beyond its release, if anything."""
+        if until is not None:
+            self._keep_latest(Retained(job, until, keep_s))
+        elif job in self.ledger.retained:
+            self.ledger.apply(Retained(job, None, {}))
+            self._forget(kept_scope(job))
 
     def keeper_over(self, keeper: str) -> None:
         self.keep(KeeperOver(keeper))

@@ -158,11 +158,10 @@ class Round:
 
 @dataclass(slots=True)
 class Job:
-    """A job of which this node holds something: an open round, a report to be acked, or kept directories."""
+    """A job of which this node holds something: an open round, or a report to be acked."""
 
     body: JobBody
     rounds: dict[int, Round] = field(default_factory=dict)
-    retained_until: Instant | None = None
     removal: bool = False
 
     @property
@@ -172,7 +171,7 @@ class Job:
     @property
     def idle(self) -> bool:
         """Nothing is left to be known of it."""
-        return not self.rounds and self.retained_until is None and not self.removal
+        return not self.rounds and not self.removal
 
 
 @dataclass(slots=True)
@@ -203,6 +202,14 @@ class Grant:
 
 
 @dataclass(slots=True)
+class Kept:
+    """Directories of a job that outlive its release: the first of them is due at `until`."""
+
+    until: Instant
+    keep_s: dict[str, float]
+
+
+@dataclass(slots=True)
 class KeeperRow:
     job: str
     round: int
@@ -215,6 +222,7 @@ class Ledger:
 
     boot: str = ""
     jobs: dict[str, Job] = field(default_factory=dict)
+    retained: dict[str, Kept] = field(default_factory=dict)
     grants: dict[int, Grant] = field(default_factory=dict)
     outbox: dict[int, Report] = field(default_factory=dict)
     keepers: dict[str, KeeperRow] = field(default_factory=dict)
@@ -236,6 +244,11 @@ class Ledger:
                 self.outbox[record.number] = Report(record.number, record.tasks, record.phases)
             case Counted():
                 self._count(record)
+            case Retained():
+                if record.until is None:
+                    self.retained.pop(record.job, None)
+                else:
+                    self.retained[record.job] = Kept(record.until, record.keep_s)
             case KeeperBegun():
                 self.keepers[record.keeper] = KeeperRow(record.job, record.round, record.purpose)
                 self.keepers_begun = max(self.keepers_begun, int(record.keeper[1:]))
@@ -294,7 +307,6 @@ class Ledger:
         | AttemptEnded
         | Released
         | RoundForgotten
-        | Retained
         | RemovalAsked
         | Removed
         | TasksRan,
@@ -308,12 +320,10 @@ class Ledger:
                 job.rounds[record.round] = Round(record.job, record.round)
             case RoundForgotten():
                 del job.rounds[record.round]
-            case Retained():
-                job.retained_until = record.until
             case RemovalAsked():
                 job.removal = True
             case Removed():
-                job.removal, job.retained_until = False, None
+                job.removal = False
             case _:
                 _apply_round(job.rounds[record.round], record)
         if job.idle and not isinstance(record, RoundOpened):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,7 +26,6 @@ from agentd.records import (
     Released,
     RemovalAsked,
     Removed,
-    Retained,
     Verdict,
 )
 from wire.messages import Outcome, Phase, PhaseEnd, PhaseStarted, RoundState
@@ -36,6 +36,8 @@ from wire.template import TemplateError
 
 TAIL: Final = 64 * 1024
 MAKE_AGAIN_S: Final = 1.0
+KEPT_TOGETHER_S: Final = 60.0
+"""At least so long between two looks for kept directories that are due: many may be."""
 MAX_LEFTOVERS: Final = 20
 INTERRUPTED_FIRST_S: Final = 1.0
 INTERRUPTED_CAP_S: Final = 60.0
@@ -54,8 +56,8 @@ class Course:
     """The preparation attempt for which the `fresh` directories were emptied."""
     emptying: bool = False
     emptied: bool = False
-    cleaning: bool = False
-    cleans_all: bool = False
+    cleaning: dict[str, float] | None = None
+    """What the clean-up under way is to keep."""
     make_after: float = 0.0
     """The boottime before which a directory that could not be made is not tried again."""
     reading: tuple[str, ItemEnded] | None = None
@@ -87,6 +89,8 @@ class Phases:
         self._dispatch = dispatch
         self._courses: dict[str, Course] = {}
         self.removals: set[str] = set()
+        self._kept_due: float | None = None
+        """The boottime at which the first of what is kept is due; None: to be found out."""
 
     def course(self, job: str) -> Course:
         return self._courses.setdefault(job, Course())
@@ -157,21 +161,18 @@ class Phases:
     def cleaned(self, event: JobCleaned) -> None:
         """The job's directories are gone: a release is over, or what was kept is."""
         course = self.course(event.job)
-        course.cleaning = False
+        keep_s, course.cleaning = course.cleaning or {}, None
+        course.made = course.emptied = False
+        self._desk.retain(event.job, None if event.kept_s is None else self._desk.now.after(event.kept_s), keep_s)
+        self._kept_due = None
         job = self._desk.ledger.jobs.get(event.job)
-        if job is None:
-            self._say_removed(event.job)
-            return
-        kept = None if event.kept_s is None else self._desk.now.after(event.kept_s)
-        for held in list(job.rounds.values()):
+        for held in [] if job is None else list(job.rounds.values()):
             if held.state is RoundState.RELEASING:
                 self._release_over(held, event.leftovers)
-        if job.removal and course.cleans_all:
-            self._desk.keep_of_job(Removed(event.job))
+        if not keep_s:
+            if job is not None and job.removal:
+                self._desk.keep_of_job(Removed(event.job))
             self._say_removed(event.job)
-        elif kept is not None or job.retained_until is not None:
-            self._desk.keep_of_job(Retained(event.job, kept))
-        course.made = course.emptied = False
 
     def _say_removed(self, job: str) -> None:
         if job in self.removals:
@@ -180,9 +181,12 @@ class Phases:
 
     def forget_over(self) -> None:
         """Jobs of which nothing is held any more leave nothing here."""
-        for job in self._courses.keys() - self._desk.ledger.jobs.keys() - self.removals:
-            del self._courses[job]
-            self._dispatch.forget_job(job)
+        held = self._desk.ledger.jobs
+        over = [name for name in self._courses if name not in held and name not in self.removals]
+        for name in over:
+            if self._courses[name].cleaning is None:
+                del self._courses[name]
+                self._dispatch.forget_job(name)
 
     # ---- what keepers say
 
@@ -342,9 +346,11 @@ class Phases:
                     self._advance_release(job, held)
                 elif held.open:
                     self._advance_open(job, held)
-            self._advance_kept(job)
+            if job.removal and all(held.state is RoundState.RELEASED for held in job.rounds.values()):
+                self._clean(job.body.job, {})
         for name in sorted(self.removals - self._desk.ledger.jobs.keys()):
             self._clean(name, {})
+        self._advance_kept()
         self.forget_over()
 
     def _advance_open(self, job: Job, held: Round) -> None:
@@ -457,7 +463,7 @@ class Phases:
 
     def _make(self, job: Job, held: Round) -> None:
         course = self.course(held.job)
-        if course.making or course.cleaning or self._desk.now.boottime < course.make_after:
+        if course.making or course.cleaning is not None or self._desk.now.boottime < course.make_after:
             return
         course.making = True
         attempts = held.prep.attempts
@@ -478,8 +484,8 @@ class Phases:
 
     def _clean(self, job: str, keep_s: dict[str, float]) -> None:
         course = self.course(job)
-        if not course.cleaning and not course.making:
-            course.cleaning, course.cleans_all = True, not keep_s
+        if course.cleaning is None and not course.making:
+            course.cleaning = keep_s
             self._desk.ready.chores.append(CleanJob(job, keep_s))
 
     def _release_over(self, held: Round, leftovers: tuple[str, ...]) -> None:
@@ -496,14 +502,19 @@ class Phases:
             end = msgspec.structs.replace(end, leftovers=left)
         self._desk.keep(Released(held.job, held.number, self._desk.phase_ended(end)))
 
-    def _advance_kept(self, job: Job) -> None:
-        """Remove what was kept and is due, or is not to be kept any more."""
-        if any(held.state is not RoundState.RELEASED for held in job.rounds.values()):
+    def _advance_kept(self) -> None:
+        """Remove what was kept and is due, but not below a job that is back."""
+        if self._kept_due is None:
+            left = [self._desk.now.seconds_until(kept.until) for kept in self._desk.ledger.retained.values()]
+            self._kept_due = self._desk.now.boottime + min(left, default=math.inf)
+        if self._desk.now.boottime < self._kept_due:
             return
-        if job.removal:
-            self._clean(job.body.job, {})
-        elif job.retained_until is not None and self._desk.now.seconds_until(job.retained_until) <= 0:
-            self._clean(job.body.job, _keep_s(job))
+        self._kept_due = self._desk.now.boottime + KEPT_TOGETHER_S
+        for name, kept in self._desk.ledger.retained.items():
+            held = self._desk.ledger.jobs.get(name)
+            back = held is not None and any(r.state is not RoundState.RELEASED for r in held.rounds.values())
+            if not back and self._desk.now.seconds_until(kept.until) <= 0:
+                self._clean(name, kept.keep_s)
 
     def next_due(self) -> float | None:
         """Seconds from now until a retry or the end of a retention."""
@@ -514,10 +525,10 @@ class Phases:
             for phase in (Phase.PREPARATION, Phase.RELEASE)
             if _wanted_phase(held) is phase and not held.book(phase).over
         ]
-        due += [job.retained_until for job in self._desk.ledger.jobs.values() if not self.course(job.body.job).cleaning]
         left = [self._desk.now.seconds_until(at) for at in due if at is not None]
         left += [course.make_after - self._desk.now.boottime for course in self._courses.values()]
-        return min((seconds for seconds in left if seconds > 0), default=None)
+        left.append((math.inf if self._kept_due is None else self._kept_due) - self._desk.now.boottime)
+        return min((seconds for seconds in left if 0 < seconds < math.inf), default=None)
 
 
 def _wanted_phase(held: Round) -> Phase | None:

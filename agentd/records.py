@@ -119,10 +119,12 @@ class RoundForgotten(_Record, frozen=True, tag=True):
 
 
 class Retained(_Record, frozen=True, tag=True):
-    """Directories of the job outlive its release until then; None: no more."""
+    """Directories of the job outlive its release, the first of them until then, as `keep_s` says (see CleanJob);
+    None: no more. It outlives what else is known of the job."""
 
     job: str
     until: Instant | None
+    keep_s: dict[str, float]
 
 
 class RemovalAsked(_Record, frozen=True, tag=True):
@@ -224,6 +226,8 @@ def scope_of(record: Record) -> str:
             return grant_scope(record.grant)
         case TasksRan():
             return count_scope(record.job)
+        case Retained():
+            return kept_scope(record.job)
         case Reported():
             return report_scope(record.number)
         case KeeperBegun() | KeeperOver():
@@ -234,6 +238,10 @@ def scope_of(record: Record) -> str:
 
 def job_scope(job: str) -> str:
     return f"job {job}"
+
+
+def kept_scope(job: str) -> str:
+    return f"kept {job}"
 
 
 def count_scope(job: str) -> str:

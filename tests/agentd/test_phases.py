@@ -444,12 +444,28 @@ def test_kept_directories_go_when_their_time_has_come() -> None:
     node.hear(m.ReleaseRound("j-1", 1, "AllTasksComplete"))
     node.hear(m.Ack(node.said(m.Report)[-1].number))
     assert node.chores[-1] == CleanJob("j-1", {"t": 1000.0})
-    assert "j-1" in node.core.ledger.jobs
+    assert node.core.ledger.jobs == {}, "all that is remembered of it is what to keep"
     node.restart()
     node.kept_s = None
-    node.wait(1001)
-    assert node.core.ledger.jobs == {}
-    assert [scope for scope, _ in node.rows if scope.startswith("job")] == []
+    node.wait(1061)
+    assert node.chores == [CleanJob("j-1", {"t": 1000.0})]
+    assert [scope for scope, _ in node.rows if "j-1" in scope] == []
+
+
+def test_what_is_kept_of_a_job_is_not_removed_while_the_job_is_back() -> None:
+    spec = job_spec(group(command=Command(argv=["x"], keep_ms=1000_000)))
+    node = opened(spec, prepare=False)
+    node.kept_s = 1000.0
+    node.hear(m.ReleaseRound("j-1", 1, "NodeDrained"))
+    node.hear(m.Ack(node.said(m.Report)[-1].number))
+    node.open(spec, number=2)
+    node.chores.clear()
+    node.wait(3000)
+    assert node.chores == []
+    node.kept_s = None
+    node.hear(m.ReleaseRound("j-1", 2, "AllTasksComplete"))
+    assert node.chores[-1] == CleanJob("j-1", {"t": 1000.0})
+    assert node.core.ledger.retained == {}
 
 
 def test_a_deleted_job_is_removed_at_once_and_that_is_said() -> None:
