@@ -33,7 +33,7 @@ _TICK_S: Final = 0.02
 _LOG_TAIL: Final = 5
 _PASSED_ON: Final = (
     *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR"),
-    *("XDG_STATE_HOME", "XDG_RUNTIME_DIR", "BATCH_DEBUG", "COVERAGE_PROCESS_START"),
+    *("XDG_STATE_HOME", "XDG_RUNTIME_DIR", "BATCH_DEBUG"),
 )
 Pause = Callable[[float], None]
 
@@ -187,6 +187,8 @@ class Cluster:
         """Whatever state they are in: let them go, and see whether they have gone within so long."""
         self.let_go()
         if not self.gone:
+            if self.used and any(daemon.process.poll() is None for daemon in self.daemons):
+                output.remark("ending what is left and releasing the nodes …")
             self.gone = _ended_within(self.daemons, seconds) if self.used else self._abandoned()
         if self._lifeline >= 0:
             os.close(self._lifeline)

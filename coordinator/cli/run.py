@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any, Final
 
 import click
 
 from coordinator.cli import language, output, private, sending, sources
-from coordinator.cli.connection import Connection
+from coordinator.cli.connection import Connection, NoCoordinator
 from coordinator.cli.embedded import Cluster
-from coordinator.cli.failure import Exit, interrupted, misused
+from coordinator.cli.failure import Exit, Failure, interrupted, misused
 from coordinator.cli.follow import Follower
 from coordinator.cli.interrupts import Interrupts
 from coordinator.cli.leftovers import Leftovers
@@ -25,6 +25,18 @@ from coordinator.render import count_of
 
 MAX_NODES: Final = 256
 _PARTING: Final = "left at once: the daemons end the jobs and release the nodes by themselves"
+
+
+@dataclass(frozen=True)
+class Order:
+    """What was asked for, once the file is known to be right."""
+
+    compiled: language.Compiled
+    agents: list[Agent]
+    chosen: str | None
+    keep: bool
+    follow: bool
+    as_document: bool
 
 
 @click.command()
@@ -52,9 +64,9 @@ def run(
     source = sources.read_source(file)
     params = sources.params_of(pairs, params_file)
     compiled = language.compiled(source, params, pools_needed=True, as_document=terms.json)
-    agents = agents_for(compiled.document, nodes)
+    order = Order(compiled, agents_for(compiled.document, nodes), chosen, keep, follow, terms.json)
     with Interrupts(_PARTING) as interrupts, Leftovers():
-        results, completed = _run(terms, compiled, agents, chosen, interrupts, keep, follow)
+        results, completed = _carry_out(order, interrupts)
     verdict = verdict_of(results).say()
     return verdict if completed else int(Exit.INTERRUPTED)
 
@@ -72,25 +84,17 @@ def agents_for(document: dict[str, Any], nodes: int | None) -> list[Agent]:
     ]
 
 
-def _run(
-    terms: Terms,
-    compiled: language.Compiled,
-    agents: list[Agent],
-    chosen: str | None,
-    interrupts: Interrupts,
-    keep: bool,
-    follow: bool,
-) -> tuple[list[JobResult], bool]:
+def _carry_out(order: Order, interrupts: Interrupts) -> tuple[list[JobResult], bool]:
     """The results, and whether the jobs ended by themselves. Whatever happens, no daemon stays."""
     with ExitStack() as undo:
-        cluster = Cluster(private.create(chosen), agents)
-        undo.callback(_put_away, cluster, keep)
+        cluster = Cluster(private.create(order.chosen), order.agents)
+        undo.callback(_put_away, cluster, order.keep)
         undo.callback(cluster.stop)
-        cluster.state.plan(agents)
+        cluster.state.plan(order.agents)
         screen = Screen(sys.stderr)
-        screen.draw([f"starting a coordinator and {count_of(len(agents), 'node')} …"])
-        undo.callback(screen.clear)
+        screen.draw([f"starting a coordinator and {count_of(len(order.agents), 'node')} …"])
         output.drawing(screen.clear)
+        undo.callback(screen.clear)
         cluster.start()
 
         def pause(seconds: float) -> None:
@@ -99,32 +103,43 @@ def _run(
                 raise interrupted("interrupted before anything was submitted")
 
         with cluster.wait_ready(pause) as connection:
-            cluster.used = True
-            jobs = sending.send(connection, compiled, sending.fresh_submission(), as_document=terms.json)
-            completed = _watch(terms, connection, [job["id"] for job in jobs], cluster, interrupts, screen, follow)
-            results = gather(connection, [job["id"] for job in jobs], listed=terms.json)
+            jobs = _submit(order, cluster, connection)
+            if not screen.live:
+                nodes = count_of(len(order.agents), "node")
+                output.remark(f"started {nodes}, submitted {count_of(len(jobs), 'job')}")
+            completed = _watch(order, jobs, cluster, connection, interrupts, screen)
+            results = gather(connection, jobs, listed=order.as_document)
             connection.endure(None)
             try:
-                print_results(results, as_document=terms.json)
+                print_results(results, as_document=order.as_document)
             finally:
                 cluster.finish(connection)
     return results, completed
 
 
+def _submit(order: Order, cluster: Cluster, connection: Connection) -> list[str]:
+    cluster.used = True
+    try:
+        jobs = sending.send(connection, order.compiled, sending.fresh_submission(), as_document=order.as_document)
+    except NoCoordinator:
+        raise
+    except Failure:  # refused: there are no jobs to wait for
+        cluster.used = False
+        raise
+    return [job["id"] for job in jobs]
+
+
 def _watch(
-    terms: Terms,
-    connection: Connection,
-    jobs: Sequence[str],
+    order: Order,
+    jobs: list[str],
     cluster: Cluster,
+    connection: Connection,
     interrupts: Interrupts,
     screen: Screen,
-    follow: bool,
 ) -> bool:
-    if not screen.live:
-        output.remark(f"started {count_of(len(cluster.agents), 'node')}, submitted {count_of(len(jobs), 'job')}")
     followers = [
-        Follower(job, named=len(jobs) > 1, facts_on_stdout=not terms.json, before_print=screen.clear)
-        for job in (jobs if follow else ())
+        Follower(job, named=len(jobs) > 1, facts_on_stdout=not order.as_document, before_print=screen.clear)
+        for job in (jobs if order.follow else ())
     ]
     watch = Watch(connection, jobs, interrupts, followers=followers, screen=screen, check=cluster.check)
     return watch.until_over()

@@ -237,6 +237,14 @@ def test_a_broken_file_is_status_2_and_starts_nothing(home: Home) -> None:
 
 
 @pytest.mark.e2e
+def test_what_the_coordinator_refuses_is_status_2_at_once(home: Home) -> None:
+    shown = home.run("run", home.file(a_job("task t { run = ['true']  slots = 3 }", " slots = 2 ")))
+    assert (shown.status, shown.out) == (2, "")
+    assert "job.batch:5:" in shown.err
+    nothing_left(home)
+
+
+@pytest.mark.e2e
 def test_a_task_that_fails_is_status_1_with_its_last_words(home: Home) -> None:
     text = a_job("task t { script = 'echo boom >&2; exit 3' }\n  task u { after = t  run = ['true'] }")
     shown = home.run("run", home.file(text))
