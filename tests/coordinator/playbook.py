@@ -173,7 +173,7 @@ class FakeNode:
                 self.joined, self.said_joined = True, message
             case m.OpenRound(job=name, round=number, body=body):
                 preparation = msgspec.msgpack.decode(body, type=m.JobBody).spec.preparation if body else None
-                self.waits[name] = preparation is None or preparation.wait
+                self.waits[name] = preparation is not None and preparation.wait
                 self.rounds.setdefault((name, number), m.RoundState.OPENED)
             case m.Prepare(name, number):
                 if self.rounds.get((name, number)) is m.RoundState.OPENED:
@@ -319,13 +319,23 @@ class FakeNode:
                 return True
         for number, held in self.grants.items():
             barred = self.rounds.get((held.run.job, held.run.round)) is m.RoundState.BARRED
-            if barred and self.waits.get(held.run.job, True):
+            if barred and self.waits[held.run.job]:
                 self.recalled(number, held.open)
                 return True
-        if self.grants:
-            self.end(count=min(len(self.running()), 64))
-            return True
-        return False
+        runnable = self.runnable()
+        if runnable:
+            self.report([self.task_end(grant, position) for grant, position in runnable[:64]])
+        return bool(runnable)
+
+    def runnable(self) -> list[tuple[int, int]]:
+        """What is open here and whose round lets it run, as an agent sees to."""
+        found = []
+        for grant, position in self.running():
+            run = self.grants[grant].run
+            state = self.rounds.get((run.job, run.round))
+            if state is m.RoundState.PREPARED or (state is not m.RoundState.RELEASING and not self.waits[run.job]):
+                found.append((grant, position))
+        return found
 
 
 def task_end(grant: int, position: int, exit_code: int | None = 0, *, at: float = WALL, **more: Any) -> m.TaskEnd:

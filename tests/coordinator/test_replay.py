@@ -23,7 +23,9 @@ def plain(play: Play) -> str:
     """All goes well on two nodes."""
     play.node("n1", slots=2)
     play.node("n2", slots=2)
-    name = play.submit(job("j", tasks("a", size=9), tasks("b", size=3, after=[0]), preparation=prep(), release=release()))
+    name = play.submit(
+        job("j", tasks("a", size=9), tasks("b", size=3, after=[0]), preparation=prep(), release=release())
+    )
     play.run_out(name)
     return name
 
