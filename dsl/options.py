@@ -242,6 +242,11 @@ class Options:
         tree = tree_of(worth)
         if isinstance(tree, str) and too_long(self._report, tree, node, setting.name):
             return MISSING
+        if isinstance(worth, Varying) and _may_be_null(tree):
+            help_ = "an empty text is a value: `''`"
+            message = f"`{setting.name}` is null for some tasks: a variable is unset for all of them or for none"
+            self._report.error("B209", message, node, help=help_)
+            return MISSING
         return tree
 
     def _argv(self, setting: Setting, scope: Scope) -> Any:
@@ -354,6 +359,10 @@ class Options:
             return None
         quote = "'''" if "'" in written else "'"
         return self._report.edit(node, f"{quote}{written}{quote}")
+
+
+def _may_be_null(tree: Any) -> bool:
+    return tree is None or (isinstance(tree, list) and tree[0] == "if" and any(map(_may_be_null, tree[2:])))
 
 
 def _range_words(option: Option, shown: Callable[[int], str]) -> str:

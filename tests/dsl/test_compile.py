@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import msgspec
@@ -237,6 +238,33 @@ def test_a_million_tasks_compile_to_a_document_as_small_as_ten() -> None:
         return len(canonical(made.document))
 
     assert size(500_000) <= size(5) + 10
+
+
+def test_a_million_tasks_take_as_many_steps_to_compile_as_ten() -> None:
+    def steps(count: int) -> int:
+        text = f"{POOL}job j {{ pool = p\ntask t for i in 1..{count:07}, d in [1, 2] {{ run = ['x', i] }} }}"
+        taken = 0
+
+        def count_calls(frame: object, event: str, argument: object) -> None:
+            nonlocal taken
+            taken += event == "call"
+
+        compiled(text)
+        before = sys.getprofile()
+        sys.setprofile(count_calls)
+        try:
+            compiled(text)
+        finally:
+            sys.setprofile(before)
+        return taken
+
+    assert steps(500_000) <= steps(5) * 1.05
+
+
+def test_null_leaves_a_variable_unset_for_all_tasks_or_for_none() -> None:
+    body = "task t for i in 1..2 {{ run = ['x'] env {{ A = {} }} }}"
+    assert codes(f"{POOL}job j {{\npool = p\n{body.format('null if i == 1 else 2')}\n}}") == ["B209"]
+    assert codes(f"{POOL}job j {{\npool = p\n{body.format('null if 1 == 1 else i')}\n}}") == []
 
 
 # ---- digest and places
