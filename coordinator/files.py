@@ -6,65 +6,51 @@ relay ends with it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from coordinator.desk import Desk
 from coordinator.finding import RefusedError, find_job, find_node, find_task
 from coordinator.model import Job, Node, TaskState
 from coordinator.preparation import NodeJob
+from coordinator.sessions import Relay, Session
 from wire import messages as m
 from wire.limits import MAX_CHUNK
-
-if TYPE_CHECKING:
-    from coordinator.core import Core
-    from coordinator.sessions import Session
 
 MAX_RELAYS: Final = 256
 """Requests to nodes under way at once."""
 
 
-@dataclass(frozen=True, slots=True)
-class Relay:
-    """A request of `session` that waits for `node`; `tail` answers instead when the node can't."""
-
-    session: int
-    request: int
-    node: str
-    node_session: int
-    tail: bytes | None = None
-
-
-def read_file(core: Core, session: Session, message: m.FilesRead) -> None:
+def read_file(desk: Desk, session: Session, message: m.FilesRead) -> None:
     """`files cat`: a piece of any file below the node's root."""
-    node = find_node(core, message.node)
-    _ask_read(core, session, message.request, node, message.path, message.offset, message.limit, None)
+    node = find_node(desk, message.node)
+    _ask_read(desk, session, message.request, node, message.path, message.offset, message.limit, None)
 
 
-def list_files(core: Core, session: Session, message: m.FilesList) -> None:
+def list_files(desk: Desk, session: Session, message: m.FilesList) -> None:
     """`files ls`."""
-    node = find_node(core, message.node)
-    relay = _open(core, session, message.request, node, None)
+    node = find_node(desk, message.node)
+    relay = _open(desk, session, message.request, node, None)
     if relay is not None:
-        core.send(node.session, m.ListFiles(relay, message.path))
+        desk.send(node.session, m.ListFiles(relay, message.path))
 
 
-def read_log(core: Core, session: Session, message: m.LogRead) -> None:
+def read_log(desk: Desk, session: Session, message: m.LogRead) -> None:
     """`logs`: a piece of a command's output, wherever the node is, or what was kept of it."""
     name = "stderr.txt" if message.stderr else "stdout.txt"
     if message.task is not None:
-        node, directory = _task_directory(core, message)
+        node, directory = _task_directory(desk, message)
         tail = None
     else:
-        node_job, node, directory = _phase_directory(core, message)
+        node_job, node, directory = _phase_directory(desk, message)
         view = node_job.preparation if message.phase is m.Phase.PREPARATION else node_job.release
         kept = (view.stderr_tail if message.stderr else view.stdout_tail) if view is not None else b""
         tail = kept if view is not None and view.finished else None
-    _ask_read(core, session, message.request, node, f"{directory}/{name}", message.offset, message.limit, tail)
+    _ask_read(desk, session, message.request, node, f"{directory}/{name}", message.offset, message.limit, tail)
 
 
-def _task_directory(core: Core, message: m.LogRead) -> tuple[Node, str]:
-    job, group, index = find_task(core, message.task or "")
-    where = _attempts(core, job, group.number, index)
+def _task_directory(desk: Desk, message: m.LogRead) -> tuple[Node, str]:
+    job, group, index = find_task(desk, message.task or "")
+    where = _attempts(desk, job, group.number, index)
     if not where:
         raise RefusedError(
             m.RefusalCode.FAILED, f"task `{job.id}/{group.sweep.label(index)}` has not started: there is no output yet"
@@ -74,15 +60,15 @@ def _task_directory(core: Core, message: m.LogRead) -> tuple[Node, str]:
         known = ", ".join(str(number) for number in sorted(where))
         raise RefusedError(m.RefusalCode.UNKNOWN, f"there is no attempt {attempt} of it here; there are {known}")
     directory = f"workitems/{job.id}/{group.sweep.task_id(index)}"
-    return core.cluster.nodes[where[attempt]], directory + (f"/attempt-{attempt}" if attempt > 1 else "")
+    return desk.cluster.nodes[where[attempt]], directory + (f"/attempt-{attempt}" if attempt > 1 else "")
 
 
-def _attempts(core: Core, job: Job, group_number: int, index: int) -> dict[int, str]:
+def _attempts(desk: Desk, job: Job, group_number: int, index: int) -> dict[int, str]:
     """Attempt numbers of a task with their nodes, as far as they are remembered."""
     group = job.groups[group_number]
     where = {attempt: node for attempt, node, _ in group.history.get(index, [])}
     if group.state[index] == TaskState.GRANTED:
-        for node in core.cluster.nodes.values():
+        for node in desk.cluster.nodes.values():
             for grant in node.grants.values():
                 position, off = divmod(index - grant.first, grant.step)
                 mine = grant.job == job.id and grant.group == group_number
@@ -93,14 +79,14 @@ def _attempts(core: Core, job: Job, group_number: int, index: int) -> dict[int, 
     return where
 
 
-def _phase_directory(core: Core, message: m.LogRead) -> tuple[NodeJob, Node, str]:
+def _phase_directory(desk: Desk, message: m.LogRead) -> tuple[NodeJob, Node, str]:
     if message.job is None or message.node is None or message.phase not in (m.Phase.PREPARATION, m.Phase.RELEASE):
         raise RefusedError(m.RefusalCode.INVALID, "name a task, or a job with --node NODE and --phase prep or release")
-    job = find_job(core, message.job)
+    job = find_job(desk, message.job)
     node_job = job.current.get(message.node)
     node_job = node_job or next((entry for entry in reversed(job.rounds) if entry.node == message.node), None)
     if node_job is None:
-        find_node(core, message.node)
+        find_node(desk, message.node)
         touched = list(job.node_numbers)
         raise RefusedError(m.RefusalCode.UNKNOWN, f"job `{job.id}` started nothing on `{message.node}`", touched)
     view = node_job.preparation if message.phase is m.Phase.PREPARATION else node_job.release
@@ -108,68 +94,56 @@ def _phase_directory(core: Core, message: m.LogRead) -> tuple[NodeJob, Node, str
         raise RefusedError(m.RefusalCode.FAILED, f"job `{job.id}` has no preparation")
     attempt = message.attempt or max(1, node_job.running.get(message.phase, (view.attempts, 0.0))[0])
     directory = f"workitems/{job.id}/{'jobpreparation' if message.phase is m.Phase.PREPARATION else 'jobrelease'}"
-    return node_job, core.cluster.nodes[message.node], directory + (f"/attempt-{attempt}" if attempt > 1 else "")
+    return node_job, desk.cluster.nodes[message.node], directory + (f"/attempt-{attempt}" if attempt > 1 else "")
 
 
 # ---- the relay
 
 
 def _ask_read(
-    core: Core, session: Session, request: int, node: Node, path: str, offset: int, limit: int, tail: bytes | None
+    desk: Desk, session: Session, request: int, node: Node, path: str, offset: int, limit: int, tail: bytes | None
 ) -> None:
-    relay = _open(core, session, request, node, tail)
+    relay = _open(desk, session, request, node, tail)
     if relay is not None:
-        core.send(node.session, m.ReadFile(relay, path, offset, max(0, min(limit, MAX_CHUNK))))
+        desk.send(node.session, m.ReadFile(relay, path, offset, max(0, min(limit, MAX_CHUNK))))
 
 
-def _open(core: Core, session: Session, request: int, node: Node, tail: bytes | None) -> int | None:
+def _open(desk: Desk, session: Session, request: int, node: Node, tail: bytes | None) -> int | None:
     if node.session is None or not node.joined:
         if tail is None:
             raise RefusedError(
                 m.RefusalCode.FAILED, f"node `{node.name}` is out of contact: its files can't be read now"
             )
-        core.send(session.epoch, m.Reply(request, _kept(tail)))
+        desk.send(session.epoch, m.Reply(request, _kept(tail)))
         return None
-    if len(core.relays) >= MAX_RELAYS:
+    if len(desk.relays) >= MAX_RELAYS:
         raise RefusedError(m.RefusalCode.REFUSED, "too many files are being read just now: try again")
-    core.last_relay += 1
-    core.relays[core.last_relay] = Relay(session.epoch, request, node.name, node.session, tail)
-    return core.last_relay
+    desk.last_relay += 1
+    desk.relays[desk.last_relay] = Relay(session.epoch, request, node.name, node.session, tail)
+    return desk.last_relay
 
 
 def _kept(tail: bytes) -> dict[str, object]:
     return {"content": tail, "size": len(tail), "end": True, "kept": True}
 
 
-def answer(core: Core, message: m.FileContents | m.FileListing | m.FileRefused) -> None:
+def answer(desk: Desk, message: m.FileContents | m.FileListing | m.FileRefused) -> None:
     """A node answered."""
-    relay = core.relays.pop(message.request, None)
+    relay = desk.relays.pop(message.request, None)
     if relay is None:
         return
     match message:
         case m.FileContents(_, content, size, end):
-            core.send(relay.session, m.Reply(relay.request, {"content": content, "size": size, "end": end}))
+            desk.send(relay.session, m.Reply(relay.request, {"content": content, "size": size, "end": end}))
         case m.FileListing(_, entries, truncated):
             listed = [
                 {"name": name, "directory": directory, "size": size, "changed_at": changed}
                 for name, directory, size, changed in entries
             ]
-            core.send(relay.session, m.Reply(relay.request, {"entries": listed, "truncated": truncated}))
+            desk.send(relay.session, m.Reply(relay.request, {"entries": listed, "truncated": truncated}))
         case m.FileRefused(_, reason, missing):
             if relay.tail is not None:
-                core.send(relay.session, m.Reply(relay.request, _kept(relay.tail)))
+                desk.send(relay.session, m.Reply(relay.request, _kept(relay.tail)))
                 return
             code = m.RefusalCode.UNKNOWN if missing else m.RefusalCode.FAILED
-            core.refuse(relay.session, relay.request, code, f"{relay.node}: {reason}")
-
-
-def session_closed(core: Core, epoch: int) -> None:
-    """Relays of a session that ended end with it, on either side."""
-    for number, relay in list(core.relays.items()):
-        if relay.session == epoch:
-            del core.relays[number]
-        elif relay.node_session == epoch:
-            del core.relays[number]
-            core.refuse(
-                relay.session, relay.request, m.RefusalCode.FAILED, f"node `{relay.node}` went out of contact meanwhile"
-            )
+            desk.refuse(relay.session, relay.request, code, f"{relay.node}: {reason}")

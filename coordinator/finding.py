@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from coordinator.desk import Desk
 from coordinator.model import Group, Job, Node
 from wire import messages as m
 from wire.near import near
-
-if TYPE_CHECKING:
-    from coordinator.core import Core
 
 
 class RefusedError(Exception):
@@ -22,14 +18,14 @@ class RefusedError(Exception):
         self.code, self.message, self.close, self.way_out = code, message, close or [], way_out
 
 
-def find_job(core: Core, name: str) -> Job:
+def find_job(desk: Desk, name: str) -> Job:
     """A job by id, or the newest by name. Raises RefusedError with the nearest."""
-    job = core.cluster.jobs.get(name)
+    job = desk.cluster.jobs.get(name)
     if job is None:
-        named = [entry for entry in core.cluster.jobs.values() if entry.spec.name == name]
+        named = [entry for entry in desk.cluster.jobs.values() if entry.spec.name == name]
         job = max(named, key=lambda entry: entry.number) if named else None
     if job is None:
-        names = [*core.cluster.jobs, *{entry.spec.name for entry in core.cluster.jobs.values()}]
+        names = [*desk.cluster.jobs, *{entry.spec.name for entry in desk.cluster.jobs.values()}]
         raise RefusedError(
             m.RefusalCode.UNKNOWN,
             f"there is no job `{name[:200]}`",
@@ -39,12 +35,12 @@ def find_job(core: Core, name: str) -> Job:
     return job
 
 
-def find_task(core: Core, name: str) -> tuple[Job, Group, int]:
+def find_task(desk: Desk, name: str) -> tuple[Job, Group, int]:
     """A task by `JOB/price[17,fx]`, `JOB/price-17-fx` or `JOB/price#5`. Raises RefusedError with the nearest."""
     job_name, slash, task_name = name.partition("/")
     if not slash:
         raise RefusedError(m.RefusalCode.UNKNOWN, f"`{name[:200]}` names no task: write JOB/TASK, as `task list` does")
-    job = find_job(core, job_name)
+    job = find_job(desk, job_name)
     for group in sorted(job.groups, key=lambda entry: -len(entry.spec.name)):
         index = group.sweep.find(task_name)
         if index is not None:
@@ -59,14 +55,14 @@ def find_task(core: Core, name: str) -> tuple[Job, Group, int]:
     )
 
 
-def find_node(core: Core, name: str) -> Node:
+def find_node(desk: Desk, name: str) -> Node:
     """A node by name. Raises RefusedError with the nearest."""
-    node = core.cluster.nodes.get(name)
+    node = desk.cluster.nodes.get(name)
     if node is None:
         raise RefusedError(
             m.RefusalCode.UNKNOWN,
             f"there is no node `{name[:200]}`",
-            near(name, core.cluster.nodes),
+            near(name, desk.cluster.nodes),
             "`coordinator node list` shows those there are",
         )
     return node

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from coordinator import ending, work
-from coordinator.model import Job, Node, Pool
+from coordinator.desk import Desk
+from coordinator.model import Holding, Job, Node, Pool
 from coordinator.placement import MAX_GRANT
 from coordinator.preparation import TRANSITIONS, NodeJob
 from coordinator.records import (
@@ -19,12 +19,9 @@ from coordinator.records import (
     RoundMoved,
     RoundVoided,
 )
+from coordinator.sessions import Session
 from wire import messages as m
 from wire.spec import PoolSpec
-
-if TYPE_CHECKING:
-    from coordinator.core import Core
-    from coordinator.sessions import Session
 
 NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}\Z")
 MAX_SLOTS: Final = 4096
@@ -32,43 +29,34 @@ MAX_HELD: Final = 100_000
 """Rounds and grants that one inventory may name: more is no node of ours."""
 
 
-@dataclass(slots=True)
-class Holding:
-    """What a joining node said that it holds, until the last piece has come."""
-
-    rounds: dict[tuple[str, int], m.RoundState] = field(default_factory=dict)
-    grants: dict[int, int] = field(default_factory=dict)
-    """Grant id to the bit mask of positions queued or alive there."""
-
-
-def join(core: Core, session: Session, message: m.Join) -> None:
+def join(desk: Desk, session: Session, message: m.Join) -> None:
     """Let a node in, or say why not."""
-    reason = _why_not(core, session, message)
+    reason = _why_not(desk, session, message)
     if reason is not None:
-        core.send(session.epoch, m.JoinRefused(reason))
-        core.close(session.epoch, reason)
+        desk.send(session.epoch, m.JoinRefused(reason))
+        desk.close(session.epoch, reason)
         return
-    pool = core.cluster.pools.get(message.pool)
+    pool = desk.cluster.pools.get(message.pool)
     if pool is None:
-        core.keep(PoolSet(PoolSpec(name=message.pool), declared=False))
-        pool = core.cluster.pools[message.pool]
-    known = core.cluster.nodes.get(message.node)
+        desk.keep(PoolSet(PoolSpec(name=message.pool), declared=False))
+        pool = desk.cluster.pools[message.pool]
+    known = desk.cluster.nodes.get(message.node)
     if known is not None:
-        _replace_session(core, known)
+        _replace_session(desk, known)
         if known.incarnation != message.incarnation:
-            _root_replaced(core, known)
-    node = _remember(core, pool, message)
+            _root_replaced(desk, known)
+    node = _remember(desk, pool, message)
     session.node = node
     node.session, node.join = session.epoch, message
     node.joined = node.missing = node.leaving = node.dismissed = False
     node.holding = Holding()
-    node.heard_at = core.now.boottime
-    core.arm_lease(node)
-    core.send(session.epoch, m.Joined(heartbeat_s=pool.heartbeat_s, lease_s=pool.lost_after_s, slots=node.slots))
-    core.changed()
+    node.heard_at = desk.now.boottime
+    desk.arm_lease(node)
+    desk.send(session.epoch, m.Joined(heartbeat_s=pool.heartbeat_s, lease_s=pool.lost_after_s, slots=node.slots))
+    desk.changed()
 
 
-def _why_not(core: Core, session: Session, message: m.Join) -> str | None:
+def _why_not(desk: Desk, session: Session, message: m.Join) -> str | None:
     if session.node is not None:
         return "this connection has joined already"
     for kind, name in (("node", message.node), ("pool", message.pool)):
@@ -76,7 +64,7 @@ def _why_not(core: Core, session: Session, message: m.Join) -> str | None:
             return f"{name[:80]!r} is no name for a {kind}: letters, digits, `_`, `-` and `.`, 64 at most"
     if message.slots is not None and not 1 <= message.slots <= MAX_SLOTS:
         return f"a node has 1 to {MAX_SLOTS} slots, not {message.slots}"
-    known = core.cluster.nodes.get(message.node)
+    known = desk.cluster.nodes.get(message.node)
     if known is None:
         return None
     if known.connected and known.incarnation != message.incarnation:
@@ -86,45 +74,45 @@ def _why_not(core: Core, session: Session, message: m.Join) -> str | None:
     return None
 
 
-def _replace_session(core: Core, node: Node) -> None:
+def _replace_session(desk: Desk, node: Node) -> None:
     if node.session is not None:
-        core.send(node.session, m.Goodbye("a newer connection of this node took over"))
-        core.close(node.session, "a newer connection of this node took over")
+        desk.send(node.session, m.Goodbye("a newer connection of this node took over"))
+        desk.close(node.session, "a newer connection of this node took over")
 
 
-def _root_replaced(core: Core, node: Node) -> None:
+def _root_replaced(desk: Desk, node: Node) -> None:
     """Another root directory: nothing is prepared there, and nothing there can pay the old debts."""
     for grant in list(node.grants.values()):
-        work.return_all(core, grant, Returned.GONE)
+        work.return_all(desk, grant, Returned.GONE)
     for job_id, number in list(node.owes):
-        if job_id not in core.cluster.jobs:
-            core.keep(DebtPaid(job_id, node.name, number))
+        if job_id not in desk.cluster.jobs:
+            desk.keep(DebtPaid(job_id, node.name, number))
             continue
-        core.keep(
+        desk.keep(
             RoundMoved(
-                job_id, node.name, number, NodeJobState.UNREACHED, "its root directory was replaced", core.now, True
+                job_id, node.name, number, NodeJobState.UNREACHED, "its root directory was replaced", desk.now, True
             )
         )
 
 
-def _remember(core: Core, pool: Pool, message: m.Join) -> Node:
+def _remember(desk: Desk, pool: Pool, message: m.Join) -> Node:
     """What it holds is counted by the longer of its old lease and the new one, until it has shown that it knows."""
     slots = message.slots or pool.options.slots or 1
-    node = core.cluster.nodes.get(message.node)
+    node = desk.cluster.nodes.get(message.node)
     lease_s = pool.lost_after_s if node is None or not node.grants else max(node.lease_s, pool.lost_after_s)
     now = (pool.name, message.incarnation, message.boot, slots, lease_s)
     if node is None or node.left or (node.pool.name, node.incarnation, node.boot, node.slots, node.lease_s) != now:
-        core.keep(NodeJoined(message.node, pool.name, message.incarnation, message.boot, slots, core.now, lease_s))
-    return core.cluster.nodes[message.node]
+        desk.keep(NodeJoined(message.node, pool.name, message.incarnation, message.boot, slots, desk.now, lease_s))
+    return desk.cluster.nodes[message.node]
 
 
-def take_inventory(core: Core, node: Node, message: m.Inventory) -> None:
+def take_inventory(desk: Desk, node: Node, message: m.Inventory) -> None:
     """Collect the pieces; with the last one, make ledger and node agree."""
     holding = node.holding
     held_so_far = 0 if holding is None else len(holding.rounds) + len(holding.grants)
     if holding is None or held_so_far + len(message.rounds) + len(message.grants) > MAX_HELD:
         if node.session is not None:
-            core.close(node.session, "an inventory is sent once a session, and not without end")
+            desk.close(node.session, "an inventory is sent once a session, and not without end")
         return
     for held in message.rounds:
         holding.rounds[(held.job, held.round)] = held.state
@@ -136,66 +124,66 @@ def take_inventory(core: Core, node: Node, message: m.Inventory) -> None:
         holding.grants[grant.grant] = mask
     if message.last:
         node.holding = None
-        _reconcile(core, node, holding)
+        _reconcile(desk, node, holding)
 
 
-def _reconcile(core: Core, node: Node, holding: Holding) -> None:
+def _reconcile(desk: Desk, node: Node, holding: Holding) -> None:
     for grant in list(node.grants.values()):
         grant.recalled, grant.kept_back = False, 0
-        work.return_all(core, grant, Returned.GONE, keep_mask=holding.grants.get(grant.id, 0))
+        work.return_all(desk, grant, Returned.GONE, keep_mask=holding.grants.get(grant.id, 0))
     unknown = [grant for grant in holding.grants if grant not in node.grants]
     if unknown:
-        core.send(node.session, m.Drop(unknown))
+        desk.send(node.session, m.Drop(unknown))
     node.joined = True
     if node.lease_s != node.pool.lost_after_s:
         told_s = node.pool.lost_after_s
-        core.keep(NodeJoined(node.name, node.pool.name, node.incarnation, node.boot, node.slots, core.now, told_s))
+        desk.keep(NodeJoined(node.name, node.pool.name, node.incarnation, node.boot, node.slots, desk.now, told_s))
     for job_id, number in list(node.owes):
-        _reconcile_round(core, node, job_id, number, holding.rounds.pop((job_id, number), None))
-        core.touch(job_id)
+        _reconcile_round(desk, node, job_id, number, holding.rounds.pop((job_id, number), None))
+        desk.touch(job_id)
     for (job_id, number), state in holding.rounds.items():
         if state is not m.RoundState.RELEASED:
-            core.send(node.session, m.ReleaseRound(job_id, number, "Deleted"))
-    for job in core.cluster.jobs.values():
+            desk.send(node.session, m.ReleaseRound(job_id, number, "Deleted"))
+    for job in desk.cluster.jobs.values():
         if job.deleting and node.name in job.node_numbers:
-            ending.ask_removal(core, job, node)
-    core.touch_pool(node.pool)
-    core.changed()
+            ending.ask_removal(desk, job, node)
+    desk.touch_pool(node.pool)
+    desk.changed()
 
 
-def _reconcile_round(core: Core, node: Node, job_id: str, number: int, held: m.RoundState | None) -> None:
-    job = core.cluster.jobs.get(job_id)
+def _reconcile_round(desk: Desk, node: Node, job_id: str, number: int, held: m.RoundState | None) -> None:
+    job = desk.cluster.jobs.get(job_id)
     node_job = next((r for r in job.rounds if r.node == node.name and r.round == number), None) if job else None
     if job is None or node_job is None:
         if held is None:
-            core.keep(DebtPaid(job_id, node.name, number))
+            desk.keep(DebtPaid(job_id, node.name, number))
         else:
-            core.send(node.session, m.ReleaseRound(job_id, number, "Deleted"))
+            desk.send(node.session, m.ReleaseRound(job_id, number, "Deleted"))
     elif held is None:
-        _never_held(core, job, node_job, node)
+        _never_held(desk, job, node_job, node)
     else:
-        _align(core, node_job, held)
+        _align(desk, node_job, held)
         if node_job.state in (NodeJobState.RELEASING, NodeJobState.UNREACHED):
-            ending.release(core, job, node_job, node)
+            ending.release(desk, job, node_job, node)
 
 
-def _never_held(core: Core, job: Job, node_job: NodeJob, node: Node) -> None:
+def _never_held(desk: Desk, job: Job, node_job: NodeJob, node: Node) -> None:
     """A round that the node does not know: it never arrived, or what the node knew of it is lost.
 
     What was granted proves nothing, it was behind the round's opening on the same way; what was reported does.
     """
     orphans = [g for g in node.grants.values() if (g.job, g.round) == (job.id, node_job.round)]
     if orphans:
-        core.send(node.session, m.Drop([grant.id for grant in orphans]))
+        desk.send(node.session, m.Drop([grant.id for grant in orphans]))
     for grant in orphans:
-        work.return_all(core, grant, Returned.GONE)
+        work.return_all(desk, grant, Returned.GONE)
     phases = (node_job.preparation, node_job.release)
     began = node_job.tasks_ended or node_job.running or any(view is not None and view.attempts for view in phases)
     if not began:
-        core.keep(RoundVoided(job.id, node_job.node, node_job.round))
+        desk.keep(RoundVoided(job.id, node_job.node, node_job.round))
     else:
         reason = "the node no longer knows of it"
-        core.keep(RoundMoved(job.id, node_job.node, node_job.round, NodeJobState.WAIVED, reason, core.now))
+        desk.keep(RoundMoved(job.id, node_job.node, node_job.round, NodeJobState.WAIVED, reason, desk.now))
 
 
 _HELD: Final = {
@@ -208,7 +196,7 @@ _HELD: Final = {
 }
 
 
-def _align(core: Core, node_job: NodeJob, held: m.RoundState) -> None:
+def _align(desk: Desk, node_job: NodeJob, held: m.RoundState) -> None:
     """The node knows best how far a round is; a release once ordered is not taken back."""
     state = _HELD[held]
     if node_job.preparation is None and state is NodeJobState.ABSENT:
@@ -217,10 +205,10 @@ def _align(core: Core, node_job: NodeJob, held: m.RoundState) -> None:
         state = NodeJobState.PREPARED  # a preparation that nobody waits for bars nothing
     if node_job.state in (NodeJobState.RELEASING, state) or state not in TRANSITIONS[node_job.state]:
         return
-    core.keep(RoundMoved(node_job.job, node_job.node, node_job.round, state, None, core.now))
+    desk.keep(RoundMoved(node_job.job, node_job.node, node_job.round, state, None, desk.now))
 
 
-def take_not_held(core: Core, node: Node, message: m.NotHeld) -> None:
+def take_not_held(desk: Desk, node: Node, message: m.NotHeld) -> None:
     """An order reached a node that never opened the round."""
     if (message.job, message.round) in node.owes:
-        _reconcile_round(core, node, message.job, message.round, None)
+        _reconcile_round(desk, node, message.job, message.round, None)

@@ -12,17 +12,14 @@ from array import array
 from collections import deque
 from dataclasses import dataclass, field
 from statistics import median
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from coordinator.preparation import SETTLED, NodeJob
 from coordinator.records import Ended, NodeJobState
 from wire.instant import Instant
-from wire.messages import Join
+from wire.messages import Join, RoundState
 from wire.spec import DEFAULT_LOST_AFTER_MS, GroupSpec, JobSpec, Placement, PoolSpec, Preparation, Sharing
 from wire.sweep import Axis, Sweep
-
-if TYPE_CHECKING:
-    from coordinator.joining import Holding
 
 HEARTBEAT_S: Final = 5.0
 MISSED_BEATS: Final = 3
@@ -341,6 +338,15 @@ class Job:
 
     def releasing_nodes(self) -> int:
         return sum(node_job.state is NodeJobState.RELEASING for node_job in self.current.values())
+
+
+@dataclass(slots=True)
+class Holding:
+    """What a joining node said that it holds, until the last piece has come."""
+
+    rounds: dict[tuple[str, int], RoundState] = field(default_factory=dict)
+    grants: dict[int, int] = field(default_factory=dict)
+    """Grant id to the bit mask of positions queued or alive there."""
 
 
 @dataclass(slots=True, eq=False)

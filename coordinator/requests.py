@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from coordinator import ending, files, submission, views
+from coordinator.desk import Desk
 from coordinator.finding import RefusedError, find_job, find_node, find_task
 from coordinator.model import OVER, Group, Job, JobState, TaskState
 from coordinator.sessions import Session, Until, Waiter
 from wire import messages as m
 from wire.codec import encode_value
 from wire.near import near
-
-if TYPE_CHECKING:
-    from coordinator.core import Core
 
 MAX_PAGE: Final = 10_000
 PAGE_BYTES: Final = 200 * 1024
@@ -36,17 +34,17 @@ RESULTS: Final = {
 }
 
 
-def handle(core: Core, session: Session, message: m.Message) -> None:
+def handle(desk: Desk, session: Session, message: m.Message) -> None:
     """Answer one request of a person's session."""
     answer = _ANSWERS.get(type(message))
     if answer is None:
-        core.close(session.epoch, f"{type(message).__name__} is no request")
+        desk.close(session.epoch, f"{type(message).__name__} is no request")
         return
     try:
-        answer(core, session, message)
+        answer(desk, session, message)
     except RefusedError as refused:
         request: int = message.request  # type: ignore[attr-defined]
-        core.refuse(
+        desk.refuse(
             session.epoch, request, refused.code, refused.message, near=refused.close, help=refused.way_out
         )  # fmt: skip
 
@@ -54,13 +52,13 @@ def handle(core: Core, session: Session, message: m.Message) -> None:
 # ---- answers
 
 
-def _reply(core: Core, session: Session, request: int, body: Any) -> None:
-    core.send(session.epoch, m.Reply(request, body))
+def _reply(desk: Desk, session: Session, request: int, body: Any) -> None:
+    desk.send(session.epoch, m.Reply(request, body))
 
 
-def _job_list(core: Core, session: Session, message: m.JobList) -> None:
-    jobs = islice(core.cluster.jobs.values(), max(0, message.skip), None)
-    _reply(core, session, message.request, _fitting(views.job(core.cluster, job) for job in jobs))
+def _job_list(desk: Desk, session: Session, message: m.JobList) -> None:
+    jobs = islice(desk.cluster.jobs.values(), max(0, message.skip), None)
+    _reply(desk, session, message.request, _fitting(views.job(desk.cluster, job) for job in jobs))
 
 
 def _fitting(rows: Iterable[views.Plain]) -> list[views.Plain]:
@@ -75,37 +73,37 @@ def _fitting(rows: Iterable[views.Plain]) -> list[views.Plain]:
     return taken
 
 
-def _job_show(core: Core, session: Session, message: m.JobShow) -> None:
-    _reply(core, session, message.request, views.job(core.cluster, find_job(core, message.job)))
+def _job_show(desk: Desk, session: Session, message: m.JobShow) -> None:
+    _reply(desk, session, message.request, views.job(desk.cluster, find_job(desk, message.job)))
 
 
-def _job_nodes(core: Core, session: Session, message: m.JobNodes) -> None:
-    rounds = islice(find_job(core, message.job).rounds, max(0, message.skip), None)
-    _reply(core, session, message.request, _fitting(views.job_node(node_job) for node_job in rounds))
+def _job_nodes(desk: Desk, session: Session, message: m.JobNodes) -> None:
+    rounds = islice(find_job(desk, message.job).rounds, max(0, message.skip), None)
+    _reply(desk, session, message.request, _fitting(views.job_node(node_job) for node_job in rounds))
 
 
-def _job_wait(core: Core, session: Session, message: m.JobWait) -> None:
-    job = find_job(core, message.job)
+def _job_wait(desk: Desk, session: Session, message: m.JobWait) -> None:
+    job = find_job(desk, message.job)
     until = Until.TASKS_OVER if message.tasks else Until.JOB_OVER
-    core.waiters.append(Waiter(session.epoch, message.request, until, job.id))
+    desk.waiters.append(Waiter(session.epoch, message.request, until, job.id))
 
 
-def _job_terminate(core: Core, session: Session, message: m.JobTerminate) -> None:
-    job = find_job(core, message.job)
+def _job_terminate(desk: Desk, session: Session, message: m.JobTerminate) -> None:
+    job = find_job(desk, message.job)
     if job.state is JobState.COMPLETED:
         raise RefusedError(m.RefusalCode.FAILED, f"job `{job.id}` is over already ({job.end_reason})")
-    ending.end(core, job, message.reason[:1000], message.force)
-    _reply(core, session, message.request, views.job(core.cluster, job))
+    ending.end(desk, job, message.reason[:1000], message.force)
+    _reply(desk, session, message.request, views.job(desk.cluster, job))
 
 
-def _job_delete(core: Core, session: Session, message: m.JobDelete) -> None:
-    job = find_job(core, message.job)
-    core.waiters.append(Waiter(session.epoch, message.request, Until.JOB_GONE, job.id))
-    ending.delete(core, job)
+def _job_delete(desk: Desk, session: Session, message: m.JobDelete) -> None:
+    job = find_job(desk, message.job)
+    desk.waiters.append(Waiter(session.epoch, message.request, Until.JOB_GONE, job.id))
+    ending.delete(desk, job)
 
 
-def _task_list(core: Core, session: Session, message: m.TaskList) -> None:
-    job = find_job(core, message.job)
+def _task_list(desk: Desk, session: Session, message: m.TaskList) -> None:
+    job = find_job(desk, message.job)
     if message.state is not None and message.state not in SHOWN_STATES and message.state not in RESULTS:
         states = [*SHOWN_STATES, "succeeded", "failed", "cancelled", "skipped"]
         raise RefusedError(
@@ -126,14 +124,14 @@ def _task_list(core: Core, session: Session, message: m.TaskList) -> None:
     start = (-1, -1)
     if message.after is not None:
         name = message.after if "/" in message.after else f"{job.id}/{message.after}"
-        _, group, index = find_task(core, name)
+        _, group, index = find_task(desk, name)
         start = (group.number, index)
     limit = max(1, min(message.limit, MAX_PAGE))
-    _reply(core, session, message.request, _fitting(islice(_found(core, job, groups, message, start), limit)))
+    _reply(desk, session, message.request, _fitting(islice(_found(desk, job, groups, message, start), limit)))
 
 
 def _found(
-    core: Core, job: Job, groups: list[Group], message: m.TaskList, start: tuple[int, int]
+    desk: Desk, job: Job, groups: list[Group], message: m.TaskList, start: tuple[int, int]
 ) -> Iterator[views.Plain]:
     scanned = 0
     for group in groups:
@@ -145,7 +143,7 @@ def _found(
             if scanned > MAX_SCANNED:
                 return
             if _may_be(group, index, message.state):
-                plain = views.task(core.cluster, job, group, index)
+                plain = views.task(desk.cluster, job, group, index)
                 if message.state not in SHOWN_STATES or plain["state"] == message.state:
                     yield plain
 
@@ -162,49 +160,49 @@ def _may_be(group: Group, index: int, state: str | None) -> bool:
     return byte not in OVER
 
 
-def _task_show(core: Core, session: Session, message: m.TaskShow) -> None:
-    job, group, index = find_task(core, message.task)
-    _reply(core, session, message.request, views.task(core.cluster, job, group, index, history=True))
+def _task_show(desk: Desk, session: Session, message: m.TaskShow) -> None:
+    job, group, index = find_task(desk, message.task)
+    _reply(desk, session, message.request, views.task(desk.cluster, job, group, index, history=True))
 
 
-def _node_list(core: Core, session: Session, message: m.NodeList) -> None:
-    nodes = islice(core.cluster.nodes.values(), max(0, message.skip), None)
-    _reply(core, session, message.request, _fitting(views.node(node, core.now) for node in nodes))
+def _node_list(desk: Desk, session: Session, message: m.NodeList) -> None:
+    nodes = islice(desk.cluster.nodes.values(), max(0, message.skip), None)
+    _reply(desk, session, message.request, _fitting(views.node(node, desk.now) for node in nodes))
 
 
-def _node_show(core: Core, session: Session, message: m.NodeShow) -> None:
-    _reply(core, session, message.request, views.node(find_node(core, message.node), core.now))
+def _node_show(desk: Desk, session: Session, message: m.NodeShow) -> None:
+    _reply(desk, session, message.request, views.node(find_node(desk, message.node), desk.now))
 
 
-def _pool_list(core: Core, session: Session, message: m.PoolList) -> None:
-    _reply(core, session, message.request, [views.pool(pool) for pool in core.cluster.pools.values()])
+def _pool_list(desk: Desk, session: Session, message: m.PoolList) -> None:
+    _reply(desk, session, message.request, [views.pool(pool) for pool in desk.cluster.pools.values()])
 
 
-def _pool_show(core: Core, session: Session, message: m.PoolShow) -> None:
-    pool = core.cluster.pools.get(message.pool)
+def _pool_show(desk: Desk, session: Session, message: m.PoolShow) -> None:
+    pool = desk.cluster.pools.get(message.pool)
     if pool is None:
         raise RefusedError(
             m.RefusalCode.UNKNOWN,
             f"there is no pool `{message.pool[:200]}`",
-            near(message.pool, core.cluster.pools),
+            near(message.pool, desk.cluster.pools),
             "`coordinator pool list` shows those there are",
         )
-    _reply(core, session, message.request, views.pool(pool))
+    _reply(desk, session, message.request, views.pool(pool))
 
 
-def _overview(core: Core, session: Session, message: m.Overview) -> None:
+def _overview(desk: Desk, session: Session, message: m.Overview) -> None:
     waiter = Waiter(session.epoch, message.request, Until.CHANGED)
     waiter.jobs, waiter.seen = message.jobs, message.changed
-    core.waiters.append(waiter)
+    desk.waiters.append(waiter)
 
 
-def _finish(core: Core, session: Session, message: m.Finish) -> None:
-    ending.finish_all(core, message.reason[:1000])
-    _reply(core, session, message.request, {})
+def _finish(desk: Desk, session: Session, message: m.Finish) -> None:
+    ending.finish_all(desk, message.reason[:1000])
+    _reply(desk, session, message.request, {})
 
 
-def _submit(core: Core, session: Session, message: m.Submit) -> None:
-    submission.submit(core, session, message)
+def _submit(desk: Desk, session: Session, message: m.Submit) -> None:
+    submission.submit(desk, session, message)
 
 
 _ANSWERS: Final[dict[type[m.Message], Callable[..., None]]] = {
@@ -233,25 +231,25 @@ _ANSWERS: Final[dict[type[m.Message], Callable[..., None]]] = {
 # ---- those who wait
 
 
-def answer_waiters(core: Core) -> None:
+def answer_waiters(desk: Desk) -> None:
     """Answer every request whose wait is over."""
-    if not core.waiters:
+    if not desk.waiters:
         return
     still: list[Waiter] = []
-    for waiter in core.waiters:
-        body = _awaited(core, waiter)
+    for waiter in desk.waiters:
+        body = _awaited(desk, waiter)
         if body is None:
             still.append(waiter)
         else:
-            core.send(waiter.session, m.Reply(waiter.request, body))
-    core.waiters = still
+            desk.send(waiter.session, m.Reply(waiter.request, body))
+    desk.waiters = still
 
 
-def _awaited(core: Core, waiter: Waiter) -> Any:
+def _awaited(desk: Desk, waiter: Waiter) -> Any:
     """What the waiter gets, or None while it waits."""
     if waiter.until is Until.CHANGED:
-        return _overview_body(core, waiter) if waiter.seen != core.version else None
-    job = core.cluster.jobs.get(waiter.job)
+        return _overview_body(desk, waiter) if waiter.seen != desk.version else None
+    job = desk.cluster.jobs.get(waiter.job)
     if job is None:
         return {"id": waiter.job, "state": "deleted"}
     over = job.state is JobState.COMPLETED
@@ -259,24 +257,24 @@ def _awaited(core: Core, waiter: Waiter) -> Any:
         over = over or job.tasks_done_at is not None
     if waiter.until is Until.JOB_GONE:
         over = False
-    return views.job(core.cluster, job) if over else None
+    return views.job(desk.cluster, job) if over else None
 
 
-def _overview_body(core: Core, waiter: Waiter) -> views.Plain:
-    jobs = [core.cluster.jobs[name] for name in waiter.jobs if name in core.cluster.jobs]
+def _overview_body(desk: Desk, waiter: Waiter) -> views.Plain:
+    jobs = [desk.cluster.jobs[name] for name in waiter.jobs if name in desk.cluster.jobs]
     if not waiter.jobs:
-        jobs = list(core.cluster.jobs.values())
-    nodes = core.cluster.nodes.values()
+        jobs = list(desk.cluster.jobs.values())
+    nodes = desk.cluster.nodes.values()
     rows = sum(len(job.rounds) for job in jobs) <= MAX_DRAWN
     return {
-        "changed": core.version,
-        "jobs": [_overview_of(core, job, rows) for job in jobs] if len(jobs) <= MAX_DRAWN else [],
-        "nodes": [views.node(node, core.now) for node in nodes] if len(nodes) <= MAX_DRAWN else [],
+        "changed": desk.version,
+        "jobs": [_overview_of(desk, job, rows) for job in jobs] if len(jobs) <= MAX_DRAWN else [],
+        "nodes": [views.node(node, desk.now) for node in nodes] if len(nodes) <= MAX_DRAWN else [],
     }
 
 
-def _overview_of(core: Core, job: Job, rows: bool) -> views.Plain:
+def _overview_of(desk: Desk, job: Job, rows: bool) -> views.Plain:
     """A job to be drawn again and again: its nodes without their outputs, and only counted where they are many."""
     nodes = [views.job_node(node_job, tails=False) for node_job in job.rounds] if rows else []
     states = Counter(node_job.state.value for node_job in job.rounds)
-    return {**views.job(core.cluster, job), "nodes": nodes, "node_states": dict(states)}
+    return {**views.job(desk.cluster, job), "nodes": nodes, "node_states": dict(states)}

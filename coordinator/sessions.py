@@ -38,3 +38,14 @@ class Waiter:
     job: str = ""
     jobs: list[str] = field(default_factory=list)
     seen: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """A request of `session` that waits for `node`; `tail` answers instead when the node can't."""
+
+    session: int
+    request: int
+    node: str
+    node_session: int
+    tail: bytes | None = None

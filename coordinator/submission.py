@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from coordinator import ending
+from coordinator.desk import Desk
 from coordinator.model import Pool
 from coordinator.records import JobSubmitted, PoolSet
+from coordinator.sessions import Session
 from wire import messages as m
 from wire.near import near
 from wire.spec import (
@@ -20,10 +22,6 @@ from wire.spec import (
     SpecDocument,
 )
 from wire.validate import InvalidSpec, validate
-
-if TYPE_CHECKING:
-    from coordinator.core import Core
-    from coordinator.sessions import Session
 
 MAX_JOBS: Final = 10_000
 """Jobs kept at once, ended ones included: `job delete` makes room."""
@@ -39,59 +37,59 @@ OPTIONS: Final[dict[str, tuple[str, Any]]] = {
 """Pool options in the document, as people write them, and what each is in a pool whose block does not name it."""
 
 
-def submit(core: Core, session: Session, message: m.Submit) -> None:
+def submit(desk: Desk, session: Session, message: m.Submit) -> None:
     """Answer a Submit: the ids of its jobs, new ones or those that this submission id gave before."""
-    known = core.cluster.submissions.get(message.submission)
+    known = desk.cluster.submissions.get(message.submission)
     if known is not None:
-        core.send(session.epoch, m.Reply(message.request, {"jobs": [_named(job) for job in known]}))
+        desk.send(session.epoch, m.Reply(message.request, {"jobs": [_named(job) for job in known]}))
         return
-    refusal = _why_not_now(core, message)
+    refusal = _why_not_now(desk, message)
     if refusal is not None:
-        core.refuse(session.epoch, message.request, m.RefusalCode.REFUSED, refusal)
+        desk.refuse(session.epoch, message.request, m.RefusalCode.REFUSED, refusal)
         return
     try:
         document = validate(message.document or {})
     except InvalidSpec as invalid:
-        core.refuse(
+        desk.refuse(
             session.epoch, message.request, m.RefusalCode.INVALID, f"the document does not hold: {invalid}",
             diagnostics=[_diagnostic(message, path, "B900", text) for path, text in invalid.problems],
         )  # fmt: skip
         return
-    if (refusal := _may_not_declare(core, session, document)) is not None:
-        core.refuse(session.epoch, message.request, m.RefusalCode.REFUSED, refusal)
+    if (refusal := _may_not_declare(desk, session, document)) is not None:
+        desk.refuse(session.epoch, message.request, m.RefusalCode.REFUSED, refusal)
         return
-    problems = _problems(core, document)
+    problems = _problems(desk, document)
     if problems:
         diagnostics = [_diagnostic(message, path, code, text) for path, code, text in problems]
-        core.refuse(
+        desk.refuse(
             session.epoch, message.request, m.RefusalCode.INVALID, "; ".join(text for _, _, text in problems),
             diagnostics=diagnostics,
         )  # fmt: skip
         return
-    _accept(core, session, message, document)
+    _accept(desk, session, message, document)
 
 
 def _named(job: str) -> dict[str, str]:
     return {"id": job, "name": job.rpartition("-")[0]}
 
 
-def _why_not_now(core: Core, message: m.Submit) -> str | None:
+def _why_not_now(desk: Desk, message: m.Submit) -> str | None:
     if not SUBMISSION_ID.match(message.submission):
         return "a submission id is 1 to 128 letters, digits and `_.:-`"
-    if core.store_full:
+    if desk.store_full:
         return "the coordinator's disk is full: nothing new can be kept; free some space and submit again"
-    if core.finishing is not None:
+    if desk.finishing is not None:
         return "the coordinator is finishing: it takes no new jobs"
-    if len(core.cluster.jobs) >= MAX_JOBS:
+    if len(desk.cluster.jobs) >= MAX_JOBS:
         return f"{MAX_JOBS} jobs are kept already: delete ended ones with `coordinator job delete`"
     return None
 
 
-def _may_not_declare(core: Core, session: Session, document: SpecDocument) -> str | None:
+def _may_not_declare(desk: Desk, session: Session, document: SpecDocument) -> str | None:
     """What a pool is like is no user's to say."""
     if session.role is not m.Role.USER:
         return None
-    new = [claim.name for claim in document.pools if not _is_declared(core, claim.name)]
+    new = [claim.name for claim in document.pools if not _is_declared(desk, claim.name)]
     if not new:
         return None
     return (
@@ -100,51 +98,51 @@ def _may_not_declare(core: Core, session: Session, document: SpecDocument) -> st
     )
 
 
-def _is_declared(core: Core, name: str) -> bool:
+def _is_declared(desk: Desk, name: str) -> bool:
     """Whether some file has set the pool's options; an agent that names a pool sets none."""
-    live = core.cluster.pools.get(name)
+    live = desk.cluster.pools.get(name)
     return live is not None and live.declared
 
 
-def _accept(core: Core, session: Session, message: m.Submit, document: SpecDocument) -> None:
+def _accept(desk: Desk, session: Session, message: m.Submit, document: SpecDocument) -> None:
     for claim in document.pools:
-        if not _is_declared(core, claim.name):
-            core.keep(PoolSet(claim))
-            _resize(core, core.cluster.pools[claim.name])
-            core.touch_pool(core.cluster.pools[claim.name])
+        if not _is_declared(desk, claim.name):
+            desk.keep(PoolSet(claim))
+            _resize(desk, desk.cluster.pools[claim.name])
+            desk.touch_pool(desk.cluster.pools[claim.name])
     jobs = []
     for spec in document.jobs:
-        number = core.cluster.numbers.get(spec.name, 0) + 1
+        number = desk.cluster.numbers.get(spec.name, 0) + 1
         job_id = f"{spec.name}-{number}"
-        core.keep(JobSubmitted(job_id, number, message.submission, session.owner, spec, message.source, core.now))
-        ending.rearm(core, core.cluster.jobs[job_id])
+        desk.keep(JobSubmitted(job_id, number, message.submission, session.owner, spec, message.source, desk.now))
+        ending.rearm(desk, desk.cluster.jobs[job_id])
         jobs.append({"id": job_id, "name": spec.name})
-    core.send(session.epoch, m.Reply(message.request, {"jobs": jobs}))
+    desk.send(session.epoch, m.Reply(message.request, {"jobs": jobs}))
 
 
-def _resize(core: Core, pool: Pool) -> None:
+def _resize(desk: Desk, pool: Pool) -> None:
     """The first file that declares a pool sets its slots also for nodes that joined before and named none, and its
     lease for all of them: they join again, because the node itself holds to the numbers it was told."""
     for node in pool.nodes.values():
         asked = node.join.slots if node.join is not None else None
         resized = asked is None and node.slots != (pool.options.slots or 1)
         if node.session is not None and (resized or node.lease_s != pool.lost_after_s):
-            core.close(node.session, "the options of the pool were set: join again")
+            desk.close(node.session, "the options of the pool were set: join again")
 
 
 Problem = tuple[str, str, str]
 """(path into the spans, code, sentence)."""
 
 
-def _problems(core: Core, document: SpecDocument) -> list[Problem]:
+def _problems(desk: Desk, document: SpecDocument) -> list[Problem]:
     found: list[Problem] = []
     declared = {claim.name: claim for claim in document.pools}
     for claim in document.pools:
-        found += _differs(core, claim)
+        found += _differs(desk, claim)
     for job in document.jobs:
-        live = core.cluster.pools.get(job.pool)
+        live = desk.cluster.pools.get(job.pool)
         if job.pool not in declared and live is None:
-            close = near(job.pool, core.cluster.pools)
+            close = near(job.pool, desk.cluster.pools)
             hint = f"; did you mean `{close[0]}`?" if close else "; `coordinator pool list` shows those there are"
             found.append((f"job/{job.name}/pool", "B110", f"there is no pool `{job.pool}`{hint}"))
             continue
@@ -152,10 +150,10 @@ def _problems(core: Core, document: SpecDocument) -> list[Problem]:
     return found
 
 
-def _differs(core: Core, claim: PoolSpec) -> list[Problem]:
-    if not _is_declared(core, claim.name):
+def _differs(desk: Desk, claim: PoolSpec) -> list[Problem]:
+    if not _is_declared(desk, claim.name):
         return []
-    live = core.cluster.pools[claim.name].options
+    live = desk.cluster.pools[claim.name].options
     found = []
     for field, (option, default) in OPTIONS.items():
         wanted, named = getattr(claim, field), getattr(live, field)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 
 from coordinator import placement
+from coordinator.desk import Desk
 from coordinator.model import Grant, Job, Node
 from coordinator.preparation import NodeJob
 from coordinator.records import (
@@ -25,9 +26,6 @@ from coordinator.records import (
 from coordinator.retry import judge
 from wire import messages as m
 
-if TYPE_CHECKING:
-    from coordinator.core import Core
-
 INLINE_BODY: Final = 512 * 1024
 CHUNK: Final = 256 * 1024
 
@@ -35,132 +33,132 @@ CHUNK: Final = 256 * 1024
 # ---- out
 
 
-def place(core: Core, round_: placement.Round) -> None:
+def place(desk: Desk, round_: placement.Round) -> None:
     """Grant what placement hands out, opening rounds and starting preparations where a first task comes."""
     for assignment in list(round_.assignments()):
-        _grant(core, assignment)
+        _grant(desk, assignment)
     for grant_id in placement.recalls(round_):
-        grant = core.cluster.grants[grant_id]
+        grant = desk.cluster.grants[grant_id]
         grant.recalled = True
-        core.send(core.cluster.nodes[grant.node].session, m.Recall(grant_id))
+        desk.send(desk.cluster.nodes[grant.node].session, m.Recall(grant_id))
 
 
-def _grant(core: Core, assignment: placement.Assignment) -> None:
+def _grant(desk: Desk, assignment: placement.Assignment) -> None:
     job, node, group = assignment.job, assignment.node, assignment.group
-    node_job = _round_for(core, job, node)
+    node_job = _round_for(desk, job, node)
     record = Granted(
-        core.cluster.last_grant + 1, job.id, node.name, node_job.round, group.number, assignment.first,
-        assignment.count, assignment.step, assignment.attempt, core.now,
+        desk.cluster.last_grant + 1, job.id, node.name, node_job.round, group.number, assignment.first,
+        assignment.count, assignment.step, assignment.attempt, desk.now,
     )  # fmt: skip
-    core.keep(record)
+    desk.keep(record)
     run = m.Run(
         grant=record.grant, job=job.id, round=node_job.round, group=group.number, first=record.first,
         count=record.count, step=record.step, attempt=record.attempt,
     )  # fmt: skip
-    core.send(node.session, run)
+    desk.send(node.session, run)
 
 
-def _round_for(core: Core, job: Job, node: Node) -> NodeJob:
+def _round_for(desk: Desk, job: Job, node: Node) -> NodeJob:
     """The open round of the job on the node, opened (and its preparation ordered) if this is the first task."""
     node_job = job.open_round(node.name)
     if node_job is None:
         number = 1 + max((entry.round for entry in job.rounds if entry.node == node.name), default=0)
-        core.keep(RoundOpened(job.id, node.name, number, node.boot, core.now))
+        desk.keep(RoundOpened(job.id, node.name, number, node.boot, desk.now))
         node_job = job.current[node.name]
-        send_round(core, job, node, number)
+        send_round(desk, job, node, number)
     elif node_job.state is NodeJobState.ABSENT:
         state = NodeJobState.PREPARING if job.preparation is not None else NodeJobState.PREPARED
-        core.keep(RoundMoved(job.id, node.name, node_job.round, state, None, core.now))
+        desk.keep(RoundMoved(job.id, node.name, node_job.round, state, None, desk.now))
     else:
         return node_job
     if job.preparation is not None:
-        core.send(node.session, m.Prepare(job.id, node_job.round))
+        desk.send(node.session, m.Prepare(job.id, node_job.round))
     return node_job
 
 
-def send_round(core: Core, job: Job, node: Node, number: int) -> None:
+def send_round(desk: Desk, job: Job, node: Node, number: int) -> None:
     """Open a round on the node, with the body that lets it pay the debt without us."""
-    body = core.bodies.get(job.id)
+    body = desk.bodies.get(job.id)
     if body is None:
         body = msgspec.msgpack.encode(m.JobBody(job.id, job.owner, job.spec))
-        core.bodies[job.id] = body
+        desk.bodies[job.id] = body
     if len(body) <= INLINE_BODY:
-        core.send(node.session, m.OpenRound(job=job.id, round=number, body=body))
+        desk.send(node.session, m.OpenRound(job=job.id, round=number, body=body))
         return
     digest = hashlib.sha256(body).hexdigest()
     for offset in range(0, len(body), CHUNK):
-        core.send(node.session, m.BodyChunk(digest, offset, len(body), body[offset : offset + CHUNK]))
-    core.send(node.session, m.OpenRound(job=job.id, round=number, digest=digest))
+        desk.send(node.session, m.BodyChunk(digest, offset, len(body), body[offset : offset + CHUNK]))
+    desk.send(node.session, m.OpenRound(job=job.id, round=number, digest=digest))
 
 
 # ---- back
 
 
-def take_report(core: Core, node: Node, report: m.Report) -> None:
+def take_report(desk: Desk, node: Node, report: m.Report) -> None:
     """Judge each end once, keep it, and acknowledge the report with the same commit."""
     if report.number > node.reported:
         ended: dict[str, list[Ended]] = {}
         for end in report.tasks:
-            grant = core.cluster.grants.get(end.grant)
+            grant = desk.cluster.grants.get(end.grant)
             if grant is not None and grant.node == node.name and end.position >= 0 and grant.is_open(end.position):
-                ended.setdefault(grant.job, []).append(judge(core.cluster.jobs[grant.job], grant, end, core.now))
+                ended.setdefault(grant.job, []).append(judge(desk.cluster.jobs[grant.job], grant, end, desk.now))
         phases: dict[str, list[m.PhaseEnd]] = {}
         for phase in report.phases:
             phases.setdefault(phase.job, []).append(phase)
         for job_id in {**ended, **phases}:
-            _keep_report(core, node, report.number, job_id, ended.get(job_id, []), phases.get(job_id, []))
-    core.send(node.session, m.Ack(report.number))
+            _keep_report(desk, node, report.number, job_id, ended.get(job_id, []), phases.get(job_id, []))
+    desk.send(node.session, m.Ack(report.number))
 
 
 def _keep_report(
-    core: Core, node: Node, number: int, job_id: str, ended: list[Ended], phases: list[m.PhaseEnd]
+    desk: Desk, node: Node, number: int, job_id: str, ended: list[Ended], phases: list[m.PhaseEnd]
 ) -> None:
-    job = core.cluster.jobs.get(job_id)
+    job = desk.cluster.jobs.get(job_id)
     if job is None:
         for phase in phases:
             if phase.phase is m.Phase.RELEASE and phase.final and (job_id, phase.round) in node.owes:
-                core.keep(DebtPaid(job_id, node.name, phase.round))
+                desk.keep(DebtPaid(job_id, node.name, phase.round))
         return
-    where = [(end, core.cluster.grants[end.grant]) for end in ended if end.retry_at is not None]
+    where = [(end, desk.cluster.grants[end.grant]) for end in ended if end.retry_at is not None]
     backoffs = [(end, grant.group, grant.index(end.position)) for end, grant in where]
-    core.keep(ReportTaken(job_id, node.name, node.incarnation, number, ended, phases, core.now))
+    desk.keep(ReportTaken(job_id, node.name, node.incarnation, number, ended, phases, desk.now))
     for end, group, index in backoffs:
-        _wait(core, job, group, index, end)
+        _wait(desk, job, group, index, end)
 
 
-def take_recalled(core: Core, node: Node, message: m.Recalled) -> None:
+def take_recalled(desk: Desk, node: Node, message: m.Recalled) -> None:
     """What never started comes back and keeps its attempt number."""
-    grant = core.cluster.grants.get(message.grant)
+    grant = desk.cluster.grants.get(message.grant)
     if grant is None or grant.node != node.name:
         return
     grant.recalled = False
     spans = [(first, count) for first, count in message.spans if first >= 0 and 0 < count <= grant.count - first]
     if spans:
-        core.keep(TasksReturned(grant.job, grant.id, spans, Returned.RECALLED, core.now))
+        desk.keep(TasksReturned(grant.job, grant.id, spans, Returned.RECALLED, desk.now))
     else:
         grant.kept_back = grant.open
-    core.touch(grant.job)
+    desk.touch(grant.job)
 
 
-def take_started(core: Core, node: Node, message: m.Started) -> None:
+def take_started(desk: Desk, node: Node, message: m.Started) -> None:
     """Remember, for people, what has been running for a while."""
     for grant_id, position, at in message.tasks:
-        grant = core.cluster.grants.get(grant_id)
+        grant = desk.cluster.grants.get(grant_id)
         if grant is not None and grant.node == node.name and position >= 0 and grant.is_open(position):
             grant.running[position] = at
-    core.changed()
+    desk.changed()
 
 
-def take_phase_started(core: Core, node: Node, message: m.PhaseStarted) -> None:
+def take_phase_started(desk: Desk, node: Node, message: m.PhaseStarted) -> None:
     """Remember, for people, that an attempt of a preparation or release began."""
-    job = core.cluster.jobs.get(message.job)
+    job = desk.cluster.jobs.get(message.job)
     node_job = job.current.get(node.name) if job is not None else None
     if node_job is not None and node_job.round == message.round:
         node_job.running[message.phase] = (message.attempt, message.at)
-        core.changed()
+        desk.changed()
 
 
-def return_all(core: Core, grant: Grant, cause: Returned, keep_mask: int = 0) -> None:
+def return_all(desk: Desk, grant: Grant, cause: Returned, keep_mask: int = 0) -> None:
     """Take back all of a grant that is open and not in `keep_mask`."""
     gone = grant.open & ~keep_mask
     spans: list[tuple[int, int]] = []
@@ -170,44 +168,44 @@ def return_all(core: Core, grant: Grant, cause: Returned, keep_mask: int = 0) ->
         spans.append((first, run))
         gone &= ~(((1 << run) - 1) << first)
     if spans:
-        core.keep(TasksReturned(grant.job, grant.id, spans, cause, core.now))
+        desk.keep(TasksReturned(grant.job, grant.id, spans, cause, desk.now))
 
 
 # ---- again
 
 
-def _wait(core: Core, job: Job, group: int, index: int, end: Ended) -> None:
+def _wait(desk: Desk, job: Job, group: int, index: int, end: Ended) -> None:
     if end.retry_at is None or index not in job.groups[group].waiting:
         return
-    heap = core.backoffs.setdefault((job.id, group), [])
-    heapq.heappush(heap, (core.now.boottime + core.now.seconds_until(end.retry_at), index))
-    core.deadlines.set(("retry", job.id, str(group)), heap[0][0])
+    heap = desk.backoffs.setdefault((job.id, group), [])
+    heapq.heappush(heap, (desk.now.boottime + desk.now.seconds_until(end.retry_at), index))
+    desk.deadlines.set(("retry", job.id, str(group)), heap[0][0])
 
 
-def backoff_over(core: Core, job_id: str, group_number: int) -> None:
+def backoff_over(desk: Desk, job_id: str, group_number: int) -> None:
     """Tasks whose backoff is over may run again."""
-    job = core.cluster.jobs.get(job_id)
-    heap = core.backoffs.get((job_id, group_number), [])
-    while heap and heap[0][0] <= core.now.boottime:
+    job = desk.cluster.jobs.get(job_id)
+    heap = desk.backoffs.get((job_id, group_number), [])
+    while heap and heap[0][0] <= desk.now.boottime:
         index = heapq.heappop(heap)[1]
         if job is not None:
             job.groups[group_number].due(index)
     if heap and job is not None:
-        core.deadlines.set(("retry", job_id, str(group_number)), heap[0][0])
+        desk.deadlines.set(("retry", job_id, str(group_number)), heap[0][0])
     else:
-        core.backoffs.pop((job_id, group_number), None)
-    core.touch(job_id)
+        desk.backoffs.pop((job_id, group_number), None)
+    desk.touch(job_id)
 
 
-def rearm(core: Core, job: Job) -> None:
+def rearm(desk: Desk, job: Job) -> None:
     """After a restart: backoffs go on where they were, and everything active below the cursors is ready again."""
     for group in job.groups:
         group.rebuild_again()
         heap = [
-            (core.now.boottime + max(0.0, core.now.seconds_until(until)), index)
+            (desk.now.boottime + max(0.0, desk.now.seconds_until(until)), index)
             for index, until in group.waiting.items()
         ]
         if heap:
             heapq.heapify(heap)
-            core.backoffs[(job.id, group.number)] = heap
-            core.deadlines.set(("retry", job.id, str(group.number)), heap[0][0])
+            desk.backoffs[(job.id, group.number)] = heap
+            desk.deadlines.set(("retry", job.id, str(group.number)), heap[0][0])

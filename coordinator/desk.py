@@ -1,0 +1,127 @@
+"""What every part of the core works at: the durable cluster, this life's sessions and deadlines, and the `Ready` in
+the making. The parts (`work`, `joining`, `ending`, `requests` ...) import it; `Core` imports the parts.
+"""
+
+from __future__ import annotations
+
+from coordinator.cluster import Cluster
+from coordinator.deadlines import Deadlines, Key
+from coordinator.events import Ready
+from coordinator.model import LEASE_DRIFT, LEASE_MARGIN_S, MISSED_BEATS, JobState, Node, Pool
+from coordinator.records import CLUSTER_SCOPE, NodeLeft, Record, scope_of
+from coordinator.sessions import Relay, Session, Waiter
+from wire import messages as m
+from wire.instant import Instant
+
+
+class Desk:
+    """Invariant: what is durable changes by `keep` alone, and nothing leaves but through `ready`."""
+
+    def __init__(self) -> None:
+        self.cluster = Cluster()
+        self.sessions: dict[int, Session] = {}
+        self.deadlines = Deadlines()
+        self.waiters: list[Waiter] = []
+        self.relays: dict[int, Relay] = {}
+        self.last_relay = 0
+        self.bodies: dict[str, bytes] = {}
+        self.backoffs: dict[tuple[str, int], list[tuple[float, int]]] = {}
+        self.removing: dict[str, set[str]] = {}
+        """Deleted jobs, with the nodes whose directories are not removed yet."""
+        self.touched: dict[str, None] = {}
+        """Jobs that something happened to since they were last looked at."""
+        self.store_full = False
+        self.finishing: str | None = None
+        self.version = 0
+        self.now = Instant("", 0.0, 0.0)
+        self.ready = Ready()
+
+    def keep(self, record: Record) -> None:
+        """Decide something durable: it is applied now and stored before anything of this `Ready` leaves."""
+        self.ready.records.append(record)
+        self.cluster.apply(record)
+        self.version += 1
+        if scope_of(record) != CLUSTER_SCOPE:
+            self.touch(scope_of(record))
+
+    def touch(self, job_id: str) -> None:
+        """Something happened to the job: look at it, and at its pool, before this `Ready` leaves."""
+        job = self.cluster.jobs.get(job_id)
+        if job is not None:
+            self.touched[job_id] = None
+            self.cluster.pools[job.spec.pool].dirty = True
+
+    def touch_pool(self, pool: Pool) -> None:
+        """Something happened to the pool's nodes: every job that uses them may be concerned."""
+        pool.dirty = True
+        for job in self.cluster.jobs.values():
+            if job.spec.pool == pool.name and (job.state is not JobState.COMPLETED or job.deleting):
+                self.touched[job.id] = None
+
+    def forget(self, scope: str) -> None:
+        """Drop the rows of a scope with the next commit."""
+        self.ready.records = [record for record in self.ready.records if scope_of(record) != scope]
+        self.ready.forget.append(scope)
+
+    def send(self, session: int | None, message: m.Message) -> None:
+        """Send after the commit; to nobody when there is no session."""
+        if session is not None and session in self.sessions:
+            self.ready.frames.append((session, message))
+
+    def send_at_once(self, session: int, message: m.Message) -> None:
+        """Send without waiting for a commit: for what promises nothing durable."""
+        self.ready.at_once.append((session, message))
+
+    def close(self, session: int, reason: str) -> None:
+        """Close a session after its frames."""
+        self.ready.close.append((session, reason))
+        self.session_closed(session)
+
+    def refuse(self, session: int, request: int, code: m.RefusalCode, message: str, **more: object) -> None:
+        """Answer a request with a sentence."""
+        self.send(session, m.Refused(request=request, code=code, message=message, **more))  # type: ignore[arg-type]
+
+    def arm(self, key: Key, at: Instant) -> None:
+        """Have `Tick` look at `key` when `at` has come."""
+        self.deadlines.set(key, self.now.boottime + max(0.0, self.now.seconds_until(at)))
+
+    def changed(self) -> None:
+        """Something that people see changed without a record."""
+        self.version += 1
+
+    def arm_lease(self, node: Node) -> None:
+        """Look at the node's lease when it may have changed."""
+        self.deadlines.set(("lease", node.name), self.lease_next(node))
+
+    def lease_next(self, node: Node) -> float:
+        """When the node's lease is to be looked at: first for three missed heartbeats, then for its end."""
+        missed = node.heard_at + MISSED_BEATS * node.pool.heartbeat_s
+        lease = node.lease_s
+        return node.heard_at + lease * (1 + LEASE_DRIFT) + LEASE_MARGIN_S if node.missing else missed
+
+    def session_closed(self, epoch: int) -> None:
+        """A session is over: who waits in it waits no more, and a node is out of contact."""
+        session = self.sessions.pop(epoch, None)
+        if session is None:
+            return
+        self.waiters = [waiter for waiter in self.waiters if waiter.session != epoch]
+        self._end_relays(epoch)
+        node = session.node
+        if node is not None and node.session == epoch:
+            node.session = None
+            node.joined = False
+            if node.leaving and not node.owes:
+                self.keep(NodeLeft(node.name, self.now))
+            self.arm_lease(node)
+            self.touch_pool(node.pool)
+            self.changed()
+
+    def _end_relays(self, epoch: int) -> None:
+        """Relays of a session that ended end with it, on either side."""
+        for number, relay in list(self.relays.items()):
+            if epoch not in (relay.session, relay.node_session):
+                continue
+            del self.relays[number]
+            if relay.node_session == epoch:
+                sentence = f"node `{relay.node}` went out of contact meanwhile"
+                self.refuse(relay.session, relay.request, m.RefusalCode.FAILED, sentence)
