@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -22,6 +23,10 @@ _WHERE: Final = "--coordinator ADDRESS, $BATCH_COORDINATOR or $BATCH_STATE say w
 
 class NoCoordinator(Failure):
     """Nobody answers: there is none, or the connection was lost."""
+
+
+class NoAnswer(Failure):
+    """It is there and does not answer in time."""
 
 
 def connect(chosen: str | None) -> Connection:
@@ -64,15 +69,21 @@ class Connection:
         """One request, answered soon."""
         while True:
             try:
-                return self._session.call(kind, **fields)
-            except thin.NoCoordinator as error:
+                return self._call(lambda: self._session.call(kind, **fields))
+            except NoCoordinator as lost:
                 if self._endure is None:
-                    raise _failure(error) from None
-                self._reconnect(_failure(error))
-            except thin.ThinError as error:
-                raise _failure(error) from None
-            except (UnicodeEncodeError, OverflowError):
-                raise misused("an argument is no text, or a number that is far too large") from None
+                    raise
+                self._reconnect(lost)
+
+    @staticmethod
+    def _call(request: Callable[[], Any]) -> Any:
+        """What a request gives; what goes wrong with it is a Failure."""
+        try:
+            return request()
+        except thin.ThinError as error:
+            raise _failure(error) from None
+        except (UnicodeEncodeError, OverflowError):
+            raise misused("an argument is no text, or a number that is far too large") from None
 
     def rows(self, kind: str, **fields: Any) -> list[dict[str, Any]]:
         """All rows of a list, page by page."""
@@ -82,10 +93,12 @@ class Connection:
         return rows
 
     def submit(self, document: dict[str, Any], submission: str, *, source: str, spans: dict[str, list[int]]) -> Any:
-        try:
-            return self._session.submit(document, submission, source=source, spans=spans)
-        except thin.ThinError as error:
-            raise _failure(error) from None
+        """All or none, and once: when the connection is lost before the answer, the same submission is sent again."""
+        while True:
+            try:
+                return self._call(lambda: self._session.submit(document, submission, source=source, spans=spans))
+            except NoCoordinator as lost:
+                self._reconnect(lost)
 
     def ask_patiently(self, kind: str, *, timeout: float | None = None, **fields: Any) -> Any:
         """One request whose answer may take any time, also over a restart of the coordinator. Raises TimeoutError."""
@@ -93,13 +106,11 @@ class Connection:
         while True:
             left = None if deadline is None else max(0.001, deadline - time.monotonic())
             try:
-                return self._session.call(kind, timeout_s=left, **fields)
-            except thin.NoAnswer:
+                return self._call(partial(self._session.call, kind, timeout_s=left, **fields))
+            except NoAnswer:
                 raise TimeoutError from None
-            except thin.NoCoordinator as error:
-                self._reconnect(_failure(error), deadline)
-            except thin.ThinError as error:
-                raise _failure(error) from None
+            except NoCoordinator as lost:
+                self._reconnect(lost, deadline)
 
     def _reconnect(self, cause: Failure, deadline: float | None = None) -> None:
         """Connect again, as long as patience lasts. Raises TimeoutError at the deadline, and what the last try said."""
@@ -125,6 +136,6 @@ def _failure(error: thin.ThinError) -> Failure:
     if isinstance(error, thin.NoCoordinator):
         return NoCoordinator(Exit.REFUSED, "no_coordinator", error.message, _WHERE)
     if isinstance(error, thin.NoAnswer):
-        return Failure(Exit.REFUSED, "no_answer", error.message, "it may be busy or stopped; its log says more")
+        return NoAnswer(Exit.REFUSED, "no_answer", error.message, "it may be busy or stopped; its log says more")
     help_ = nearest(error.near) or error.help
     return Failure(_STATUS.get(error.code, Exit.FAILED), error.code, error.message, help_, error.diagnostics)

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import click
@@ -112,7 +113,8 @@ def _attempt(argv: list[str]) -> int:
 
 
 def _end(failure: Failure, argv: list[str]) -> int:
-    output.report(failure, as_document=wants_json(argv))
+    with suppress(OSError):  # where nothing can be said, the exit status says it
+        output.report(failure, as_document=wants_json(argv))
     return int(failure.exit)
 
 

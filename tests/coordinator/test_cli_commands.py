@@ -19,7 +19,7 @@ import pytest
 
 from coordinator.cli import entry
 from tests.coordinator.standin import StandIn, a_job, a_node, a_node_job, a_task, counts, stand_in
-from wire.messages import RefusalCode, Refused
+from wire.messages import JobWait, RefusalCode, Refused
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -246,7 +246,7 @@ def test_a_refusal_has_its_status(desk: Desk, code: RefusalCode, status: int) ->
     [
         ("JobShow", ("job", "show", "dayli")),
         ("JobNodes", ("job", "nodes", "dayli")),
-        ("JobWait", ("job", "wait", "dayli")),
+        ("JobShow", ("job", "wait", "dayli")),
         ("JobTerminate", ("job", "terminate", "dayli")),
         ("JobDelete", ("job", "delete", "dayli", "--yes")),
         ("TaskList", ("task", "list", "dayli")),
@@ -339,18 +339,19 @@ def test_a_mistake_of_ours_shows_its_traceback_when_asked(desk: Desk, monkeypatc
 
 
 def test_waiting_for_a_job_that_went_well_is_status_0(desk: Desk) -> None:
-    with desk.answering(JobWait=a_job(), JobNodes=[a_node_job()]) as standing:
+    with desk.answering(JobShow=a_job(), JobWait=a_job(), JobNodes=[a_node_job()]) as standing:
         outcome = desk.run("job", "wait", "daily")
         as_json = desk.run("job", "wait", "daily", "-o", "json")
     assert (outcome.status, outcome.err) == (0, "")
     assert outcome.out == "daily-3: success, 8 tasks: 8 succeeded in 12s\n"
     assert as_json.json == a_job()
-    assert standing.kinds() == ["JobWait", "JobNodes", "JobNodes"] * 2
+    assert standing.kinds() == ["JobShow", "JobWait", "JobNodes", "JobNodes"] * 2
+    assert {asked.job for asked in standing.asked if isinstance(asked, JobWait)} == {"daily-3"}
 
 
 def test_waiting_for_a_job_that_failed_is_status_1_and_says_why(desk: Desk) -> None:
     failed = a_job(result="failure", tasks=counts(succeeded=7, failed=1))
-    with desk.answering(JobWait=failed, JobNodes=[a_node_job()]):
+    with desk.answering(JobShow=a_job(), JobWait=failed, JobNodes=[a_node_job()]):
         outcome = desk.run("job", "wait", "daily")
     assert outcome.status == 1
     assert outcome.err == "failed: 1 task of daily-3 failed\n"
@@ -358,19 +359,19 @@ def test_waiting_for_a_job_that_failed_is_status_1_and_says_why(desk: Desk) -> N
 
 def test_waiting_longer_than_the_timeout_is_status_124(desk: Desk) -> None:
     never = threading.Event()
-    with desk.answering(JobWait=lambda _: never.wait(30) and None):
+    with desk.answering(JobShow=a_job(), JobWait=lambda _: never.wait(30) and None):
         outcome = desk.run("job", "wait", "daily", "--timeout", "50ms")
         never.set()
     assert outcome.status == 124
-    assert "job show daily" in outcome.err
+    assert "job show daily-3" in outcome.err
 
 
 def test_waiting_bears_a_coordinator_that_goes_away_and_comes_back(desk: Desk) -> None:
     answers: Iterator[Any] = iter([None, a_job()])
-    with desk.answering(JobWait=lambda _: next(answers), JobNodes=[a_node_job()]) as standing:
+    with desk.answering(JobShow=a_job(), JobWait=lambda _: next(answers), JobNodes=[a_node_job()]) as standing:
         outcome = desk.run("job", "wait", "daily")
     assert outcome.status == 0
-    assert standing.kinds()[:3] == ["JobWait", "JobWait", "JobNodes"]
+    assert standing.kinds()[:4] == ["JobShow", "JobWait", "JobWait", "JobNodes"]
     assert "trying again" in outcome.err
 
 
@@ -381,16 +382,16 @@ def test_an_interrupt_while_waiting_is_status_130_and_leaves_the_job_alone(desk:
         os.kill(os.getpid(), signal.SIGINT)
         never.wait(30)
 
-    with desk.answering(JobWait=interrupt) as standing:
+    with desk.answering(JobShow=a_job(), JobWait=interrupt) as standing:
         outcome = desk.run("job", "wait", "daily")
         never.set()
     assert outcome.status == 130
-    assert "job terminate daily" in outcome.err
-    assert standing.kinds() == ["JobWait"]
+    assert "job terminate daily-3" in outcome.err
+    assert standing.kinds() == ["JobShow", "JobWait"]
 
 
 def test_a_job_deleted_while_it_is_waited_for_is_status_4(desk: Desk) -> None:
-    with desk.answering(JobWait={"id": "daily-3", "state": "deleted"}):
+    with desk.answering(JobShow=a_job(), JobWait={"id": "daily-3", "state": "deleted"}):
         outcome = desk.run("job", "wait", "daily")
     assert outcome.status == 4
 

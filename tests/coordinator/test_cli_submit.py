@@ -63,6 +63,14 @@ def test_the_same_file_once_is_the_same_submission(here: Path) -> None:
     assert same != other
 
 
+def test_a_submission_whose_answer_was_lost_is_sent_again_as_the_same(here: Path) -> None:
+    answers: Iterator[Any] = iter([None, JOBS])
+    with stand_in(here / "s", {"Submit": lambda _: next(answers)}) as standing:
+        assert entry.run_command(["submit", "good.batch"]) == 0
+    first, second = (asked.submission for asked in standing.asked)  # type: ignore[attr-defined]
+    assert first == second
+
+
 def test_waiting_prints_what_run_prints(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     over = a_job(id="j-1")
     looks: Iterator[Any] = iter([{"changed": 1, "jobs": [{**over, "nodes": []}], "nodes": []}] * 2)
