@@ -359,6 +359,7 @@ class KeeperCore:
         self._finish_grace: float | None = None
         self._finish_reason = ""
         self._gone = False
+        self._linger_s = LINGER_S
         self._exit_at = NEVER
         self._ready = Ready()
         self._anything = False
@@ -385,6 +386,7 @@ class KeeperCore:
                 self._unsent.clear()
                 self._flush_at = NEVER
             case AgentGone():
+                self._linger_s = 0.0
                 self._finish(0.0, "the agent's directory is gone", boottime)
             case _:
                 assert_never(event)
@@ -647,7 +649,7 @@ class KeeperCore:
         self._gone = True
         self._flush()
         self._say({"op": "gone", "survivors": 0})
-        self._exit_at = boottime + LINGER_S
+        self._exit_at = boottime + self._linger_s
 
     def _to_idle(self) -> None:
         self._state, self._item, self._result = _IDLE, None, None
@@ -1297,7 +1299,11 @@ class Keeper:
         self._pid = 0  # of the running command's main process
         self._pidfd = -1
         self._directory = -1
-        self._reaped_at = 0.0
+        self._spawned_at = 0.0
+        self._vigilant = False
+        self._deaths, wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        _signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        self._poll.register(self._deaths, select.POLLIN)
         self._exit = False
 
     def run(self) -> None:
@@ -1309,20 +1315,22 @@ class Keeper:
             for fd, _ in self._poll.poll(self._patience_ms(boottime)):
                 if fd == self._pidfd:
                     self._reap_main()
+                elif fd == self._deaths:
+                    self._reap_orphans()
                 elif self._sock is not None and fd == self._sock.fileno():
                     self._talk()
             self._keep_time()
             self._deliver()
-            self._reap_orphans()
+            self._keep_vigil()
 
     def _patience_ms(self, boottime: float) -> float:
-        """How long to wait: to the core's deadline, the next connect, or the next look for orphans to reap."""
+        """How long to wait: to the core's deadline, the next connect, or the time to watch for orphans that die."""
         until = self._core.next_deadline()
         wait = NEVER if until is None else until - boottime
         if self._sock is None:
             wait = min(wait, self._connect_at - boottime)
-        if wait > REAP_EVERY_S and self._core.busy:
-            wait = REAP_EVERY_S
+        if self._core.busy and not self._vigilant:
+            wait = min(wait, self._spawned_at + VIGIL_AFTER_S - boottime)
         elif wait > 1.0 and not self._core.busy:
             os.chdir("/")  # idle: hold no directory
         if wait == NEVER:
@@ -1401,6 +1409,7 @@ class Keeper:
             os.close(place.stdout)
             os.close(place.stderr)
         self._directory = place.directory
+        self._spawned_at = time.clock_gettime(time.CLOCK_BOOTTIME)
         self._poll.register(self._pidfd, select.POLLIN)
 
     @staticmethod
@@ -1444,15 +1453,29 @@ class Keeper:
             if pid == self._pid:
                 self._main_over(status, usage, alone=False)
 
+    def _keep_vigil(self) -> None:
+        """What a command orphans and what then dies must not fill the process table. Signals tell of it, which costs a
+        little at every death: only for commands that run longer than a moment."""
+        wanted = self._core.busy and (
+            self._vigilant or time.clock_gettime(time.CLOCK_BOOTTIME) >= self._spawned_at + VIGIL_AFTER_S
+        )
+        if wanted and not self._vigilant:
+            self._vigilant = True
+            _signal.signal(_signal.SIGCHLD, _note)
+            self._reap_orphans()
+            self._deliver()
+        elif self._vigilant and not wanted:
+            self._vigilant = False
+            _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+
     def _reap_orphans(self) -> None:
-        """Now and then: what a command orphaned and has died must not fill the process table."""
-        boottime = time.clock_gettime(time.CLOCK_BOOTTIME)
-        if boottime - self._reaped_at < REAP_EVERY_S or not self._core.busy:
-            return
-        self._reaped_at = boottime
+        try:
+            while len(os.read(self._deaths, 4096)) == 4096:
+                pass
+        except BlockingIOError:
+            pass
         if self._reap():
             self._handle(Swept(0))
-        self._deliver()
 
     def _main_over(self, status: int, usage: Any, alone: bool) -> None:
         self._poll.unregister(self._pidfd)
@@ -1533,7 +1556,7 @@ class Keeper:
             self._handle(Disconnected())
 
 
-REAP_EVERY_S: Final = 0.25
+VIGIL_AFTER_S: Final = 0.02
 SWEEP_S: Final = 0.003
 FIRST_DELAY_S: Final = 0.05
 RECONNECT_CAP_S: Final = 1.0
@@ -1545,6 +1568,10 @@ _IGNORED: Final = (
     _signal.SIGPIPE,
     _signal.SIGXFSZ,
 )
+
+
+def _note(_signum: int, _frame: object) -> None:
+    """The number was written to the pipe already."""
 
 
 def _write_file(path: str, content: bytes) -> None:
