@@ -626,14 +626,12 @@ class KeeperCore:
                 self._look_at = boottime + self._look_delay
 
     def _swept(self, survivors: int, boottime: float, wall: float) -> None:
-        if self._state == _RUNNING:
-            return  # a look from before its spawn: to look again would be to kill it
         if self._state == _IDLE:
             if survivors == 0:
                 self._leftovers = False
             return
         if self._item is not None and self._result is None and self._state != _KILLING:
-            return  # nobody asked: the main process lives, or is about to be spawned
+            return  # a look from before its spawn, or its main process lives: to look again would be to kill it
         if survivors == 0 and (self._item is None or self._result is not None):
             if self._item is not None:
                 self._end(self._result, boottime, wall)
