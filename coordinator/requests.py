@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -21,8 +22,6 @@ PAGE_BYTES: Final = 200 * 1024
 """Of the rows of one page before the last one; that may be four tails of 64 KiB, and a frame still takes it."""
 MAX_DRAWN: Final = 200
 """Rows of a kind in an Overview; where there are more there are none."""
-MAX_SCANNED: Final = 2_000_000
-"""Tasks that one listing looks at to fill its page."""
 SHOWN_STATES: Final = ("active", "preparing", "running", "completed")
 RESULTS: Final = {
     "succeeded": TaskState.SUCCEEDED,
@@ -32,6 +31,20 @@ RESULTS: Final = {
     "cancelled": TaskState.CANCELLED,
     "skipped": TaskState.SKIPPED,
 }
+
+
+def _one_of(*states: TaskState) -> re.Pattern[bytes]:
+    return re.compile(b"[%s]" % bytes(states))
+
+
+_ALLOWED: Final = {
+    "active": _one_of(TaskState.ACTIVE, TaskState.GRANTED),
+    "preparing": _one_of(TaskState.GRANTED),
+    "running": _one_of(TaskState.GRANTED),
+    "completed": _one_of(*OVER),
+    **{name: _one_of(state) for name, state in RESULTS.items()},
+}
+"""Bytes of tasks that may be shown in a state."""
 
 
 def handle(desk: Desk, session: Session, message: m.Message) -> None:
@@ -133,31 +146,25 @@ def _task_list(desk: Desk, session: Session, message: m.TaskList) -> None:
 def _found(
     desk: Desk, job: Job, groups: list[Group], message: m.TaskList, start: tuple[int, int]
 ) -> Iterator[views.Plain]:
-    scanned = 0
     for group in groups:
         if group.number < start[0]:
             continue
         first = start[1] + 1 if group.number == start[0] else 0
-        for index in range(first, group.size):
-            scanned += 1
-            if scanned > MAX_SCANNED:
-                return
-            if _may_be(group, index, message.state):
-                plain = views.task(desk.cluster, job, group, index)
-                if message.state not in SHOWN_STATES or plain["state"] == message.state:
-                    yield plain
+        for index in _candidates(group, first, message.state):
+            plain = views.task(desk.cluster, job, group, index)
+            if message.state not in SHOWN_STATES or plain["state"] == message.state:
+                yield plain
 
 
-def _may_be(group: Group, index: int, state: str | None) -> bool:
-    """Whether the task's byte allows the state asked for, before anything is computed for it."""
+def _candidates(group: Group, first: int, state: str | None) -> Iterator[int]:
+    """Indices from `first` on whose byte allows the state asked for: found among millions without looking at each."""
     if state is None:
-        return True
-    byte = TaskState(group.state[index])
-    if state in RESULTS:
-        return byte is RESULTS[state]
-    if state == "completed":
-        return byte in OVER
-    return byte not in OVER
+        yield from range(first, group.size)
+        return
+    allowed = _ALLOWED[state]
+    while (found := allowed.search(group.state, first)) is not None:
+        yield found.start()
+        first = found.start() + 1
 
 
 def _task_show(desk: Desk, session: Session, message: m.TaskShow) -> None:

@@ -82,7 +82,7 @@ def a_node_reboots(play: Play) -> None:
 
 
 def a_lease_runs_out(play: Play) -> None:
-    """A silent node keeps its task until its lease has certainly run out; what it says afterwards counts for nothing."""
+    """A silent node keeps its task until its lease has certainly run out; what it says later counts for nothing."""
     play.submit(job("setup"), pools=[{"name": "p", "lost_after_ms": 3000}])
     play.terminate("setup-1")
     n1 = play.node("n1")
@@ -125,7 +125,7 @@ def a_node_leaves(play: Play) -> None:
 
 
 def nothing_is_lost_in_a_crash(play: Play) -> None:
-    """The coordinator dies after it kept a round and a grant and before either was sent: the round is void, not owed."""
+    """The coordinator dies after it kept a round and a grant, before either was sent: the round is void, not owed."""
     n1 = play.node("n1")
     n1.deaf = True
     name = play.submit(job("j", preparation=prep(), release=release()))
