@@ -80,7 +80,7 @@ class Connection:
         self.peer: Role | None = Role.COORDINATOR if self.opener else None
         self.epoch = 0
         self.stale = 0
-        """Frames dropped because they belong to another epoch."""
+        """Frames refused because they belong to another epoch: the first one ends the connection."""
         self.doubled = 0
         """Frames dropped because their sequence number was seen."""
         self._allowed = allowed - {Role.COORDINATOR}
@@ -130,12 +130,12 @@ class Connection:
         if len(body) > self._limit:
             raise ProtocolError(f"a frame of {len(body)} bytes is over the limit of {self._limit}")
         epoch, sequence, message = codec.decode_body(body)
-        if epoch != self.epoch:
-            self.stale += 1
-            return None
-        if sequence < self._received:
+        if sequence < self._received and epoch in (self.epoch, 0):
             self.doubled += 1
             return None
+        if epoch != self.epoch:
+            self.stale += 1
+            raise ProtocolError(f"a frame of session {epoch} came in session {self.epoch}")
         if sequence > self._received:
             raise ProtocolError(f"frame {sequence} came where {self._received} was due")
         self._check_sender(message)

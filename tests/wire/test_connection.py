@@ -202,12 +202,18 @@ def test_before_the_handshake_only_a_small_frame_is_read():
 # ---- sequence and epoch
 
 
-def test_a_frame_of_another_epoch_is_dropped_and_counted():
+@pytest.mark.parametrize("epoch", [6, 8])
+def test_a_frame_of_another_epoch_ends_the_connection_and_is_counted(epoch: int):
     _, far = pair(epoch=7)
-    assert far.receive_frame(body(6, 1, Heartbeat(1))) is None
-    assert far.receive_frame(body(8, 1, Heartbeat(1))) is None
+    with pytest.raises(ProtocolError, match=f"a frame of session {epoch} came in session 7"):
+        far.receive_frame(body(epoch, 1, Heartbeat(1)))
+    assert far.stale == 1
+
+
+def test_an_opening_frame_doubled_is_dropped_and_counted():
+    _, far = pair(epoch=7)
     assert far.receive_frame(body(0, 0, Hello(PROTOCOL_VERSION, Role.ADMIN))) is None
-    assert (far.stale, far.doubled, far.peer) == (3, 0, Role.NODE)
+    assert (far.stale, far.doubled, far.peer) == (0, 1, Role.NODE)
     assert far.receive_frame(body(7, 1, Heartbeat(2))) == Heartbeat(2)
 
 
