@@ -16,7 +16,7 @@ import re
 from typing import Final, assert_never
 
 from agentd.bodies import Bodies, BodyRefused
-from agentd.desk import Desk, open_spans
+from agentd.desk import Desk
 from agentd.dialogue import (
     FromKeeper,
     ItemEnded,
@@ -48,6 +48,7 @@ from agentd.events import (
     Terminated,
     Tick,
 )
+from agentd.inventory import inventory
 from agentd.keepers import Keeper, Keepers, Stage
 from agentd.lease import Lease
 from agentd.model import Ledger, NodeConfig, Round
@@ -59,8 +60,6 @@ from wire.instant import Instant
 MAX_GRANT: Final = 1 << 16
 MAX_ROUNDS: Final = 10_000
 """Rounds held at once: more than that is no workload but a mistake."""
-PIECE: Final = 2000
-"""Rounds and spans in one piece of an inventory."""
 ORPHANED_S: Final = 30.0
 ORPHANED_CUT_S: Final = 5.0
 """How long an embedded agent waits for its coordinator, and for one whose `run` is dead."""
@@ -135,7 +134,7 @@ class AgentCore:
             case JobDirectoryMade():
                 self._phases.directory_made(event.job, event.failure)
             case JobEmptied():
-                self._phases.emptied(event.job)
+                self._phases.courses.emptied(event.job)
             case JobCleaned():
                 self._phases.cleaned(event)
             case Connected():
@@ -250,29 +249,11 @@ class AgentCore:
             self._keepers.lease(self._lease.until)
         for number in sorted(self.ledger.outbox):
             self._desk.send(self.ledger.outbox[number])
-        self._send_inventory()
+        for piece in inventory(self.ledger):
+            self._desk.send(piece)
         self._dispatch.joined()
         if self._leaving:
             self._desk.send(m.Leaving())
-
-    def _send_inventory(self) -> None:
-        rounds: list[m.RoundHeld] = []
-        grants: list[m.GrantHeld] = []
-        size = 0
-        for job in self.ledger.jobs.values():
-            for held in job.rounds.values():
-                rounds.append(m.RoundHeld(held.job, held.number, held.state))
-                if len(rounds) >= PIECE:
-                    self._desk.send(m.Inventory(rounds, [], False))
-                    rounds = []
-        for grant in self.ledger.grants.values():
-            held_grant = m.GrantHeld(grant.grant, open_spans(grant))
-            size += 1 + len(held_grant.spans)
-            if size >= PIECE and grants:
-                self._desk.send(m.Inventory([], grants, False))
-                grants, size = [], 1 + len(held_grant.spans)
-            grants.append(held_grant)
-        self._desk.send(m.Inventory(rounds, grants, True))
 
     def _hang_up(self, reason: str) -> None:
         self._session_over()
@@ -317,7 +298,7 @@ class AgentCore:
                 self._release(message)
             case m.RemoveJob():
                 if self._named(message.job):
-                    self._phases.remove(message.job)
+                    self._phases.courses.remove(message.job)
             case m.Depart():
                 if self._leaving:
                     self._leave(Leave.DEPARTED)

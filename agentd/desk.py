@@ -210,15 +210,3 @@ def spans_of(positions: list[int]) -> Spans:
         else:
             spans.append((position, 1))
     return spans
-
-
-def open_spans(grant: Grant) -> Spans:
-    """What of a grant is still to end, in runs."""
-    spans: Spans = []
-    start = grant.open.find(1)
-    while start >= 0:
-        end = grant.open.find(0, start)
-        end = grant.count if end < 0 else end
-        spans.append((start, end - start))
-        start = grant.open.find(1, end) if end < grant.count else -1
-    return spans

@@ -11,13 +11,14 @@ from typing import Final
 
 import msgspec
 
+from agentd.courses import Course, Courses, command_of, keep_s
 from agentd.desk import MAX_REASON, Desk
 from agentd.dialogue import ItemEnded, RunItems, StopItem, Template
 from agentd.dispatch import Dispatch
-from agentd.environment import CommandRefused, phase_directory, phase_template, scripts_of
-from agentd.events import CleanJob, EmptyJob, JobCleaned, MakeJob, ReadTails, TailsRead
+from agentd.environment import CommandRefused, phase_directory, phase_template
+from agentd.events import JobCleaned, ReadTails, TailsRead
 from agentd.keepers import Keeper, Keepers, Stage
-from agentd.model import PREPARATION_DIRECTORY, RELEASE_DIRECTORY, Job, Round
+from agentd.model import Job, Round
 from agentd.records import (
     AttemptEnded,
     AttemptStarted,
@@ -25,43 +26,19 @@ from agentd.records import (
     ReleaseAsked,
     Released,
     RemovalAsked,
-    Removed,
     Verdict,
 )
 from wire.messages import Outcome, Phase, PhaseEnd, PhaseStarted, RoundState
-from wire.messages import Removed as RemovedMessage
 from wire.retry import delay_s
 from wire.spec import Command
 from wire.template import TemplateError
 
 TAIL: Final = 64 * 1024
-MAKE_AGAIN_S: Final = 1.0
-KEPT_TOGETHER_S: Final = 60.0
-"""At least so long between two looks for kept directories that are due: many may be."""
 MAX_LEFTOVERS: Final = 20
 INTERRUPTED_FIRST_S: Final = 1.0
 INTERRUPTED_CAP_S: Final = 60.0
 DELETED: Final = "Deleted"
 PURPOSES: Final = {Phase.PREPARATION: Purpose.PREPARATION, Phase.RELEASE: Purpose.RELEASE}
-
-
-@dataclass(slots=True)
-class Course:
-    """Where a job stands on this node for now: what the shell was asked for and has not answered. Not durable: after a
-    restart it is asked for again."""
-
-    making: bool = False
-    made: bool = False
-    fresh_for: int = 0
-    """The preparation attempt for which the `fresh` directories were emptied."""
-    emptying: bool = False
-    emptied: bool = False
-    cleaning: dict[str, float] | None = None
-    """What the clean-up under way is to keep."""
-    make_after: float = 0.0
-    """The boottime before which a directory that could not be made is not tried again."""
-    reading: tuple[str, ItemEnded] | None = None
-    """(keeper, end) of an attempt whose output is being read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +64,10 @@ class Phases:
         self._desk = desk
         self._keepers = keepers
         self._dispatch = dispatch
-        self._courses: dict[str, Course] = {}
-        self.removals: set[str] = set()
-        self._kept_due: float | None = None
-        """The boottime at which the first of what is kept is due; None: to be found out."""
+        self.courses = Courses(desk)
 
     def course(self, job: str) -> Course:
-        return self._courses.setdefault(job, Course())
+        return self.courses.of(job)
 
     # ---- orders
 
@@ -106,13 +80,6 @@ class Phases:
         course = self.course(held.job)
         course.emptied = False
 
-    def remove(self, job: str) -> None:
-        """Nothing of the job is kept any more."""
-        held = self._desk.ledger.jobs.get(job)
-        if held is not None and not held.removal:
-            self._desk.keep(RemovalAsked(job))
-        self.removals.add(job)
-
     def reading(self, keeper: Keeper) -> bool:
         """Whether the output of an attempt that this keeper ran is being read."""
         reading = self.course(keeper.job).reading
@@ -121,72 +88,44 @@ class Phases:
     # ---- answers
 
     def directory_made(self, job: str, failure: str | None) -> None:
-        course = self.course(job)
-        course.making, course.made = False, failure is None
+        self.courses.made(job, failed=failure is not None)
         if failure is None:
             return
         reason = f"Its directory could not be made: {failure}"
-        course.fresh_for = 0
-        course.make_after = self._desk.now.boottime + MAKE_AGAIN_S
         self._dispatch.fail_waiting(job, reason)
         for held in self._rounds(job):
             phase = _wanted_phase(held)
             if phase is not None and self._due(held, phase):
                 self._fail_unstarted(held, phase, reason)
 
-    def emptied(self, job: str) -> None:
-        course = self.course(job)
-        course.emptying, course.emptied = False, True
-
     def tails_read(self, event: TailsRead) -> None:
         """The output of an attempt that ended: now its end can be recorded."""
-        for job, course in self._courses.items():
-            if course.reading is None or course.reading[0] != event.keeper or course.reading[1].key != event.key:
-                continue
-            said, course.reading = course.reading[1], None
-            found = self._live(job, said.key)
-            keeper = self._keepers.all.get(event.keeper)
-            if keeper is not None:
-                keeper.items.pop(said.key, None)
-                keeper.leftovers = said.leftovers
-                self._keepers.recorded(keeper, said.seq)
-            if found is not None:
-                how = How(
-                    said.outcome, said.exit_code, said.signal, said.started_at, said.ended_at, said.reason,
-                    said.leftovers, event.stdout[-TAIL:], event.stderr[-TAIL:],
-                )  # fmt: skip
-                self._end_attempt(*found, how)
+        keeper = self._keepers.all.get(event.keeper)
+        if keeper is None:
             return
+        course = self.course(keeper.job)
+        if course.reading is None or course.reading[0] != keeper.name or course.reading[1].key != event.key:
+            return
+        said, course.reading = course.reading[1], None
+        keeper.items.pop(said.key, None)
+        keeper.leftovers = said.leftovers
+        self._keepers.recorded(keeper, said.seq)
+        found = self._live(keeper.job, said.key)
+        if found is not None:
+            how = How(
+                said.outcome, said.exit_code, said.signal, said.started_at, said.ended_at, said.reason,
+                said.leftovers, event.stdout[-TAIL:], event.stderr[-TAIL:],
+            )  # fmt: skip
+            self._end_attempt(*found, how)
 
     def cleaned(self, event: JobCleaned) -> None:
         """The job's directories are gone: a release is over, or what was kept is."""
-        course = self.course(event.job)
-        keep_s, course.cleaning = course.cleaning or {}, None
-        course.made = course.emptied = False
-        self._desk.retain(event.job, None if event.kept_s is None else self._desk.now.after(event.kept_s), keep_s)
-        self._kept_due = None
-        job = self._desk.ledger.jobs.get(event.job)
-        for held in [] if job is None else list(job.rounds.values()):
+        all_gone = self.courses.cleaned(event)
+        for held in self._rounds(event.job):
             if held.state is RoundState.RELEASING:
                 self._release_over(held, event.leftovers)
-        if not keep_s:
-            if job is not None and job.removal:
-                self._desk.keep_of_job(Removed(event.job))
-            self._say_removed(event.job)
-
-    def _say_removed(self, job: str) -> None:
-        if job in self.removals:
-            self.removals.discard(job)
-            self._desk.send(RemovedMessage(job))
-
-    def forget_over(self) -> None:
-        """Jobs of which nothing is held any more leave nothing here."""
-        held = self._desk.ledger.jobs
-        over = [name for name in self._courses if name not in held and name not in self.removals]
-        for name in over:
-            if self._courses[name].cleaning is None:
-                del self._courses[name]
-                self._dispatch.forget_job(name)
+        if all_gone:
+            self.courses.removed(event.job)
 
     # ---- what keepers say
 
@@ -346,12 +285,9 @@ class Phases:
                     self._advance_release(job, held)
                 elif held.open:
                     self._advance_open(job, held)
-            if job.removal and all(held.state is RoundState.RELEASED for held in job.rounds.values()):
-                self._clean(job.body.job, {})
-        for name in sorted(self.removals - self._desk.ledger.jobs.keys()):
-            self._clean(name, {})
-        self._advance_kept()
-        self.forget_over()
+        self.courses.advance()
+        for over in self.courses.forget_over():
+            self._dispatch.forget_job(over)
 
     def _advance_open(self, job: Job, held: Round) -> None:
         if held.state is RoundState.PREPARING:
@@ -361,7 +297,7 @@ class Phases:
             if not keeper.leftovers or not held.prep.over:
                 self._keepers.retire(keeper, 0.0)
         if not self.course(held.job).made:
-            self._make(job, held)
+            self.courses.make(job, held)
 
     def _advance_attempt(self, job: Job, held: Round, phase: Phase) -> None:
         """Towards the next attempt of a phase: directory, keeper, then the attempt itself."""
@@ -371,7 +307,7 @@ class Phases:
         attempt = held.book(phase).attempts + 1
         fresh = phase is Phase.PREPARATION and course.fresh_for != attempt and any(d.fresh for d in job.spec.dirs)
         if not course.made or fresh:
-            self._make(job, held)
+            self.courses.make(job, held)
             return
         keepers = self._keepers.of(held.job, PURPOSES[phase])
         if not keepers:
@@ -428,14 +364,14 @@ class Phases:
         if self._stop_others(job, held) or course.reading is not None:
             return
         if job.spec.release is not None and not held.release.over:
-            if self._keepers.of(held.job, Purpose.RELEASE) or self._is_empty(course, held.job):
+            if self._keepers.of(held.job, Purpose.RELEASE) or self.courses.empty(held.job):
                 self._advance_attempt(job, held, Phase.RELEASE)
             return
         keepers = self._keepers.of(held.job, Purpose.RELEASE)
         for keeper in keepers:
             self._keepers.retire(keeper, 0.0)
-        if not keepers and self._is_empty(course, held.job):
-            self._clean(held.job, {} if job.removal else _keep_s(job))
+        if not keepers and self.courses.empty(held.job):
+            self.courses.clean(held.job, {} if job.removal else keep_s(job))
 
     def _stop_others(self, job: Job, held: Round) -> bool:
         """Stop tasks and preparation of the job; whether any keeper of theirs is still there."""
@@ -448,45 +384,11 @@ class Phases:
                 for key in keeper.items:
                     self._desk.say(keeper.name, StopItem(key=key, reason="Its job ended."))
             if not keeper.items:
-                grace_s = _grace_s(job) if keeper.leftovers else 0.0
+                grace_s = _command(job, Phase.PREPARATION).stop_grace_ms / 1000 if keeper.leftovers else 0.0
                 self._keepers.retire(keeper, grace_s)
         if keepers:
             self.course(held.job).emptied = False
         return bool(keepers)
-
-    def _is_empty(self, course: Course, job: str) -> bool:
-        """Whether no process of the job is left; asks for it if that is not known."""
-        if not course.emptied and not course.emptying:
-            course.emptying = True
-            self._desk.ready.chores.append(EmptyJob(job))
-        return course.emptied
-
-    def _make(self, job: Job, held: Round) -> None:
-        course = self.course(held.job)
-        if course.making or course.cleaning is not None or self._desk.now.boottime < course.make_after:
-            return
-        course.making = True
-        attempts = held.prep.attempts
-        began = attempts or held.release.attempts or held.ran or held.state is RoundState.RELEASING
-        fresh: tuple[str, ...] = ()
-        if held.state is RoundState.PREPARING and held.prep.live is None:
-            fresh = tuple(spec.name for spec in job.spec.dirs if spec.fresh)
-            course.fresh_for = attempts + 1
-        self._desk.ready.chores.append(
-            MakeJob(
-                held.job,
-                tuple(spec.name for spec in job.spec.dirs),
-                scripts_of(job),
-                () if began else (PREPARATION_DIRECTORY, RELEASE_DIRECTORY),
-                fresh,
-            )
-        )
-
-    def _clean(self, job: str, keep_s: dict[str, float]) -> None:
-        course = self.course(job)
-        if course.cleaning is None and not course.making:
-            course.cleaning = keep_s
-            self._desk.ready.chores.append(CleanJob(job, keep_s))
 
     def _release_over(self, held: Round, leftovers: tuple[str, ...]) -> None:
         """Cleaned: the release has run to its end, and is told."""
@@ -502,20 +404,6 @@ class Phases:
             end = msgspec.structs.replace(end, leftovers=left)
         self._desk.keep(Released(held.job, held.number, self._desk.phase_ended(end)))
 
-    def _advance_kept(self) -> None:
-        """Remove what was kept and is due, but not below a job that is back."""
-        if self._kept_due is None:
-            left = [self._desk.now.seconds_until(kept.until) for kept in self._desk.ledger.retained.values()]
-            self._kept_due = self._desk.now.boottime + min(left, default=math.inf)
-        if self._desk.now.boottime < self._kept_due:
-            return
-        self._kept_due = self._desk.now.boottime + KEPT_TOGETHER_S
-        for name, kept in self._desk.ledger.retained.items():
-            held = self._desk.ledger.jobs.get(name)
-            back = held is not None and any(r.state is not RoundState.RELEASED for r in held.rounds.values())
-            if not back and self._desk.now.seconds_until(kept.until) <= 0:
-                self._clean(name, kept.keep_s)
-
     def next_due(self) -> float | None:
         """Seconds from now until a retry or the end of a retention."""
         due = [
@@ -526,8 +414,7 @@ class Phases:
             if _wanted_phase(held) is phase and not held.book(phase).over
         ]
         left = [self._desk.now.seconds_until(at) for at in due if at is not None]
-        left += [course.make_after - self._desk.now.boottime for course in self._courses.values()]
-        left.append((math.inf if self._kept_due is None else self._kept_due) - self._desk.now.boottime)
+        left += [at - self._desk.now.boottime for at in self.courses.next_due()]
         return min((seconds for seconds in left if 0 < seconds < math.inf), default=None)
 
 
@@ -543,17 +430,4 @@ def _key(held: Round, phase: Phase, attempt: int) -> str:
 
 
 def _command(job: Job, phase: Phase) -> Command:
-    block = job.spec.preparation if phase is Phase.PREPARATION else job.spec.release
-    return block.command if block is not None else Command()
-
-
-def _grace_s(job: Job) -> float:
-    return _command(job, Phase.PREPARATION).stop_grace_ms / 1000
-
-
-def _keep_s(job: Job) -> dict[str, float]:
-    """How long each kind of directory stays after its command ended."""
-    kept = {group.name: group.command.keep_ms / 1000 for group in job.spec.groups}
-    kept[PREPARATION_DIRECTORY] = _command(job, Phase.PREPARATION).keep_ms / 1000
-    kept[RELEASE_DIRECTORY] = _command(job, Phase.RELEASE).keep_ms / 1000
-    return {name: seconds for name, seconds in kept.items() if seconds > 0}
+    return command_of(job, release=phase is Phase.RELEASE)

@@ -21,6 +21,9 @@ from agentd.events import (
     Terminated,
     Tick,
 )
+from agentd.inventory import PIECE
+from agentd.inventory import inventory as pieces_of
+from agentd.model import Job, Ledger, Round, decode_body
 from agentd.records import Purpose
 from tests.agentd.node import CONFIG, Node, body, group, job_spec, preparation, release
 from wire import messages as m
@@ -453,3 +456,15 @@ def test_what_is_said_to_keepers_is_nothing_before_they_connect() -> None:
     )
     ready = node.core.take_ready()
     assert not [said for _, said in ready.said if isinstance(said, RunItems)]
+
+
+@pytest.mark.parametrize("rounds", [0, 1, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE, 2 * PIECE + 1])
+def test_an_inventory_of_many_rounds_names_each_once(rounds: int) -> None:
+    ledger = Ledger()
+    held = decode_body(body(job_spec()))
+    for number in range(rounds):
+        ledger.jobs[f"j-{number}"] = Job(held, {1: Round(f"j-{number}", 1)})
+    pieces = list(pieces_of(ledger))
+    assert [piece.last for piece in pieces] == [False] * (len(pieces) - 1) + [True]
+    assert max(len(piece.rounds) for piece in pieces) <= PIECE
+    assert sorted(known.job for piece in pieces for known in piece.rounds) == sorted(ledger.jobs)
