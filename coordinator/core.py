@@ -122,7 +122,7 @@ class Core(Desk):
             case m.Leaving():
                 ending.take_leaving(self, node)
             case m.FileContents() | m.FileListing() | m.FileRefused():
-                files.answer(self, message)
+                files.answer(self, node, message)
             case _:
                 self.close(session.epoch, f"{type(message).__name__} is not for the coordinator")
         ending.let_go(self, node)

@@ -16,6 +16,8 @@ from coordinator.sessions import Relay, Session
 from wire import messages as m
 from wire.limits import MAX_CHUNK
 
+Plain = dict[str, object]
+
 MAX_RELAYS: Final = 256
 """Requests to nodes under way at once."""
 
@@ -39,13 +41,15 @@ def read_log(desk: Desk, session: Session, message: m.LogRead) -> None:
     name = "stderr.txt" if message.stderr else "stdout.txt"
     if message.task is not None:
         node, directory = _task_directory(desk, message)
-        tail = None
+        kept = None
     else:
         node_job, node, directory = _phase_directory(desk, message)
         view = node_job.preparation if message.phase is m.Phase.PREPARATION else node_job.release
-        kept = (view.stderr_tail if message.stderr else view.stdout_tail) if view is not None else b""
-        tail = kept if view is not None and view.finished else None
-    _ask_read(desk, session, message.request, node, f"{directory}/{name}", message.offset, message.limit, tail)
+        tail = (
+            (view.stderr_tail if message.stderr else view.stdout_tail) if view is not None and view.finished else None
+        )
+        kept = _kept(tail, message.offset, message.limit) if tail is not None else None
+    _ask_read(desk, session, message.request, node, f"{directory}/{name}", message.offset, message.limit, kept)
 
 
 def _task_directory(desk: Desk, message: m.LogRead) -> tuple[Node, str]:
@@ -101,37 +105,41 @@ def _phase_directory(desk: Desk, message: m.LogRead) -> tuple[NodeJob, Node, str
 
 
 def _ask_read(
-    desk: Desk, session: Session, request: int, node: Node, path: str, offset: int, limit: int, tail: bytes | None
+    desk: Desk, session: Session, request: int, node: Node, path: str, offset: int, limit: int, kept: Plain | None
 ) -> None:
-    relay = _open(desk, session, request, node, tail)
+    relay = _open(desk, session, request, node, kept)
     if relay is not None:
         desk.send(node.session, m.ReadFile(relay, path, offset, max(0, min(limit, MAX_CHUNK))))
 
 
-def _open(desk: Desk, session: Session, request: int, node: Node, tail: bytes | None) -> int | None:
+def _open(desk: Desk, session: Session, request: int, node: Node, kept: Plain | None) -> int | None:
     if node.session is None or not node.joined:
-        if tail is None:
+        if kept is None:
             raise RefusedError(
                 m.RefusalCode.FAILED, f"node `{node.name}` is out of contact: its files can't be read now"
             )
-        desk.send(session.epoch, m.Reply(request, _kept(tail)))
+        desk.send(session.epoch, m.Reply(request, kept))
         return None
     if len(desk.relays) >= MAX_RELAYS:
         raise RefusedError(m.RefusalCode.REFUSED, "too many files are being read just now: try again")
     desk.last_relay += 1
-    desk.relays[desk.last_relay] = Relay(session.epoch, request, node.name, node.session, tail)
+    desk.relays[desk.last_relay] = Relay(session.epoch, request, node.name, node.session, kept)
     return desk.last_relay
 
 
-def _kept(tail: bytes) -> dict[str, object]:
-    return {"content": tail, "size": len(tail), "end": True, "kept": True}
+def _kept(tail: bytes, offset: int, limit: int) -> Plain:
+    """The piece asked for, as if what was kept of the output were all of it."""
+    first = min(len(tail), offset) if offset >= 0 else max(0, len(tail) + offset)
+    content = tail[first : first + max(0, min(limit, MAX_CHUNK))]
+    return {"content": content, "size": len(tail), "end": first + len(content) == len(tail), "kept": True}
 
 
-def answer(desk: Desk, message: m.FileContents | m.FileListing | m.FileRefused) -> None:
-    """A node answered."""
-    relay = desk.relays.pop(message.request, None)
-    if relay is None:
+def answer(desk: Desk, node: Node, message: m.FileContents | m.FileListing | m.FileRefused) -> None:
+    """A node answered: if it is the one that was asked, whoever asked is told."""
+    relay = desk.relays.get(message.request)
+    if relay is None or relay.node_session != node.session:
         return
+    del desk.relays[message.request]
     match message:
         case m.FileContents(_, content, size, end):
             desk.send(relay.session, m.Reply(relay.request, {"content": content, "size": size, "end": end}))
@@ -142,8 +150,8 @@ def answer(desk: Desk, message: m.FileContents | m.FileListing | m.FileRefused) 
             ]
             desk.send(relay.session, m.Reply(relay.request, {"entries": listed, "truncated": truncated}))
         case m.FileRefused(_, reason, missing):
-            if relay.tail is not None:
-                desk.send(relay.session, m.Reply(relay.request, _kept(relay.tail)))
+            if relay.kept is not None:
+                desk.send(relay.session, m.Reply(relay.request, relay.kept))
                 return
             code = m.RefusalCode.UNKNOWN if missing else m.RefusalCode.FAILED
             desk.refuse(relay.session, relay.request, code, f"{relay.node}: {reason}")

@@ -42,10 +42,10 @@ class Waiter:
 
 @dataclass(frozen=True, slots=True)
 class Relay:
-    """A request of `session` that waits for `node`; `tail` answers instead when the node can't."""
+    """A request of `session` that waits for `node`; `kept` is the answer when the node has none."""
 
     session: int
     request: int
     node: str
     node_session: int
-    tail: bytes | None = None
+    kept: dict[str, object] | None = None
