@@ -1,0 +1,109 @@
+"""What keeps the hot path cheap, counted and not timed: records, frames and objects, never seconds."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from typing import Any
+
+import pytest
+
+from coordinator import records
+from coordinator.placement import MAX_GRANT
+from coordinator.records import Granted, JobSubmitted, PoolSet, ReportTaken
+from tests.coordinator.playbook import FakeNode, Play, job, tasks
+from wire import messages as m
+
+MILLISECOND = 0.001
+
+
+def run_short(play: Play, node: FakeNode, batch: int) -> None:
+    """The node ends its tasks in reports of so many, each after a millisecond, until there are none."""
+    while node.grants:
+        ends = [
+            node.task_end(grant, position, started_at=play.wall - MILLISECOND, ended_at=play.wall)
+            for grant, position in node.running()[:batch]
+        ]
+        node.report(ends)
+
+
+def test_twenty_thousand_short_tasks_cost_few_records_and_frames() -> None:
+    play = Play(checking=False)
+    n1 = play.node("n1", slots=2)
+    name = play.submit(job("j", tasks(size=20_000)))
+    before = len(play.kept)
+    run_short(play, n1, batch=16)
+    assert play.show(name)["tasks"]["succeeded"] == 20_000
+    grants = len(play.kept_of(Granted))
+    assert grants <= 20_000 // 40
+    assert len(n1.heard(m.Run)) == grants
+    assert len(n1.heard(m.Ack)) == len(play.kept_of(ReportTaken)) <= 20_000 // 16 + 2
+    assert len(play.kept) - before <= 20_000 // 10
+    assert n1.heard(m.Recall) == []
+
+
+@pytest.mark.parametrize("size", [10, 1_000_000])
+def test_a_submission_is_one_record_and_no_object_a_task_however_many_there_are(size: int) -> None:
+    play = Play(checking=False)
+    play.submit(job("warm", tasks(size=10)))
+    gc.collect()
+    before = len(gc.get_objects())
+    name = play.submit(job("j", tasks("a", size=size), tasks("b", size=size, after=[0])))
+    gc.collect()
+    assert len(gc.get_objects()) - before < 300
+    batch = play.batches[-1].records
+    assert [type(record) for record in batch if not isinstance(record, PoolSet)] == [JobSubmitted]
+    assert sum(len(records.encode(record)) for record in batch) < 2_000
+    assert play.show(name)["tasks"]["total"] == 2 * size
+
+
+def test_a_queued_task_is_a_byte() -> None:
+    play = Play(checking=False)
+    name = play.submit(job("j", tasks(size=1_000_000)))
+    group = play.core.cluster.jobs[name].groups[0]
+    assert sys.getsizeof(group.state) < 1_000_100
+    held: list[Any] = [group.again, group.waiting, group.attempts, group.failures, group.losses, group.history]
+    assert not any(held)
+
+
+def test_a_finished_task_is_three_and_twenty_bytes() -> None:
+    play = Play(checking=False)
+    n1 = play.node("n1")
+    name = play.submit(job("j", tasks(size=100_000)))
+    n1.end()
+    group = play.core.cluster.jobs[name].groups[0]
+    assert group.finished is not None
+    columns = [getattr(group.finished, column) for column in type(group.finished).__slots__]
+    assert sum(len(column) * column.itemsize for column in columns) + len(group.state) <= 24 * 100_000
+    assert not group.history
+
+
+def test_a_million_tasks_are_skipped_and_cancelled_by_one_record() -> None:
+    play = Play(checking=False)
+    n1 = play.node("n1")
+    name = play.submit(job("j", tasks("a"), tasks("b", size=1_000_000, after=[0]), tasks("c", size=1_000_000)))
+    n1.end(exit_code=1)
+    play.terminate(name)
+    counts = play.show(name)["tasks"]
+    assert (counts["skipped"], counts["failed"]) == (1_000_000, 1)
+    assert counts["cancelled"] >= 999_999
+    assert len(play.kept) < 20
+
+
+def test_a_range_of_work_is_bounded_and_one_frame() -> None:
+    play = Play(checking=False)
+    n1 = play.node("n1", slots=4096)
+    play.submit(job("j", tasks(size=5_000)))
+    assert [run.count for run in n1.heard(m.Run)] == [MAX_GRANT] * 4
+    assert [run.first for run in n1.heard(m.Run)] == [0, 1024, 2048, 3072]
+
+
+def test_a_heartbeat_costs_no_record_and_wakes_nobody() -> None:
+    play = Play()
+    n1 = play.node("n1")
+    play.submit(job("j"))
+    before = len(play.kept)
+    version = play.core.version
+    for _ in range(50):
+        n1.heartbeat()
+    assert (len(play.kept), play.core.version) == (before, version)
