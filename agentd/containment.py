@@ -7,6 +7,7 @@ dead they are found by the marks in their environment. Everything here blocks: c
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import enum
 import errno
@@ -306,10 +307,16 @@ class Cgroup:
 
     def make(self) -> None:
         """Make it and what is above it. Raises ContainmentError."""
-        try:
-            os.makedirs(self.path, exist_ok=True)
-        except OSError as error:
-            raise ContainmentError(f"Could not make the cgroup {self.path}: {error.strerror}.") from error
+        for _ in range(5):  # what is empty above may be removed at the same moment
+            try:
+                os.makedirs(self.path, exist_ok=True)
+                return
+            except FileNotFoundError as error:
+                refused: OSError = error
+            except OSError as error:
+                refused = error
+                break
+        raise ContainmentError(f"Could not make the cgroup {self.path}: {refused.strerror}.") from refused
 
     def populated(self) -> bool:
         """Whether a process lives in it or below."""
@@ -420,6 +427,7 @@ class Containment:
             survivors = leaf.kill(patience_s)
             if survivors == 0:
                 leaf.remove()
+                self._remove_empty(job)
         marks = {"BATCH_NODE_ROOT_DIR": self._root, KEEPER_MARK: keeper}
         return survivors + kill_marked(marks, self._boot, patience_s)
 
@@ -432,6 +440,7 @@ class Containment:
             survivors = cgroup.kill(patience_s)
             if survivors == 0:
                 cgroup.remove()
+                self._remove_empty(job)
         return survivors + kill_marked(job_marks(job, self._root), self._boot, patience_s)
 
     def alive(self, job: str) -> int:
@@ -440,6 +449,13 @@ class Containment:
         if self._base is not None:
             found.update(Cgroup(f"{self._base}/{_plain(job)}").pids())
         return len(found)
+
+    def _remove_empty(self, job: str) -> None:
+        """A node without keepers has no cgroups, however its agent ends."""
+        with contextlib.suppress(OSError):  # not empty
+            os.rmdir(f"{self._base}/{job}")
+        with contextlib.suppress(OSError):
+            os.rmdir(f"{self._base}")
 
     def remove_base(self) -> None:
         """The node leaves: its cgroup goes, if nothing lives in it."""
@@ -461,15 +477,19 @@ def probe(root: str, incarnation: str, boot: str, remembered: str | None = None)
     """
     name = f"poolkeeper-{_plain(incarnation)[:16]}"
     for candidate in _candidates(name, remembered):
-        if _works(candidate):
+        works = _works(candidate)
+        with contextlib.suppress(OSError):  # keepers live in it
+            os.rmdir(candidate)
+        if works:
             return Containment(root, boot, candidate)
     return Containment(root, boot, None)
 
 
 def _candidates(name: str, remembered: str | None) -> Iterable[str]:
-    if remembered and os.path.isdir(remembered):
+    mounts = _cgroup2_mounts()
+    if remembered and os.path.isdir(remembered) and any(remembered.startswith(mount + "/") for mount in mounts):
         yield remembered
-    for mount in _cgroup2_mounts():
+    for mount in mounts:
         own = _own_cgroup()
         if own is not None:
             yield f"{mount}{own.rstrip('/')}/{name}"
@@ -503,8 +523,7 @@ def _own_cgroup() -> str | None:
 
 _PROBE: Final = """
 import os, sys
-with open(sys.argv[1] + "/cgroup.procs", "w") as file:
-    file.write("0")
+os.write(os.open(sys.argv[1] + "/cgroup.procs", os.O_WRONLY), b"0")
 os.write(1, b"in")
 os.read(0, 1)
 """
@@ -534,5 +553,4 @@ def _works(base: str) -> bool:
         for pipe in (child.stdin, child.stdout):
             if pipe is not None:
                 pipe.close()
-        if not leaf.remove() or not os.listdir(base):
-            Cgroup(base).remove()
+        leaf.remove()
