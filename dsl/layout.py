@@ -366,7 +366,7 @@ def _stray(before: Token, token: Token, after: Token, brackets: int) -> bool:
 
 def _missing_value(tokens: list[Token], at: int, report: Report) -> list[Token]:
     equal, after = tokens[at], tokens[at + 1]
-    place = Place(equal.end, equal.end + 1)
+    place = Place(equal.end, equal.end)
     follows = after.type in LITERALS | {"NAME", "LSQB", "LPAR", "MINUS", "NOT"} and not looks_like_item(tokens, at + 1)
     if follows and after.line == equal.line + 1:
         report.error("B010", "a value begins on the line of its `=`", after, note="move it up to the `=`")
@@ -387,7 +387,7 @@ def _half_item(tokens: list[Token], at: int, report: Report) -> list[Token]:
         return []
     second = tokens[at + 1]
     if second.line != name.line or second.type == END:
-        place = Place(name.end, name.end + 1)
+        place = Place(name.end, name.end)
         report.error(
             "B012", f"`{name.text}` has no value", name, note=f"write `{name.text} = …` or `{name.text} {{ … }}`"
         )

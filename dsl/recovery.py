@@ -262,7 +262,7 @@ class _Driver:
             edited = Place(token.start, token.start)
             if repair.kind in ("RSQB", "RPAR", "COLON") or token.first or token.type == END:
                 edited = Place(before.end, before.end)
-                place = Place(before.end, before.end + 1) if token.first or token.type == END else place
+                place = Place(before.end, before.end) if token.first or token.type == END else place
         if repair.code == "B013":
             place = edited = Place(before.start, before.end)
         if repair.change is Change.JOIN:
@@ -311,7 +311,7 @@ class _Driver:
             return
         found = f", found `{token.text[:40]}`" if token.text else ""
         expected = self._expectation() or "this does not fit here"
-        where = Place(token.start, max(token.end, token.start + 1))
+        where = Place(token.start, token.end)
         self._tell(at, "B001", f"{expected}{found}", where)
 
     def _close(self, at: int) -> int:

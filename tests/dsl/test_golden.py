@@ -51,4 +51,4 @@ def test_every_place_lies_within_the_file(path: Path) -> None:
     text = sources[path.name]
     for diagnostic in found:
         assert diagnostic.span is not None
-        assert 0 <= diagnostic.span.start <= diagnostic.span.end <= len(text) + 1, diagnostic
+        assert 0 <= diagnostic.span.start <= diagnostic.span.end <= len(text), diagnostic
