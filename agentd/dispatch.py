@@ -408,10 +408,11 @@ class _Feeding:
         self._free = sorted(free)[: max(0, slots - len(taken))]
 
     def share(self, job: str, width: int, count: int) -> int:
-        """How much of `count` commands is one keeper's part, so that none hoards what others could run."""
-        busy = sum(len(keeper.slots) == width for keeper in self._keepers.of(job, Purpose.TASKS))
-        lanes = max(1, busy + len(self._free) // width)
-        return -(-count // lanes)
+        """How much a keeper may hold when `count` more commands are to be shared out evenly, so that none hoards what
+        others could run."""
+        busy = [keeper for keeper in self._keepers.of(job, Purpose.TASKS) if len(keeper.slots) == width]
+        lanes = max(1, len(busy) + len(self._free) // width)
+        return -(-(count + sum(len(keeper.items) for keeper in busy)) // lanes)
 
     def has_room(self, keeper: Keeper, width: int, depth: int) -> bool:
         """Whether it can be given more of this width now; an idle one takes its slots."""

@@ -442,7 +442,7 @@ def test_an_embedded_agent_whose_run_is_dead_does_not_wait_long() -> None:
 def test_an_agent_that_is_not_embedded_waits_for_its_coordinator() -> None:
     node = running(lease_s=1e9)
     node.tell(Disconnected())
-    node.wait(100_000)
+    node.wait(10_000)
     assert node.left is None
     assert len(node.tasks) == 1
 
