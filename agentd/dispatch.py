@@ -125,7 +125,7 @@ class Dispatch:
                 self._return_spans(waiting)
         self._announced += [
             (*keeper.items[key], at)
-            for keeper in self._keepers.all.values()
+            for keeper in self._keepers.of_purpose(Purpose.TASKS)
             for key, at in keeper.started.items()
             if key in keeper.items
         ]
@@ -360,11 +360,11 @@ class Dispatch:
         if texts.failure is not None:
             self._fail_grant(waiting, texts.failure)
             return True
-        depth = min(depth, feeding.share(grant.job, width, sum(count for _, count in waiting.spans)))
+        share = min(depth, feeding.share(grant.job, width, sum(count for _, count in waiting.spans)))
         usable = [keeper for keeper in self._keepers.of(grant.job, Purpose.TASKS) if keeper.usable]
         for keeper in sorted(usable, key=lambda keeper: len(keeper.items)):
             if waiting.spans and feeding.has_room(keeper, width, depth):
-                self._fill(keeper, waiting, grant, texts, depth)
+                self._fill(keeper, waiting, grant, texts, share)
         feeding.start_keepers(grant, width, sum(count for _, count in waiting.spans))
         return not waiting.spans
 
