@@ -11,12 +11,13 @@ from dsl.blocks import Reader, Reading
 from dsl.dependencies import Dependencies, TaskNames
 from dsl.diagnostics import Report
 from dsl.exits import Exits
-from dsl.expressions import OF_TASKS, RUN_TYPES, Evaluator, Scope, Varying, Worth
+from dsl.expressions import Evaluator
 from dsl.names import Names
 from dsl.options import MISSING, Options
 from dsl.schema import Kind, Option
 from dsl.sweeps import SweepReading, Sweeps, known_as
 from dsl.values import Type
+from dsl.worth import OF_TASKS, RUN_TYPES, Scope, Varying, Worth
 from wire.bounds import ENVIRONMENT_NAME, MAX_TASKS, SYSTEM_PREFIXES
 from wire.near import did_you_mean
 

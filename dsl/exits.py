@@ -7,10 +7,10 @@ from typing import Any
 
 from dsl import ast, schema
 from dsl.diagnostics import Report
-from dsl.expressions import Scope
 from dsl.options import MISSING, Options
 from dsl.schema import Kind, Option
 from dsl.values import Type
+from dsl.worth import Scope
 from wire.bounds import MAX_DURATION_MS, MAX_RETRIES
 from wire.near import did_you_mean
 

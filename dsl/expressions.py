@@ -6,65 +6,31 @@ a small plain tree (`wire.template`). Types are known for all three, so mistakes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any, Final
 
 from dsl import ast, operators
 from dsl.diagnostics import Report
-from dsl.values import NO_TEXT, WORDS, Table, Type, Value, plain, show, text, type_of
+from dsl.values import NO_TEXT, WORDS, Table, Type, Value, plain, text
+from dsl.worth import (
+    OF_TASKS,
+    RUN_ROOTS,
+    RUN_TYPES,
+    Constant,
+    Scope,
+    Unknown,
+    Varying,
+    Worth,
+    as_operand,
+    element_type,
+    in_range,
+    join,
+    why,
+)
 from wire.near import did_you_mean
 
-RUN_TYPES: Final = {
-    "job.id": Type.STRING, "job.name": Type.STRING, "task.id": Type.STRING, "task.index": Type.INT,
-    "node.id": Type.STRING, "attempt": Type.INT,
-}  # fmt: skip
-"""Known when it runs."""
-OF_TASKS: Final = frozenset({"task.id", "task.index"})
-RUN_ROOTS: Final = frozenset({"job", "task", "node"})
 FUNCTIONS: Final = ("len", "min", "max", "lines", "csv")
 MAX_TEXT: Final = 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Constant:
-    value: Value
-
-    @property
-    def type(self) -> Type | None:
-        return type_of(self.value)
-
-
-@dataclass(frozen=True, slots=True)
-class Varying:
-    """Known when it runs: a plain tree, its type, and the name that makes it vary, for messages."""
-
-    tree: Any
-    type: Type | None
-    because: str
-
-
-@dataclass(frozen=True, slots=True)
-class Unknown:
-    """A param without a value yet, or what is left of a mistake; `type` as far as it is known."""
-
-    type: Type | None = None
-
-
-Worth = Constant | Varying | Unknown
-
-
-@dataclass(slots=True)
-class Scope:
-    """The names an expression sees. `run` are the run-time names allowed here, `refuse` says why others are not."""
-
-    names: Mapping[str, Callable[[], Worth]]
-    run: frozenset[str] = frozenset()
-    lenient: bool = False
-    """A declaration may have been dropped by recovery: unknown names are not reported."""
-    lost: frozenset[str] = frozenset()
-    used: set[str] = field(default_factory=set)
-
 
 ReadFile = Callable[[str, ast.Node], str | None]
 """The text of a file that the source names, or None when the reason was reported."""
@@ -172,7 +138,7 @@ class Evaluator:
                     unknown = True
         if unknown:
             return Unknown(Type.STRING)
-        joined = _join(parts)
+        joined = join(parts)
         if isinstance(joined, str):
             if len(joined) > MAX_TEXT:
                 self.report.error("B208", "this text grows too long", node)
@@ -229,10 +195,10 @@ class Evaluator:
             self.report.error("B208", "division by zero", node.right)
             return Unknown(result)
         if isinstance(right, Constant) and isinstance(right.value, range):
-            inside = _in_range(_tree(left), right.value)
+            inside = in_range(as_operand(left), right.value)
             tree = inside if node.operator == "in" else ["not", inside]
-            return Varying(tree, Type.BOOL, _because(left))
-        return Varying(["op", node.operator, _tree(left), _tree(right)], result, _because(left, right))
+            return Varying(tree, Type.BOOL, why(left))
+        return Varying(["op", node.operator, as_operand(left), as_operand(right)], result, why(left, right))
 
     def _unary(self, node: ast.Unary, scope: Scope) -> Worth:
         operand = self.evaluate(node.operand, scope)
@@ -264,7 +230,7 @@ class Evaluator:
         kind = then.type if then.type is otherwise.type else None
         if isinstance(test, Unknown) or isinstance(then, Unknown) or isinstance(otherwise, Unknown):
             return Unknown(kind)
-        return Varying(["if", test.tree, _tree(then), _tree(otherwise)], kind, test.because)
+        return Varying(["if", test.tree, as_operand(then), as_operand(otherwise)], kind, test.because)
 
     def _untaken(self, node: ast.Expr, scope: Scope) -> Worth:
         """Check a branch that is not taken: its names and types count, that it has no value does not."""
@@ -293,7 +259,7 @@ class Evaluator:
         constants = [item.value for item in items if isinstance(item, Constant)]
         if len(constants) == len(items):
             return Constant(constants)
-        return Varying(["list", *(_tree(item) for item in items)], Type.LIST, _because(*items))
+        return Varying(["list", *(as_operand(item) for item in items)], Type.LIST, why(*items))
 
     def _index(self, node: ast.Index, scope: Scope) -> Worth:
         target = self.evaluate(node.target, scope)
@@ -313,8 +279,8 @@ class Evaluator:
                     return Constant(items[at])
                 self.report.error("B208", f"the list has {len(items)} elements, none at {at}", node.positions[0])
             case (Constant() | Varying(), Constant() | Varying()):
-                tree = ["index", _tree(target), _tree(position)]
-                return Varying(tree, _element_type(target), _because(target, position))
+                tree = ["index", as_operand(target), as_operand(position)]
+                return Varying(tree, element_type(target), why(target, position))
         return Unknown()
 
     def _range(self, node: ast.Range, scope: Scope) -> Worth:
@@ -401,7 +367,7 @@ class Evaluator:
         if len(values) == len(given):
             chosen: Value = (min if name == "min" else max)(values)
             return Constant(chosen)
-        return Varying(["call", name, *(_tree(worth) for worth in given)], kind, _because(*given))
+        return Varying(["call", name, *(as_operand(worth) for worth in given)], kind, why(*given))
 
     def _file(self, name: str, node: ast.Call, given: Worth) -> Worth:
         kind = Type.TABLE if name == "csv" else Type.LIST
@@ -423,70 +389,9 @@ class Evaluator:
         return Unknown(kind)
 
 
-def _element_type(worth: Worth) -> Type | None:
-    """The type that all elements of a known list have."""
-    if not isinstance(worth, Constant) or not isinstance(worth.value, list):
-        return None
-    kinds = {type_of(item) for item in worth.value}
-    return kinds.pop() if len(kinds) == 1 else None
-
-
 def _decided(sign: str, left: Worth) -> bool:
     """`false and …`, `true or …`: the left side is the answer."""
     return isinstance(left, Constant) and left.value is (sign == "or") and sign in ("and", "or")
-
-
-def _tree(worth: Worth) -> Any:
-    match worth:
-        case Constant(value=value):
-            return _as_tree(plain(value))
-        case Varying(tree=tree):
-            return tree
-        case _:
-            raise TypeError("an unknown value has no tree")
-
-
-def _as_tree(value: Any) -> Any:
-    return ["list", *map(_as_tree, value)] if isinstance(value, list) else value
-
-
-def tree_of(worth: Constant | Varying) -> Any:
-    """The plain tree of what is known: for a constant its text, as the command will see it; null stays null."""
-    if isinstance(worth, Varying):
-        return worth.tree
-    return None if worth.value is None else text(worth.value)
-
-
-def _in_range(tree: Any, values: range) -> Any:
-    """`x in 1..500 by 10` as comparisons: a range is never counted out."""
-    low, high = sorted((values.start, values.start + max(0, operators.count(values) - 1) * values.step))
-    if operators.count(values) == 0:
-        return False
-    inside = ["op", "and", ["op", ">=", tree, low], ["op", "<=", tree, high]]
-    if abs(values.step) == 1:
-        return inside
-    return ["op", "and", inside, ["op", "==", ["op", "%", ["op", "-", tree, low], abs(values.step)], 0]]
-
-
-def _because(*parts: Worth) -> str:
-    return next((part.because for part in parts if isinstance(part, Varying)), "")
-
-
-def _join(parts: list[Any]) -> Any:
-    """One text tree of parts, neighbouring literals joined."""
-    joined: list[Any] = []
-    for part in parts:
-        if isinstance(part, str) and joined and isinstance(joined[-1], str):
-            joined[-1] += part
-        elif isinstance(part, list) and part[0] == "text":
-            joined.extend(part[1:])
-        elif part != "":
-            joined.append(part)
-    if not joined:
-        return ""
-    if len(joined) == 1 and isinstance(joined[0], str):
-        return joined[0]
-    return ["text", *joined]
 
 
 def _operator_help(sign: str, left: Type, right: Type) -> str:
@@ -495,11 +400,3 @@ def _operator_help(sign: str, left: Type, right: Type) -> str:
     if sign in ("//", "%") and {left, right} <= {Type.INT, Type.FLOAT}:
         return "`//` and `%` are for ints"
     return ""
-
-
-def describe(worth: Worth) -> str:
-    """What was found, for messages: `size 4GiB`, `a string`."""
-    if isinstance(worth, Constant):
-        kind = type_of(worth.value)
-        return "null" if kind is Type.NULL else f"{kind.value} `{show(worth.value)}`"
-    return WORDS[worth.type] if worth.type else "something else"

@@ -10,9 +10,10 @@ from typing import Final
 from dsl import ast, literals
 from dsl.blocks import Reader
 from dsl.diagnostics import Report
-from dsl.expressions import Constant, Evaluator, Scope, Unknown, Worth, describe
+from dsl.expressions import Evaluator
 from dsl.schema import PARAM_TYPES, RESERVED
 from dsl.values import NO_TEXT, WORDS, Type, Value, show, text, type_of
+from dsl.worth import Constant, Scope, Unknown, Worth, describe
 from wire.bounds import MAX_ARGUMENT_BYTES, MAX_INT
 from wire.near import did_you_mean
 

@@ -8,10 +8,11 @@ from typing import Any, Final
 from dsl import ast, schema
 from dsl.blocks import Setting
 from dsl.diagnostics import Report
-from dsl.expressions import Constant, Evaluator, Scope, Unknown, Varying, Worth, describe, tree_of
+from dsl.expressions import Evaluator
 from dsl.names import too_long
 from dsl.schema import Kind, Option
 from dsl.values import Duration, Size, Type, Value, show_duration, show_size, text, type_of
+from dsl.worth import Constant, Scope, Unknown, Varying, Worth, describe, tree_of
 from wire.bounds import MAX_ARGUMENTS, MAX_SCRIPT_BYTES
 from wire.near import did_you_mean
 

@@ -9,11 +9,12 @@ from typing import Any, Final
 from dsl import ast
 from dsl.blocks import Reader
 from dsl.diagnostics import Report
-from dsl.expressions import Constant, Evaluator, Scope, Unknown, Varying, Worth, describe
+from dsl.expressions import Evaluator
 from dsl.names import too_long
 from dsl.operators import count
 from dsl.sources import column_help
 from dsl.values import Table, Type, Value, plain, show, text, type_of
+from dsl.worth import Constant, Scope, Unknown, Varying, Worth, describe
 from wire.bounds import MAX_AXES, MAX_AXIS_VALUES, MAX_TASKS
 from wire.near import did_you_mean
 
