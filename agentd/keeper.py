@@ -1284,7 +1284,9 @@ class Keeper:
         for signum in _IGNORED:
             _signal.signal(signum, _signal.SIG_IGN)
         os.umask(0o027)
-        self._null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        os.dup2(null, 0)  # every command inherits it as its stdin
+        os.close(null)
         self._base = os.open(settings.base, _DIRECTORY)
         self._agent = os.open(settings.agent, _DIRECTORY)
         self._agent_uid = os.getuid()
@@ -1389,7 +1391,6 @@ class Keeper:
                     spawn.argv,
                     spawn.env,
                     file_actions=(
-                        (os.POSIX_SPAWN_DUP2, self._null, 0),
                         (os.POSIX_SPAWN_DUP2, place.stdout, 1),
                         (os.POSIX_SPAWN_DUP2, place.stderr, 2),
                     ),

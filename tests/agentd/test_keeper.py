@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +27,7 @@ from agentd.keeper import (
     read_record,
 )
 
+ROOT = Path(__file__).parent.parent.parent
 WALL = 1_700_000_000.0
 TASK = {
     "op": "template",
@@ -683,3 +686,18 @@ def test_a_record_is_read_although_its_last_line_is_torn():
     assert read_record(content[:-3]) == ([lines[1]], None)
     assert read_record(b"") == ([], None)
     assert read_record(b"\0\0\0\n[]\n3\n") == ([], None)
+
+
+def test_the_protocol_in_the_documents_is_the_one_spoken(play):
+    section = (ROOT / "docs" / "design.md").read_text("utf-8").partition("\n## The keeper\n")[2].partition("\n## ")[0]
+    told, _, heard = section.partition("keeper → agent")
+    for op in re.findall(r"^\| `(\w+)` \|", told, re.MULTILINE):
+        try:
+            play.say(op)
+        except ProtocolError as error:
+            assert "unknown op" not in str(error)
+    source = (ROOT / "agentd" / "keeper.py").read_text("utf-8")
+    spoken = set(re.findall(r'"op": ?\\?"(\w+)', source)) | set(re.findall(r'"op":"(\w+)', source))
+    documented = set(re.findall(r"^\| `(\w+)` \|", heard, re.MULTILINE))
+    assert documented == spoken - {"start", "memfd"}
+    assert documented >= {"hello", "ended", "gone"}
