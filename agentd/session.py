@@ -73,6 +73,7 @@ async def run_agent(
             deliver=lambda ready: agent.deliver(ready),
             send_at_once=lambda ready: agent.send_at_once(ready),
             store_state=events.StoreState,
+            short_is_full=False,
         )
         agent = Agent(driver, config, place, address, clock=lambda: clock().wall)
         return await agent.run(lifeline, announce)

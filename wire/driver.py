@@ -67,7 +67,8 @@ class Driver(Generic[E, R]):
     `commit` is given the batches not yet durable, in order, and makes them so in one transaction; it gives True when
     room is short, raises StoreFull to be asked again, and any other exception ends `run`. `send_at_once` sees a batch
     as soon as it is ready, `deliver` once it is durable. `store_state(full)` is the event that tells the core of a
-    disk that filled up or has room again.
+    disk that filled up or has room again; with `short_is_full` it comes while there is still the ballast's room, which
+    is right for who can refuse new work, and wrong for who must go on to get rid of what fills the disk.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Driver(Generic[E, R]):
         deliver: Callable[[R], None],
         send_at_once: Callable[[R], None],
         store_state: Callable[[bool], E] | None = None,
+        short_is_full: bool = True,
     ) -> None:
         self.core = core
         self.full = False
@@ -89,6 +91,7 @@ class Driver(Generic[E, R]):
         self._deliver = deliver
         self._send_at_once = send_at_once
         self._store_state = store_state
+        self._short_is_full = short_is_full
         self._events: deque[E] = deque()
         self._woken = trio.Event()
         self._room = trio.Event()
@@ -205,7 +208,7 @@ class Driver(Generic[E, R]):
             except StoreFull:
                 self._refused = True
         self._try_again = self._clock().after(FULL_PAUSE_S) if short or self._refused else None
-        self._tell(full=short or self._refused)
+        self._tell(full=self._refused or (short and self._short_is_full))
         if self._refused:
             return
         del self._pending[: len(batches)]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -350,3 +352,75 @@ def test_f35_a_second_coordinator_on_a_state_directory_is_refused(cluster: Clust
     assert str(cluster.state) in refused.stderr
     assert job_of is not None
     assert cluster.ask("node", "list") == []
+
+
+def test_f8b_a_release_whose_keeper_died_is_repeated(cluster: Cluster) -> None:
+    cluster.agent("a")
+    said, go = cluster.pipe("said"), cluster.pipe("go")
+    job = cluster.submit(f"""
+        job j {{ pool = p
+          task t {{ run = ["true"] }}
+          release {{ script = 'echo $$ >> {said.path}; read line < {go.path}' }} }}
+    """)
+    first = int(said.line())
+    for keeper in keepers(cluster):
+        os.kill(keeper, signal.SIGKILL)
+    second = int(said.line())
+    assert second != first
+    assert gone(first), "two releases never run at once"
+    say(go, "go")
+    assert cluster.wait(job)["release"]["succeeded"] == 1
+
+
+def test_a_vanished_directory_fails_the_attempt_and_the_agent_lives(cluster: Cluster) -> None:
+    cluster.agent("a")
+    said, go = cluster.pipe("said"), cluster.pipe("go")
+    job = cluster.submit(f"""
+        job j {{ pool = p
+          task first {{ script = 'echo up >> {said.path}; read line < {go.path}' }}
+          task second {{ after = first
+                         run = ["true"] }} }}
+    """)
+    assert said.line() == "up"
+    there = cluster.root("a") / "workitems" / job
+    shutil.rmtree(there)
+    there.write_text("in the way")
+    say(go, "go")
+    ended = cluster.wait(job)
+    assert ended["tasks"]["failed"] == 1
+    reason = cluster.ask("task", "show", f"{job}/second")["reason"]
+    assert "director" in reason, reason
+    other = cluster.submit('job other { pool = p task t { run = ["true"] } }')
+    assert cluster.wait(other)["result"] == "success"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small file system")
+def test_a_full_disk_fails_the_attempt_and_the_agent_lives(cluster: Cluster) -> None:
+    root = cluster.root("a")
+    root.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m,mode=700", "none", str(root)], check=True)
+    try:
+        cluster.agent("a")
+        job = cluster.submit("""
+            job j { pool = p
+              task fill { run = ["sh", "-c", "cat /dev/zero > filler"] }
+              task later { run = ["true"] }
+              release { run = ["true"] } }
+        """)
+        ended = cluster.wait(job)
+        tasks = {task["group"]: task for task in cluster.ask("task", "list", job)}
+        assert tasks["fill"]["result"] == "failure"
+        assert (tasks["later"]["result"], ended["release"]["succeeded"]) in {
+            ("success", 1), ("failure", 1), ("failure", 0),
+        }, tasks  # fmt: skip
+        if tasks["later"]["result"] == "failure":
+            assert "space" in tasks["later"]["reason"]
+        cluster.command("job", "delete", job, "--yes")
+        other = cluster.submit('job other { pool = p task t { run = ["true"] } release { run = ["true"] } }')
+        assert cluster.wait(other)["result"] == "success", cluster.log("a")
+    finally:
+        cluster.kill("a")
+        for pid in keepers(cluster):
+            os.kill(pid, signal.SIGKILL)
+            assert gone(pid)
+        subprocess.run(["umount", "-l", str(root)], check=True)
