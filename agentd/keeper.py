@@ -952,7 +952,7 @@ class Places:
     def _open_parent(self, path: str) -> int:
         if not path:
             return self._base
-        if path != self._parent_path:
+        if path != self._parent_path or not self._still_there():
             self._forget()
             here = os.dup(self._base)
             for part in path.split("/"):
@@ -963,6 +963,12 @@ class Places:
                 here = below
             self._parent_path, self._parent = path, here
         return self._parent
+
+    def _still_there(self) -> bool:
+        """Whether the remembered parent is what its path names: it may have been moved to the trash."""
+        named = os.stat(self._parent_path, dir_fd=self._base, follow_symlinks=False)
+        held = os.fstat(self._parent)
+        return named.st_ino == held.st_ino and named.st_dev == held.st_dev
 
     def _forget(self) -> None:
         if self._parent >= 0:
@@ -1330,7 +1336,7 @@ class Keeper:
     def _patience_ms(self, boottime: float) -> float:
         """How long to wait: to the core's deadline, the next connect, or the time to watch for orphans that die."""
         until = self._core.next_deadline()
-        wait = NEVER if until is None else until - boottime
+        wait = NEVER if until is None else min(until - boottime, ASLEEP_S)
         if self._sock is None:
             wait = min(wait, self._connect_at - boottime)
         if self._core.busy and not self._vigilant:
@@ -1560,6 +1566,8 @@ class Keeper:
 
 
 VIGIL_AFTER_S: Final = 0.02
+ASLEEP_S: Final = 2.0
+"""While a deadline stands: a wait does not count the time that the machine was suspended, deadlines do."""
 SWEEP_S: Final = 0.003
 FIRST_DELAY_S: Final = 0.05
 RECONNECT_CAP_S: Final = 1.0

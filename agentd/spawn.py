@@ -119,7 +119,7 @@ class Starter:
         called for a keeper that is dead already: then what it left is killed."""
         survivors = self._containment.kill_keeper(job, keeper, proof, patience_s)
         if proof is not None:
-            self._reap(proof.pid)
+            self._reap(proof.pid, dead=survivors == 0)
         if self._adopts:
             survivors += kill_until_none(self._adopted, self._boot, patience_s)
         return survivors
@@ -154,13 +154,14 @@ class Starter:
             raise ContainmentError(f"{keeper!r} is no name for a keeper.")
         return str(self._agent / "keepers" / f"{keeper}.{ending}")
 
-    def _reap(self, pid: int) -> None:
-        """Collect a keeper that is our child and dead; one of an earlier life of the agent is not ours."""
+    def _reap(self, pid: int, dead: bool) -> None:
+        """Collect a keeper that is our child; one of an earlier life of the agent is not. `dead`: it is, or about to
+        be, and is waited for."""
         with self._lock:
             if pid not in self._children:
                 return
             with contextlib.suppress(ChildProcessError):
-                if os.waitpid(pid, os.WNOHANG)[0] == 0:
+                if os.waitpid(pid, 0 if dead else os.WNOHANG)[0] == 0:
                     return
             self._children.discard(pid)
 

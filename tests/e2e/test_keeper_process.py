@@ -224,6 +224,15 @@ def test_a_job_directory_that_vanished_is_made_again(agent, talk):
     )
 
 
+def test_nothing_is_started_in_a_job_directory_that_is_in_the_trash(agent, talk):
+    assert agent.ended(talk, ["true"])["exit_code"] == 0
+    (agent.root / "workitems" / "j-1").rename(agent.root / "trash" / "j-1.old")
+    agent.files.make_job("j-1", [], {})
+    assert agent.ended(talk, sh("pwd"), "b")["exit_code"] == 0
+    assert agent.output("b") == f"{agent.root}/workitems/j-1/b/wd\n"
+    assert not (agent.root / "trash" / "j-1.old" / "b").exists()
+
+
 def test_a_directory_is_stamped_when_its_command_ends(agent, talk):
     (agent.root / "ready").touch()
     agent.run(talk, sh(f"while [ -e {agent.root}/ready ]; do sleep 0.01; done"))
