@@ -170,9 +170,10 @@ def _close_grants(desk: Desk, job: Job) -> None:
 
 
 def _drain_leaving(desk: Desk, job: Job) -> None:
-    for name in list(job.current):
-        node, node_job = desk.cluster.nodes[name], job.open_round(name)
-        if node.leaving and node.joined and node_job is not None and node_job.state is not NodeJobState.RELEASING:
+    leaving = [node for name in job.current if (node := desk.cluster.nodes[name]).leaving and node.joined]
+    for node in leaving:
+        node_job = job.open_round(node.name)
+        if node_job is not None and node_job.state is not NodeJobState.RELEASING:
             release(desk, job, node_job, node)
 
 

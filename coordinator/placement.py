@@ -258,26 +258,26 @@ class Round:
 
     def _fill_ahead(self, contender: _Contender) -> None:
         for picker in contender.pickers:
-            for name in self.free:
+            each = _each_ahead(picker.group)
+            for name in self.free if each else ():
                 if contender.room <= 0 or not picker.has_more:
                     break
                 node = self.pool.nodes[name]
-                share = self._share_ahead(contender.job, picker.group, node)
+                share = self._share_ahead(contender.job, picker.group, node, each)
                 if share:
                     self._take(contender, picker, node, min(share, contender.room, MAX_GRANT))
 
-    def _share_ahead(self, job: Job, group: Group, node: Node) -> int:
-        """Tasks that may queue at a busy node: none before a first one has ended, none where nothing is prepared."""
-        typical = group.typical_s()
+    def _share_ahead(self, job: Job, group: Group, node: Node, each: int) -> int:
+        """Tasks that may queue at a busy node, `each` a place: none where nothing is prepared."""
+        free, slots = self.free[node.name], group.spec.slots
+        depth = each * max(1, node.slots // slots)
+        queued = max(0, -free // slots)  # some slots may be free, too few for this one
+        if free >= slots or queued > depth // 2 or node.name in self.reserved:
+            return 0
         node_job = job.current.get(node.name)
-        if typical is None or node_job is None or node_job.state is not NodeJobState.PREPARED:
+        if node_job is None or node_job.state is not NodeJobState.PREPARED:
             return 0
-        if node.name in self.reserved or obstacle(job, group, node, group.spec.slots) is not None:
-            return 0
-        each = min(AHEAD_TASKS, int(AHEAD_S / max(typical, 1e-4)))
-        depth = each * max(1, node.slots // group.spec.slots)
-        queued = max(0, -self.free[node.name] // group.spec.slots)  # some slots may be free, too few for this one
-        return depth - queued if queued <= depth // 2 and self.free[node.name] < group.spec.slots else 0
+        return depth - queued if obstacle(job, group, node, slots) is None else 0
 
     def _take(self, contender: _Contender, picker: _Picker, node: Node, limit: int) -> None:
         """Book up to `limit` tasks of the picker's group on the node."""
@@ -317,6 +317,12 @@ def _contender(pool: Pool, job: Job) -> _Contender | None:
     return _Contender(job, pickers, job.used, room, preparations)
 
 
+def _each_ahead(group: Group) -> int:
+    """Tasks of a group that may queue for each place on a node: none before a first one has ended."""
+    typical = group.typical_s()
+    return 0 if typical is None else min(AHEAD_TASKS, int(AHEAD_S / max(typical, 1e-4)))
+
+
 def recalls(round_: Round) -> list[int]:
     """Grants to ask back: those queued at busy nodes while another node of the pool stands ready with nothing to do.
 
@@ -326,22 +332,22 @@ def recalls(round_: Round) -> list[int]:
     pool = round_.pool
     wanted: list[int] = []
     urgent = max((c.job.spec.priority for c in round_.unplaced()), default=None)
-    for node in pool.nodes.values():
+    idle = [pool.nodes[name] for name, free in round_.free.items() if free > 0]
+    taken_in: dict[tuple[str, int], bool] = {}
+    for node in pool.nodes.values() if idle or urgent is not None else ():
         if node.used <= node.slots or any(grant.recalled for grant in node.grants.values()):
             continue
         last = next(reversed(node.grants.values()))
         job = pool.jobs.get(last.job)
         if job is None or last.kept_back == last.open:
             continue
-        overtaken = urgent is not None and urgent > job.spec.priority
-        if overtaken or _idle_elsewhere(round_, job, job.groups[last.group], node):
+        key = (last.job, last.group)
+        if key not in taken_in:
+            taken_in[key] = any(_stands_ready(round_, job, job.groups[last.group], other) for other in idle)
+        if taken_in[key] or (urgent is not None and urgent > job.spec.priority):
             wanted.append(last.id)
     return wanted
 
 
-def _idle_elsewhere(round_: Round, job: Job, group: Group, busy: Node) -> bool:
-    for name, free in round_.free.items():
-        node = round_.pool.nodes[name]
-        if node is not busy and obstacle(job, group, node, free) is None and not needs_preparation(job, node):
-            return True
-    return False
+def _stands_ready(round_: Round, job: Job, group: Group, node: Node) -> bool:
+    return obstacle(job, group, node, round_.free[node.name]) is None and not needs_preparation(job, node)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gc
 import sys
+from types import FrameType
 from typing import Any
 
 import pytest
 
 from coordinator import records
+from coordinator.events import Received
 from coordinator.placement import MAX_GRANT
 from coordinator.records import Granted, JobSubmitted, PoolSet, ReportTaken
 from tests.coordinator.playbook import FakeNode, Play, job, tasks
@@ -96,6 +98,34 @@ def test_a_range_of_work_is_bounded_and_one_frame() -> None:
     play.submit(job("j", tasks(size=5_000)))
     assert [run.count for run in n1.heard(m.Run)] == [MAX_GRANT] * 4
     assert [run.first for run in n1.heard(m.Run)] == [0, 1024, 2048, 3072]
+
+
+def calls_of_a_report(nodes: int) -> int:
+    """Functions called for one report of one of so many busy nodes, short tasks queued at each."""
+    play = Play(checking=False)
+    for number in range(nodes):
+        play.node(f"n{number}", slots=2)
+    play.submit(job("j", tasks(size=1_000_000)))
+    for node in play.nodes.values():
+        node.report([node.task_end(*node.running()[0], started_at=play.wall - MILLISECOND, ended_at=play.wall)])
+    node = play.nodes["n0"]
+    ends = [node.task_end(grant, position) for grant, position in node.running()[:20]]
+    report = Received(node.epoch or 0, m.Report(node.number + 1, ends, []))
+    count = 0
+
+    def counted(frame: FrameType, event: str, argument: Any) -> None:
+        nonlocal count
+        count += event == "call"
+
+    sys.setprofile(counted)
+    play.core.handle(report, play.now)
+    play.core.take_ready()
+    sys.setprofile(None)
+    return count
+
+
+def test_the_work_for_a_report_grows_no_faster_than_the_cluster() -> None:
+    assert calls_of_a_report(80) < 5 * calls_of_a_report(20)
 
 
 def test_a_heartbeat_costs_no_record_and_wakes_nobody() -> None:
