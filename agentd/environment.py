@@ -5,8 +5,8 @@ A group's constant texts are put into one keeper template; of each task only the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
 
 from agentd.dialogue import Template
 from agentd.model import (
@@ -25,6 +25,7 @@ from wire.spec import Command, GroupSpec
 from wire.sweep import Scalar, Sweep, axis_from_plain, text_of
 from wire.template import Scope, TemplateError, render, varies_by_task
 
+_T = TypeVar("_T")
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PHASE_DIRECTORIES: Final = {Phase.PREPARATION: PREPARATION_DIRECTORY, Phase.RELEASE: RELEASE_DIRECTORY}
 _SHELL: Final = ("bash", "-euo", "pipefail")
@@ -80,6 +81,15 @@ def _node_variables(config: NodeConfig) -> dict[str, str]:
         "NODE_STARTUP_DIR": f"{root}/startup",
     }
     return {**_both(shown), "AZ_BATCH_NODE_IS_DEDICATED": "true"}
+
+
+def _set(env: dict[str, _T], texts: dict[str, Any], text_of: Callable[[Any], _T]) -> None:
+    """The variables that a block names; null takes one away that a wider block has set."""
+    for variable, text in texts.items():
+        if text is None:
+            env.pop(variable, None)
+        else:
+            env[variable] = text_of(text)
 
 
 def _both(shown: Mapping[str, Any]) -> dict[str, Any]:
@@ -166,7 +176,7 @@ def phase_template(config: NodeConfig, job: Job, held: Round, phase: Phase, atte
     scope = Scope((), known, node.dirs)
     env = node.given(command)
     for texts in (job.spec.env, command.env):
-        env.update({variable: render(text, scope) for variable, text in texts.items()})
+        _set(env, texts, lambda text: render(text, scope))
     env.update(node.own())
     env.update(_both({"TASK_ID": name, "TASK_DIR": directory, "TASK_WORKING_DIR": f"{directory}/wd"}))
     env["BATCH_ATTEMPT"] = str(attempt)
@@ -243,7 +253,7 @@ class TaskTexts:
         axes: dict[str, str | int] = {name: _FIRST_AXIS + n for n, name in enumerate(self.sweep.names)}
         self._env = {**node.given(command), **axes}
         for texts in (job.spec.env, command.env):
-            self._env.update({variable: self._text(text) for variable, text in texts.items()})
+            _set(self._env, texts, self._text)
         self._env.update(node.own())
         self._env.update(node.preparation_directories(self._prepared))
         own = {"TASK_ID": _TASK_ID, "TASK_DIR": _TASK_DIRECTORY, "TASK_WORKING_DIR": _WORKING_DIRECTORY}

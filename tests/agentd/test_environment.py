@@ -141,6 +141,12 @@ def test_what_the_user_says_stands_over_what_is_given_but_not_over_what_is_docum
     assert (env["PATH"], env["date"], env["BATCH_JOB_ID"]) == ("/mine", "own", "j-1")
 
 
+def test_null_takes_a_variable_away() -> None:
+    spec = job_spec(group(command=Command(argv=["x"], env={"A": None, "LANG": None})), env={"A": "job", "B": None})
+    _, env = command_of(spec)
+    assert not {"A", "B", "LANG"} & env.keys()
+
+
 def test_the_site_may_add_to_path_and_environment() -> None:
     config = msgspec.structs.replace(CONFIG, path_additions=("/opt/tools",), site_env={"HTTP_PROXY": "http://p"})
     _, env = command_of(job_spec(), config=config)
