@@ -173,6 +173,16 @@ class Links:
             case ForgetKeeper():
                 self._nursery.start_soon(self._forget, order.keeper)
 
+    def proof(self, keeper: str) -> ProcessProof | None:
+        """The process of a keeper that is not buried, as far as it is known."""
+        kept = self._kept.get(keeper)
+        return None if kept is None else kept.proof
+
+    def leave(self) -> None:
+        """Stop listening and watching; keepers live on for the next life of the agent."""
+        if self._nursery is not None:
+            self._nursery.cancel_scope.cancel()
+
     def say(self, said: Sequence[tuple[str, ToKeeper]]) -> None:
         """Tell keepers these, in order; what is for a dead one is dropped."""
         gathered: dict[str, list[ToKeeper]] = {}
