@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from agentd.containment import Containment, boot_identity
-from agentd.dialogue import ItemEnded, ItemStarted, KeeperHello, Ping, Pong, Retire, RunItems, Template
+from agentd.dialogue import AckReports, ItemEnded, ItemStarted, KeeperHello, Ping, Pong, Retire, RunItems, Template
 from agentd.events import Event, ForgetKeeper, KeeperDead, KeeperSaid, KillKeeper, StartKeeper, SurveyKeeper
 from agentd.files import NodeFiles
 from agentd.links import Links
@@ -93,7 +93,7 @@ async def test_a_keeper_is_started_told_and_buried_with_what_it_recorded(tmp_pat
         ended = await ears.hear(ItemEnded)
         assert isinstance(ended, ItemEnded)
         assert (ended.key, ended.exit_code) == ("one", 3)
-        ears.links.say([("k1", Retire(grace_s=0.0))])
+        ears.links.order(KillKeeper("k1", "j-1"))
         dead = await ears.hear(KeeperDead)
         assert isinstance(dead, KeeperDead)
         assert [(end.key, end.exit_code) for end in dead.ends] == [("one", 3)]
@@ -102,6 +102,17 @@ async def test_a_keeper_is_started_told_and_buried_with_what_it_recorded(tmp_pat
         with trio.fail_after(PATIENCE_S):
             while ears.starter.record("k1").ended:
                 await trio.lowlevel.checkpoint()
+
+
+async def test_a_keeper_that_was_acked_and_retired_goes_by_itself(tmp_path: Path) -> None:
+    async with listening(tmp_path) as ears:
+        await ears.started()
+        ears.run("one", "exit 3")
+        ended = await ears.hear(ItemEnded)
+        assert isinstance(ended, ItemEnded)
+        ears.links.say([("k1", Retire(grace_s=0.0)), ("k1", AckReports(seq=ended.seq))])
+        with trio.fail_after(5.0):
+            assert await ears.hear(KeeperDead) == KeeperDead("k1")
 
 
 async def test_a_killed_keepers_running_command_is_named_and_dead(tmp_path: Path) -> None:
