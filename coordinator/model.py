@@ -234,11 +234,12 @@ class Group:
 
     def rebuild_again(self) -> None:
         """After a replay: whatever is ACTIVE below the cursor and not in backoff may run again."""
-        self.again = [
-            index
-            for index in range(self.cursor if self.counts[TaskState.ACTIVE] else 0)
-            if self.state[index] == TaskState.ACTIVE and index not in self.waiting
-        ]
+        self.again = []
+        index = self.state.find(TaskState.ACTIVE, 0, self.cursor)
+        while index >= 0:
+            if index not in self.waiting:
+                self.again.append(index)
+            index = self.state.find(TaskState.ACTIVE, index + 1, self.cursor)
 
     def remember(self, index: int, attempt: int, node: str, end: Ended) -> None:
         """Keep an end that was no plain success."""
