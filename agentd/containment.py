@@ -105,15 +105,6 @@ def open_process(proof: ProcessProof, boot: str) -> int | None:
     return fd
 
 
-def is_alive(proof: ProcessProof, boot: str) -> bool:
-    """Whether exactly that process is alive (a zombie is not)."""
-    fd = open_process(proof, boot)
-    if fd is None:
-        return False
-    os.close(fd)
-    return True
-
-
 def _send(fd: int, signum: int) -> None:
     try:
         signal.pidfd_send_signal(fd, signum)
@@ -444,7 +435,7 @@ class Containment:
         return survivors + kill_marked(job_marks(job, self._root), self._boot, patience_s)
 
     def alive(self, job: str) -> int:
-        """How many processes of a job are alive on this node."""
+        """How many processes of a job are alive on this node, as far as cgroup and marks tell."""
         found = {pid for pid, _ in marked(job_marks(job, self._root))}
         if self._base is not None:
             found.update(Cgroup(f"{self._base}/{_plain(job)}").pids())

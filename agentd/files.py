@@ -11,7 +11,6 @@ import ctypes
 import errno
 import fcntl
 import heapq
-import json
 import os
 import secrets
 import stat
@@ -227,7 +226,6 @@ class NodeFiles:
             self._workitems = _make_directory(self._root, "workitems", 0o755)
             self._trash = _make_directory(self._root, "trash", 0o700)
             self._scripts = _make_directory(self._agent, "scripts", 0o700)
-            self._kept = _make_directory(self._agent, "kept", 0o700)
             self.incarnation = self._incarnation()
         except OSError as error:
             raise FilesError(sentence(error, f"set up the node's root {root}")) from error
@@ -245,7 +243,7 @@ class NodeFiles:
 
     def close(self) -> None:
         """Unlock and let go."""
-        for fd in (self._kept, self._scripts, self._trash, self._workitems, self._lock, self._agent, self._root):
+        for fd in (self._scripts, self._trash, self._workitems, self._lock, self._agent, self._root):
             os.close(fd)
 
     def _take_lock(self) -> int:
@@ -329,36 +327,19 @@ class NodeFiles:
     def clean_job(self, job: str, keep_s: Mapping[str, float], now: float) -> Cleaned:
         """Move the job's directory to the trash, but what is to be kept: `keep_s` maps a group's name,
         `jobpreparation` or `jobrelease` to the seconds that its directories stay after they ended. Scripts go too.
-        What is kept is remembered on disk and goes with `sweep_kept`, or here with an empty `keep_s`."""
+        To be called again when something that was kept is due."""
         leftovers = self._mounts_below(f"{self.workitems}/{_plain(job)}")
         due: float | None = None
         try:
             self._discard(self._scripts, job)
-            wanted = {name: seconds for name, seconds in keep_s.items() if seconds > 0}
-            if wanted:
-                self._write(self._kept, job, json.dumps(wanted), 0o600)
-                due, kept = self._discard_overdue(job, wanted, now)
+            if any(seconds > 0 for seconds in keep_s.values()):
+                due, kept = self._discard_overdue(job, keep_s, now)
                 leftovers += kept
             if due is None:
                 self._discard(self._workitems, job)
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(job, dir_fd=self._kept)
         except OSError as error:
             leftovers.append(sentence(error, f"remove workitems/{job}"))
         return Cleaned(leftovers, due)
-
-    def sweep_kept(self, now: float) -> float | None:
-        """Discard what was kept long enough; the seconds until the next is due, None when nothing is kept."""
-        due: float | None = None
-        for job in os.listdir(self._kept):
-            if job.startswith("."):
-                continue
-            with open(os.open(job, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=self._kept), encoding="utf-8") as file:
-                keep_s = json.load(file)
-            next_due = self.clean_job(job, keep_s, now).kept_s
-            if next_due is not None:
-                due = next_due if due is None else min(due, next_due)
-        return due
 
     def _discard_overdue(self, job: str, keep_s: Mapping[str, float], now: float) -> tuple[float | None, list[str]]:
         """Discard all of a job's entries that are not to be kept (any more); when the next one is due."""
@@ -396,14 +377,6 @@ class NodeFiles:
                 entry.stat(follow_symlinks=False).st_mtime for entry in entries if entry.name.startswith("attempt-")
             ]
             return max([os.fstat(fd).st_mtime, *attempts])
-
-    def renew_startup(self) -> None:
-        """An empty `startup/` for a new run of the start task. Raises FilesError."""
-        try:
-            self._discard(self._root, "startup")
-            os.close(_make_directory(self._root, "startup", 0o755))
-        except OSError as error:
-            raise FilesError(sentence(error, "renew the directory of the start task")) from error
 
     # ---- the trash
 

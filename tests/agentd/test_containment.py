@@ -17,7 +17,6 @@ from agentd.containment import (
     ProcessProof,
     boot_identity,
     descendants,
-    is_alive,
     job_marks,
     kill_marked,
     marked,
@@ -64,9 +63,8 @@ def test_the_birth_of_a_file_is_told_or_empty(tmp_path):
 def test_a_process_is_proven_by_more_than_its_number():
     proof = proof_of(os.getpid(), BOOT)
     assert proof is not None
-    assert is_alive(proof, BOOT)
-    assert not is_alive(proof, "another boot")
-    assert not is_alive(ProcessProof(proof.pid, proof.starttime + 1, BOOT), BOOT)
+    assert open_process(proof, "another boot") is None
+    assert open_process(ProcessProof(proof.pid, proof.starttime + 1, BOOT), BOOT) is None
     fd = open_process(proof, BOOT)
     assert fd is not None
     os.close(fd)
@@ -117,7 +115,6 @@ def test_without_cgroups_there_is_no_leaf_and_nothing_to_kill():
     assert held.leaf("j-1", "k-1") is None
     assert held.kill_job("j-1") == 0
     assert held.kill_keeper("j-1", "k-1", None) == 0
-    assert held.alive("j-1") == 0
 
 
 def test_a_cgroup_that_cannot_be_made_is_a_sentence(tmp_path):

@@ -170,25 +170,24 @@ def test_what_is_kept_stays_as_long_as_its_group_says(node, root):
     names = {path.name for path in (root / "workitems" / "j").iterdir()}
     assert names == {"price-1-fx", "report"}
     assert cleaned.kept_s == pytest.approx(10, abs=0.1)
-    assert node.sweep_kept(NOW + 11) == pytest.approx(79, abs=0.1)
+    keep_s = {"price": 100.0, "report": 20.0}
+    assert node.clean_job("j", keep_s, NOW + 11).kept_s == pytest.approx(79, abs=0.1)
     assert {path.name for path in (root / "workitems" / "j").iterdir()} == {"price-1-fx"}
-    assert node.sweep_kept(NOW + 91) is None
+    assert node.clean_job("j", keep_s, NOW + 91).kept_s is None
     assert not (root / "workitems" / "j").exists()
-    assert node.sweep_kept(NOW + 92) is None
 
 
-def test_what_is_kept_is_known_after_a_restart(node, root):
+def test_directories_that_are_due_one_after_another_go_together(node, root):
+    """Each look goes over all that is kept."""
     node.make_job("j", [], {})
-    task_directory(root, "t", NOW)
-    node.clean_job("j", {"t": 50.0}, NOW)
-    node.close()
-    again = NodeFiles(node.root)
-    assert again.sweep_kept(NOW + 49) is not None
-    assert (root / "workitems" / "j" / "t").exists()
-    assert again.sweep_kept(NOW + 51) is None
-    assert not (root / "workitems" / "j").exists()
-    again.close()
-    node.__init__(node.root)
+    for number in range(5):
+        task_directory(root, f"t-{number}", NOW - number)
+    assert node.clean_job("j", {"t": 100.0}, NOW).kept_s == pytest.approx(96)
+    assert node.clean_job("j", {"t": 100_000.0}, NOW + 99_990).kept_s == pytest.approx(6)
+    assert node.clean_job("j", {"t": 100_000.0}, NOW + 99_996.5).kept_s == pytest.approx(0.5)
+    for number in range(5):
+        task_directory(root, f"u-{number}", NOW + number)
+    assert node.clean_job("j", {"u": 10_000.0}, NOW + 9_999.9).kept_s == pytest.approx(0.41, abs=0.001)
 
 
 def test_the_last_attempt_decides_how_long_a_directory_is_kept(node, root):
@@ -206,13 +205,6 @@ def test_deleting_a_job_removes_what_was_kept(node, root):
     node.clean_job("j", {"t": 50.0}, NOW)
     assert node.clean_job("j", {}, NOW).kept_s is None
     assert not (root / "workitems" / "j").exists()
-    assert node.sweep_kept(NOW) is None
-
-
-def test_the_start_tasks_directory_is_renewed(node, root):
-    (root / "startup" / "wd").mkdir()
-    node.renew_startup()
-    assert list((root / "startup").iterdir()) == []
 
 
 # ---- the trash
