@@ -18,6 +18,7 @@ from wire.address import SOCKET_NAME, is_host_and_port
 
 if TYPE_CHECKING:
     from agentd.model import NodeConfig
+    from agentd.session import Place
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}\Z")
 
@@ -152,53 +153,64 @@ def agentd(  # one parameter an option
 
 def _run(node: NodeConfig, address: str, boot_id_file: str | None, lifeline: int | None) -> int:
     """Take the root, then run. What is heavy is imported here, when the command line is known to be right."""
-    import msgspec
     import trio
 
-    from agentd.containment import boot_identity, probe
     from agentd.events import Leave
-    from agentd.files import FilesError, NodeFiles
-    from agentd.session import Place, run_agent
-    from agentd.spawn import become_subreaper, open_files_limit, raise_open_files_limit
+    from agentd.files import FilesError
+    from agentd.session import run_agent
     from wire.ledger import StoreError
 
     try:
-        boot = boot_identity(boot_id_file)
-        files = NodeFiles(node.root)
-    except FilesError as error:
-        raise Failure(str(error), 3) from None
-    except OSError as error:
-        raise Failure(f"{error.filename or node.root}: {error.strerror}.", 3) from None
-    remembered = Path(files.agent_directory) / "containment"
-    containment = probe(
-        files.root, files.incarnation, boot, remembered.read_text("utf-8") if remembered.exists() else None
-    )
-    remembered.write_text(containment.base or "", "utf-8")
-    config = msgspec.structs.replace(
-        node, root=files.root, incarnation=files.incarnation, containment=containment.level.value
-    )
-    nofile = open_files_limit()
-    raise_open_files_limit()
-    become_subreaper()
-    place = Place(files, boot, containment, nofile)
-    try:
+        config, place = _stand_on(node, boot_id_file)
         why, reason = trio.run(partial(run_agent, config, place, address, lifeline=lifeline, announce=_say))
     except Exception as error:
         cause = _innermost(error)
-        if isinstance(cause, StoreError):
+        if isinstance(cause, FilesError | StoreError):
             raise Failure(str(cause), 3) from None
         if isinstance(cause, OSError):
-            raise Failure(f"{cause.filename or node.root}: {cause.strerror or cause}.", 1) from None
-        trace = Path(files.agent_directory) / "crash.txt"
-        trace.write_text("".join(traceback.format_exception(error)), "utf-8")
-        raise Failure(
-            f"a mistake of the agent itself ({cause!r}); the details are in {trace}. Tasks go on below their keepers; "
-            "start the agent again.",
-            1,
-        ) from None
+            raise Failure(f"{cause.filename or node.root}: {cause.strerror or cause}.", 3) from None
+        raise Failure(_mistake(cause, node.root), 1) from None
     if why is Leave.REFUSED:
         raise Failure(f"the coordinator refused node {config.node}: {reason}.", 3)
     return 0
+
+
+def _stand_on(node: NodeConfig, boot_id_file: str | None) -> tuple[NodeConfig, Place]:
+    """Take the root and find out what this machine lets us do. Raises FilesError, OSError."""
+    import msgspec
+
+    from agentd.containment import boot_identity, probe
+    from agentd.files import NodeFiles
+    from agentd.session import Place
+    from agentd.spawn import become_subreaper, open_files_limit, raise_open_files_limit
+
+    boot = boot_identity(boot_id_file)
+    files = NodeFiles(node.root)
+    remembered = Path(files.agent_directory) / "containment"
+    before = remembered.read_text("utf-8") if remembered.exists() else None
+    containment = probe(files.root, files.incarnation, boot, before)
+    if containment.base != before:
+        remembered.write_text(containment.base or "", "utf-8")
+    nofile = open_files_limit()
+    raise_open_files_limit()
+    become_subreaper()
+    config = msgspec.structs.replace(
+        node, root=files.root, incarnation=files.incarnation, containment=containment.level.value
+    )
+    return config, Place(files, boot, containment, nofile)
+
+
+def _mistake(error: BaseException, root: str) -> str:
+    """What is said of an error that nobody foresaw; where it came from stands in a file, for who mends it."""
+    trace = Path(root) / ".agent" / "crash.txt"
+    try:
+        trace.write_text("".join(traceback.format_exception(error)), "utf-8")
+        where = f"the details are in {trace}"
+    except OSError as reason:
+        where = f"the details could not be written to {trace}: {reason.strerror}"
+    return (
+        f"a mistake of the agent itself ({error!r}); {where}. Tasks go on below their keepers; start the agent again."
+    )
 
 
 def _say(line: str) -> None:
