@@ -166,7 +166,8 @@ class AgentCore:
                 self._dispatch.feed(self._slots, self._runnable)
             self._desk.flush_if_due()
         self._dispatch.flushed()
-        if self._desk.flush_due() is None:
+        self._desk.forget_acked()
+        if not self._desk.unflushed:
             self._keepers.send_acks()
         self._leave_if_done()
         self._desk.ready.epoch = self._epoch
@@ -175,7 +176,7 @@ class AgentCore:
     def next_deadline(self) -> Instant | None:
         """When `handle` wants a Tick."""
         now = self._desk.now
-        dues = (self._lease.next_due(), self._keepers.next_due(), self._orphan_due(), self._desk.flush_due())
+        dues = (self._lease.next_due(), self._keepers.next_due(), self._orphan_due(), self._desk.next_due())
         due = [at for at in dues if at is not None]
         wait = self._phases.next_due()
         if wait is not None:
@@ -241,6 +242,7 @@ class AgentCore:
 
     def _joined(self, message: m.Joined) -> None:
         self._desk.flush()
+        self._desk.forget_now()
         self._desk.joined = True
         self._alone_since = None
         self._slots = message.slots

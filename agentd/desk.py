@@ -36,8 +36,10 @@ MAX_REASON: Final = 300
 MAX_PHASES: Final = 4
 """Ends of phases in one report: each brings two tails of 64 KiB."""
 
-GATHER_S: Final = 0.01
+GATHER_S: Final = 0.02
 """While ends come quickly, no more than one report in this time: each costs a commit on both sides."""
+FORGET_S: Final = 0.5
+"""How long an ack waits for a commit that there is anyway."""
 
 Spans = list[tuple[int, int]]
 
@@ -56,6 +58,8 @@ class Desk:
         self._ending: dict[int, dict[int, bool]] = {}
         self._scopes: set[str] = set()
         self._flushed_at = 0.0
+        self._acked = 0
+        self._forget_due: float | None = None
 
     def take_ready(self) -> Ready:
         ready, self.ready = self.ready, Ready()
@@ -111,8 +115,26 @@ class Desk:
         self._count(self.ledger.acked)
 
     def acked(self, number: int) -> None:
-        """The coordinator has all reports up to `number`."""
+        """The coordinator has all reports up to `number`; noted with the next commit, as forgetting is not urgent."""
         number = min(number, self.ledger.reports)
+        if number > self.ledger.acked:
+            self._acked = max(self._acked, number)
+            if self._forget_due is None:
+                self._forget_due = self.now.boottime + FORGET_S
+
+    def forget_acked(self) -> None:
+        """Note what was acked, if there is a commit to note it with, or it is time, or a round ends with it."""
+        if self._forget_due is None:
+            return
+        ends_round = any(
+            0 < held.final_report <= self._acked for job in self.ledger.jobs.values() for held in job.rounds.values()
+        )
+        if self.ready.records or ends_round or self.now.boottime >= self._forget_due:
+            self.forget_now()
+
+    def forget_now(self) -> None:
+        """Note what was acked."""
+        number, self._forget_due = self._acked, None
         if number <= self.ledger.acked:
             return
         for known in [known for known in self.ledger.outbox if known <= number]:
@@ -153,9 +175,16 @@ class Desk:
             return self.ledger.reports
         return self.ledger.reports + 1
 
-    def flush_due(self) -> float | None:
-        """The boottime by which what has ended is to be flushed."""
-        return self._flushed_at + GATHER_S if self._tasks or self._phases else None
+    @property
+    def unflushed(self) -> bool:
+        """Whether something has ended that is not recorded."""
+        return bool(self._tasks or self._phases)
+
+    def next_due(self) -> float | None:
+        """The boottime by which what has ended is to be flushed, or what was acked to be forgotten."""
+        if self.unflushed:
+            return self._flushed_at + GATHER_S
+        return self._forget_due
 
     def flush_if_due(self) -> None:
         """At once after a pause; else when enough time has passed since the last report."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from agentd.desk import FORGET_S, GATHER_S
 from agentd.events import KeeperSaid
 from agentd.records import Purpose
 from tests.agentd.node import Node, group, job_spec, preparation
@@ -107,6 +108,7 @@ def test_a_report_is_sent_again_until_it_is_acked() -> None:
     node.join()
     assert [report.number for report in node.said(m.Report)] == [number]
     node.hear(m.Ack(number))
+    node.wait(FORGET_S)
     node.restart()
     node.join()
     assert node.said(m.Report) == []
@@ -129,7 +131,7 @@ def test_ends_that_come_quickly_are_gathered_and_acked_only_when_they_are_durabl
     node.tell(KeeperSaid("k1", node.ended(keeper, second)))
     assert len(node.said(m.Report)) == before
     assert keeper.acked == 1
-    node.wait(0.01)
+    node.wait(GATHER_S)
     assert len(node.said(m.Report)) == before + 1
     assert keeper.acked == 3
 
