@@ -20,8 +20,8 @@ from agentd.records import Dropped, Purpose
 from wire.messages import Outcome, Started, TaskEnd
 from wire.template import TemplateError
 
-AHEAD_S: Final = 0.05
-MAX_AHEAD: Final = 64
+AHEAD_S: Final = 0.1
+MAX_AHEAD: Final = 128
 """A keeper is fed ahead: so much work by the durations seen, so many commands at most."""
 SMOOTHING: Final = 0.2
 VOID: Final = "The coordinator has dropped it."

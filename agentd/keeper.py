@@ -37,8 +37,8 @@ PACKET_LIMIT: Final = 60_000
 MEMFD_LIMIT: Final = 64 << 20
 ANNOUNCE_AFTER_S: Final = 0.2
 """A command that runs longer is announced by `started`."""
-FLUSH_AFTER_S: Final = 0.01
-FLUSH_COUNT: Final = 32
+FLUSH_AFTER_S: Final = 0.02
+FLUSH_COUNT: Final = 64
 LEASE_GRACE_S: Final = 5.0
 """At lease end a task has no more than this to go quietly: its successor starts elsewhere 10 s later."""
 STUCK_AFTER_S: Final = 10.0

@@ -25,9 +25,9 @@ HEARTBEAT_S: Final = 5.0
 MISSED_BEATS: Final = 3
 LEASE_MARGIN_S: Final = 10.0
 LEASE_DRIFT: Final = 0.001
-AHEAD_S: Final = 0.05
+AHEAD_S: Final = 0.1
 """Grants ahead of free slots keep a node busy for about this long by the group's observed median."""
-AHEAD_TASKS: Final = 64
+AHEAD_TASKS: Final = 128
 HISTORY_KEPT: Final = 20
 """Attempts of one task that are remembered one by one."""
 

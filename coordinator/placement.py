@@ -326,7 +326,7 @@ def _each_ahead(group: Group) -> int:
 def recalls(round_: Round) -> list[int]:
     """Grants to ask back: those queued at busy nodes while another node of the pool stands ready with nothing to do.
 
-    Towards a node that is prepared for the job (or needs no preparation) only: what waits has 50 ms of work at most,
+    Towards a node that is prepared for the job (or needs no preparation) only: what waits has 100 ms of work at most,
     and that is no reason to prepare a node. Also those in the way of unplaced work of a higher priority.
     """
     pool = round_.pool

@@ -302,22 +302,22 @@ def test_news_that_nothing_is_left_before_the_spawn_is_done_changes_nothing(play
 
 
 def test_ends_travel_together_while_the_queue_is_full_and_at_once_when_it_runs_dry(play):
-    play.run(*(f"k{number}" for number in range(100)))
+    play.run(*(f"k{number}" for number in range(200)))
     sizes = []
-    for _ in range(100):
+    for _ in range(200):
         play.exits()
         if play.said:
             sizes.append(len(play.take_said("ended")))
-    assert sizes[:2] == [32, 32]
+    assert sizes[:2] == [64, 64]
     assert sizes[-1] == 1
-    assert sum(sizes) == 100
+    assert sum(sizes) == 200
 
 
 def test_ends_do_not_wait_longer_than_some_milliseconds(play):
     play.run("a", "b", "c", "d", "e")
     play.exits()
     assert not play.said
-    play.sleep(0.011)
+    play.sleep(0.021)
     assert [end["key"] for end in play.take_said("ended")] == ["a"]
 
 

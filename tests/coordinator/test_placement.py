@@ -185,13 +185,13 @@ def test_nothing_is_granted_ahead_before_a_first_task_has_ended() -> None:
     assert len(n1.running()) == 2
 
 
-def test_short_tasks_queue_at_their_node_as_deep_as_fifty_milliseconds_of_work() -> None:
+def test_short_tasks_queue_at_their_node_as_deep_as_a_tenth_of_a_second_of_work() -> None:
     play = Play()
     n1 = play.node("n1", slots=2)
     play.submit(job("j", tasks(size=1000)))
     for _ in range(4):
         end_shortly(n1, took_s=0.004)
-        assert 2 + 12 <= len(n1.running()) <= 2 + 2 * 12
+        assert 2 + 25 <= len(n1.running()) <= 2 + 2 * 25
 
 
 def test_however_short_tasks_are_only_so_many_queue() -> None:
