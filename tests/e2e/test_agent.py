@@ -233,3 +233,26 @@ def test_node_and_round_are_shown_while_a_release_runs(cluster: Cluster) -> None
     assert cluster.until(lambda now: True, lambda now: job_of(now, job))["state"] == "terminating"
     go.path.write_text("on\n")
     assert cluster.wait(job)["result"] == "success"
+
+
+def test_daemons_killed_again_and_again_run_each_short_task_once(cluster: Cluster) -> None:
+    cluster.agent("n", slots=2)
+    ran, phases = cluster.directory / "ran", cluster.directory / "phases"
+    job = cluster.submit(f"""
+        job j {{
+          pool = p
+          prep {{ script = 'echo prep >> {phases}' }}
+          task t for n in 1..600 {{ run = ["sh", "-c", "echo $BATCH_TASK_ID >> {ran}"] }}
+          release {{ script = 'echo release >> {phases}' }}
+        }}
+    """)
+    for done, daemon in ((50, "n"), (150, "coordinator"), (250, "n"), (350, "n")):
+        cluster.until(lambda now, least=done: job_of(now, job)["tasks"]["succeeded"] >= least)
+        cluster.kill(daemon)
+        if daemon == "n":
+            cluster.agent_unawaited("n", slots=2)
+        else:
+            cluster.serve()
+    assert cluster.wait(job)["result"] == "success"
+    assert sorted(ran.read_text().split()) == sorted(f"t-{n}" for n in range(1, 601))
+    assert phases.read_text().split() == ["prep", "release"]
