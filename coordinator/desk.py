@@ -122,6 +122,8 @@ class Desk:
             if epoch not in (relay.session, relay.node_session):
                 continue
             del self.relays[number]
-            if relay.node_session == epoch:
+            if relay.node_session == epoch and relay.kept is not None:
+                self.send(relay.session, m.Reply(relay.request, relay.kept))
+            elif relay.node_session == epoch:
                 sentence = f"node `{relay.node}` went out of contact meanwhile"
                 self.refuse(relay.session, relay.request, m.RefusalCode.FAILED, sentence)

@@ -143,6 +143,7 @@ def _terminate(desk: Desk, job: Job) -> None:
         desk.keep(TasksDone(job.id, desk.now))
     if job.settled and job.tasks_over:
         desk.keep(JobCompleted(job.id, desk.now))
+        desk.bodies.pop(job.id, None)  # nothing opens a round any more
 
 
 def _grace_is_over(desk: Desk, job: Job, node: Node) -> bool:

@@ -20,6 +20,8 @@ from wire.near import near
 MAX_PAGE: Final = 10_000
 PAGE_BYTES: Final = 200 * 1024
 """Of the rows of one page before the last one; that may be four tails of 64 KiB, and a frame still takes it."""
+MAX_WAITS: Final = 100
+"""Requests of one connection that wait at once."""
 MAX_DRAWN: Final = 200
 """Rows of a kind in an Overview; where there are more there are none."""
 SHOWN_STATES: Final = ("active", "preparing", "running", "completed")
@@ -98,7 +100,15 @@ def _job_nodes(desk: Desk, session: Session, message: m.JobNodes) -> None:
 def _job_wait(desk: Desk, session: Session, message: m.JobWait) -> None:
     job = find_job(desk, message.job)
     until = Until.TASKS_OVER if message.tasks else Until.JOB_OVER
-    desk.waiters.append(Waiter(session.epoch, message.request, until, job.id))
+    _wait(desk, Waiter(session.epoch, message.request, until, job.id))
+
+
+def _wait(desk: Desk, waiter: Waiter) -> None:
+    if sum(other.session == waiter.session for other in desk.waiters) >= MAX_WAITS:
+        raise RefusedError(
+            m.RefusalCode.REFUSED, f"{MAX_WAITS} requests of this connection wait already: wait for fewer at once"
+        )
+    desk.waiters.append(waiter)
 
 
 def _job_terminate(desk: Desk, session: Session, message: m.JobTerminate) -> None:
@@ -111,7 +121,7 @@ def _job_terminate(desk: Desk, session: Session, message: m.JobTerminate) -> Non
 
 def _job_delete(desk: Desk, session: Session, message: m.JobDelete) -> None:
     job = find_job(desk, message.job)
-    desk.waiters.append(Waiter(session.epoch, message.request, Until.JOB_GONE, job.id))
+    _wait(desk, Waiter(session.epoch, message.request, Until.JOB_GONE, job.id))
     ending.delete(desk, job)
 
 
@@ -200,7 +210,7 @@ def _pool_show(desk: Desk, session: Session, message: m.PoolShow) -> None:
 def _overview(desk: Desk, session: Session, message: m.Overview) -> None:
     waiter = Waiter(session.epoch, message.request, Until.CHANGED)
     waiter.jobs, waiter.seen = message.jobs, message.changed
-    desk.waiters.append(waiter)
+    _wait(desk, waiter)
 
 
 def _finish(desk: Desk, session: Session, message: m.Finish) -> None:

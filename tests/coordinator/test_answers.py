@@ -9,6 +9,7 @@ import pytest
 
 from coordinator.model import TaskState
 from coordinator.records import NodeJobState
+from coordinator.requests import MAX_WAITS
 from tests.coordinator.playbook import FakeNode, Play, document, job, phase_end, prep, release, tasks
 from wire import messages as m
 
@@ -428,6 +429,18 @@ def test_who_is_gone_is_not_answered() -> None:
     play.terminate(name)
     assert ann.answers == {}
     assert play.core.waiters == []
+
+
+def test_only_so_many_requests_of_one_connection_wait_at_once() -> None:
+    play = Play()
+    name = play.submit(job("j"))
+    for _ in range(MAX_WAITS):
+        play.admin.start(m.JobWait, name)
+    assert play.admin.refused(m.JobWait, name).code is m.RefusalCode.REFUSED
+    assert play.admin.refused(m.JobDelete, name).code is m.RefusalCode.REFUSED
+    assert play.show(name)["state"] == "active"
+    play.person("ann").start(m.JobWait, name)
+    assert len(play.core.waiters) == MAX_WAITS + 1
 
 
 def test_an_overview_is_answered_at_once_and_then_with_each_change() -> None:

@@ -197,7 +197,7 @@ def test_output_of_phases_is_read_from_their_directories() -> None:
     assert where(play, n1, **what, phase=m.Phase.RELEASE) == "workitems/j-1/jobrelease/stdout.txt"
 
 
-@pytest.mark.parametrize("way", ["gone", "missing"])
+@pytest.mark.parametrize("way", ["gone", "going", "missing"])
 def test_what_was_kept_of_an_output_is_given_when_the_node_can_not(way: str) -> None:
     play = Play()
     n1 = play.node("n1")
@@ -209,11 +209,15 @@ def test_what_was_kept_of_an_output_is_given_when_the_node_can_not(way: str) -> 
         n1.drop()
     for stderr, tail in ((False, b"bye\n"), (True, b"!\n")):
         request = play.admin.start(m.LogRead, job=name, node="n1", phase=m.Phase.RELEASE, stderr=stderr)
+        if way == "going":
+            n1.drop()
         if way == "missing":
             n1.say(m.FileRefused(asked(n1).request, "there is no such file", True))
         answer = play.admin.answers[request]
         assert isinstance(answer, m.Reply)
         assert answer.body == {"content": tail, "size": len(tail), "end": True, "kept": True}
+        if way == "going":
+            n1.join()
 
 
 def test_a_kept_output_is_given_from_the_asked_offset_on() -> None:

@@ -92,6 +92,15 @@ def test_a_million_tasks_are_skipped_and_cancelled_by_one_record() -> None:
     assert len(play.kept) < 20
 
 
+def test_the_body_of_a_job_that_is_over_is_not_kept_in_memory() -> None:
+    play = Play()
+    play.node("n1")
+    name = play.submit(job("j", values={"text": "x" * 100_000}))
+    assert len(play.core.bodies[name]) > 100_000
+    play.run_out(name)
+    assert play.core.bodies == {}
+
+
 def test_a_range_of_work_is_bounded_and_one_frame() -> None:
     play = Play(checking=False)
     n1 = play.node("n1", slots=4096)
