@@ -285,8 +285,8 @@ FAULTS: Final[dict[str, tuple[float, Fault]]] = {
     "suspend": (1, lambda f: f.suspend(f._node(), f._pause())),
     "jump": (1, lambda f: f.jump_wall(f._node(), f.world.between(-4000, 4000))),
     "jump coordinator": (0.5, lambda f: f.jump_wall(None, f.world.between(-4000, 4000))),
-    "partition": (3, _two_way),
-    "one way": (1.5, _one_way),
+    "partition": (4, _two_way),
+    "one way": (2.5, _one_way),
     "cut session": (2, lambda f: f.cut_session()),
 }
 """By name: how often, against the others, and what."""

@@ -68,6 +68,12 @@ class Leases:
             held = until is not None and self.world.now <= until + SLACK_S
             require(held, "lease", f"{who.task} starts on {who.node}, whose lease ended at {until}", who.job)
 
+    def expired(self, node: str, job: str) -> None:
+        """The coordinator gives up what a silent node holds: only when the node has given it up too."""
+        until = self.of[node].until
+        over = until is None or until <= self.world.now
+        require(over, "lease", f"{job}'s tasks on {node} are given up, its lease goes on until {until}", job)
+
     def _over(self, machine: Machine, end: float) -> None:
         """A lease that was not renewed is over: no task that a keeper minds is alive."""
         if self.of[machine.name].until != end:

@@ -93,7 +93,11 @@ class Machine:
         self.observer.spawn_refused(identity_of(argv))
 
     def signalled(self, keeper: str) -> None:
-        self.observer.signalled([tree for tree in self.processes.trees if tree.keeper == keeper])
+        latest = self.processes.latest.get(keeper)
+        trees = [tree for tree in self.processes.trees if tree.keeper == keeper]
+        if latest is not None and latest not in trees:
+            trees.append(latest)  # it may have ended while its keeper made up its mind
+        self.observer.signalled(trees)
 
     def keeper_exited(self, keeper: KeeperProcess) -> None:
         left = [tree for tree in self.processes.trees if tree.keeper == keeper.name]

@@ -106,6 +106,8 @@ class Processes:
         """Those with a live process."""
         self.on_exit: dict[str, Callable[[int, int | None, int | None], None]] = {}
         """By keeper: told of every dead child (SIGCHLD)."""
+        self.latest: dict[str, Tree] = {}
+        """By keeper: what it spawned last."""
         self.frozen = False
         self._pids = 100
         self._numbers = 0
@@ -123,6 +125,7 @@ class Processes:
         self._numbers += 1
         tree = Tree(self._numbers, who, keeper, incarnation, boot, self.world.now, boottime)
         self.trees.append(tree)
+        self.latest[keeper] = tree
         duration = rng.uniform(*character.duration_s)
         code, by_signal = self._fate(rng, who)
         if rng.random() < character.hang:
@@ -258,3 +261,4 @@ class Processes:
             tree.processes.clear()
             self._over(tree)
         self.on_exit.clear()
+        self.latest.clear()

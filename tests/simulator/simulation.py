@@ -55,8 +55,10 @@ class Plan:
 
     @staticmethod
     def draw(seed: int, size: str = "short") -> Plan:
-        """A plan for a seed. `long` ones have more of everything."""
+        """A plan for a seed. `long` ones have more of everything, `rough` ones a fault every few seconds."""
         rng = random.Random(f"plan {seed}")
+        if size == "rough":
+            return Plan._rough(rng)
         long = size == "long"
         rough = rng.random() < 0.6
         weather = Weather(
@@ -72,13 +74,27 @@ class Plan:
             nodes=rng.randint(2, 4) if long else rng.choice((1, 2, 2, 3)),
             slots=rng.choice((1, 1, 2, 3)),
             jobs=rng.randint(3, 6) if long else rng.choice((1, 1, 2, 3)),
-            lost_after_s=rng.choice((1.0, 6.0, 15.0, 40.0) if weather.delay_s[1] < 0.1 else (8.0, 15.0, 40.0)),
+            lost_after_s=rng.choice((1.0, 5.0, 10.0, 30.0) if weather.delay_s[1] < 0.1 else (8.0, 15.0, 30.0)),
             span_s=span,
-            fault_every_s=rng.choice((0.0, span / 2, span / 5, span / 15)),
+            fault_every_s=rng.choice((0.0, span / 4, span / 10, span / 20)),
             nasty=rng.choice((0.0, 0.3, 1.0)),
             drift=rng.choice((0.0, 0.0004)),
             weather=weather,
             placement=rng.choice(("spread", "pack")),
+        )
+
+    @staticmethod
+    def _rough(rng: random.Random) -> Plan:
+        return Plan(
+            nodes=rng.choice((2, 3)),
+            slots=rng.choice((1, 2)),
+            jobs=2,
+            lost_after_s=rng.choice((2.0, 5.0, 10.0, 30.0)),
+            span_s=100.0,
+            fault_every_s=4.0,
+            nasty=rng.choice((0.3, 1.0)),
+            drift=0.0004,
+            weather=Weather(delay_s=(0.0005, 0.02)),
         )
 
 
@@ -90,6 +106,7 @@ class Simulation:
     ) -> None:
         self.seed = seed
         self.plan = plan
+        self.compare_every = COMPARE_EVERY
         self.world = world = World(seed)
         self.network = Network(world, replace(plan.weather))
         self.truth = Truth()
@@ -259,6 +276,9 @@ class Simulation:
                 record = rows.decode(body)
                 self.world.note("disk", _record_brief(record))
                 self.invariants.recording(record)
+                if isinstance(record, rows.TasksReturned) and record.cause is rows.Returned.EXPIRED:
+                    grant = self.truth.grants[record.grant].record
+                    self.leases.expired(grant.node, grant.job)
                 self.truth.recorded(record, self.world.now)
 
     def coordinator_sent(self, message: Message) -> None:
@@ -270,7 +290,7 @@ class Simulation:
 
     def coordinator_rested(self, core: Core) -> None:
         """Nothing is on its way to the disk: what the core is must be what its log says."""
-        if self.coordinator_disk.log("coordinator").commits % COMPARE_EVERY == 0:
+        if self.coordinator_disk.log("coordinator").commits % self.compare_every == 0:
             self._compare(core)
 
     def _compare(self, core: Core) -> None:
@@ -303,7 +323,7 @@ class Simulation:
             self.truth.run_told(node, keeper)
 
     def agent_rested(self, node: str, core: AgentCore) -> None:
-        if self.by_name[node].disk.log("agent").commits % COMPARE_EVERY == 0:
+        if self.by_name[node].disk.log("agent").commits % self.compare_every == 0:
             self._require_same(node, core.ledger, self.ledger(node))
 
     def agent_left(self, node: str, leave: events.Leave, reason: str) -> None:

@@ -76,15 +76,21 @@ class Submission:
     document: Mapping[str, Any]
 
 
-def random_character(rng: random.Random, nodes: tuple[str, ...], nasty: float) -> Character:
-    """`nasty` from 0 (well behaved) to 1."""
+QUICK_S: Final = (0.01, 0.1, 1.0, 4.0)
+SLOW_S: Final = (4.0, 20.0)
+
+
+def random_character(
+    rng: random.Random, nodes: tuple[str, ...], nasty: float, tempo: tuple[float, ...] = QUICK_S
+) -> Character:
+    """`nasty` from 0 (well behaved) to 1; `tempo` are shortest durations."""
 
     def maybe(probability: float, value: float) -> float:
         return value if rng.random() < probability * nasty else 0.0
 
-    low = rng.choice((0.01, 0.1, 1.0, 4.0))
+    low = rng.choice(tempo)
     return Character(
-        duration_s=(low, low * rng.choice((1, 3, 10))),
+        duration_s=(low, low * rng.choice((1, 3) if low > 10 else (1, 3, 10))),
         fail=maybe(0.4, rng.choice((0.1, 0.5))),
         fail_first=rng.choice((0, 0, 1, 2)) if rng.random() < nasty * 0.5 else 0,
         bad_nodes=tuple(sorted(rng.sample(nodes, 1))) if nodes and rng.random() < 0.2 * nasty else (),
@@ -136,7 +142,7 @@ def random_job(
                 Kind.PREPARATION, character, retries=rng.choice((0, 1, 3)), **shared(character, always=True)
             ),
             "wait": rng.random() < 0.8,
-            "rerun_after_reboot": rng.random() < 0.8,
+            "rerun_after_reboot": rng.random() < 0.65,
             "parallel": 1 if rng.random() < 0.2 else None,
         }
     if rng.random() < 0.8:
@@ -147,8 +153,9 @@ def random_job(
             ),
             "parallel": 1 if rng.random() < 0.2 else None,
         }
+    tempo = SLOW_S if rng.random() < 0.4 else QUICK_S
     for position in range(rng.choice((1, 1, 2, 3))):
-        character = random_character(rng, nodes, nasty)
+        character = random_character(rng, nodes, nasty, tempo)
         axes: list[dict[str, Any]] = []
         if rng.random() < 0.8:
             axes.append({"names": ["i"], "range": (1, rng.choice((1, 3, 8, 20)), 1)})
