@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from coordinator.cluster import Cluster
-from coordinator.model import Group, Job, JobState, Node, TaskState
+from coordinator.model import Grant, Group, Job, JobState, Node, TaskState
 from coordinator.preparation import OPEN, PAID
 from coordinator.records import NodeJobState
 
@@ -29,18 +29,38 @@ def _of_job(cluster: Cluster, job: Job) -> Iterator[str]:
     if job.spec.parallel is not None and job.granted > job.spec.parallel:
         yield f"job {job.id} has {job.granted} tasks out, {job.spec.parallel} are allowed"
     for group in job.groups:
-        yield from _of_group(job, group)
+        yield from _of_group(job, group, [grant for grant in granted if grant.group == group.number])
+    yield from _of_rounds(cluster, job)
     late = OPEN - {NodeJobState.RELEASING}  # a node that returned after the job's end pays its debt then
     if job.state is JobState.COMPLETED and (not job.tasks_over or any(entry.state in late for entry in job.rounds)):
         yield f"job {job.id} is completed with something open"
     if (job.state is JobState.ACTIVE) != (job.id in cluster.pools[job.spec.pool].jobs):
         yield f"job {job.id} is {job.state.value}, its pool thinks otherwise"
+
+
+def _of_rounds(cluster: Cluster, job: Job) -> Iterator[str]:
     keys = [(entry.node, entry.round) for entry in job.rounds]
     if len(keys) != len(set(keys)):
         yield f"job {job.id} has a round twice"
+    opened = [entry.node for entry in job.rounds if entry.state in OPEN]
+    if len(opened) != len(set(opened)):
+        yield f"job {job.id} has two rounds open on one node: {opened}"
+    for entry in job.rounds:
+        if entry.state in OPEN and (job.id, entry.round) not in cluster.nodes[entry.node].owes:
+            yield f"round {entry.round} of {job.id} is {entry.state.value}, its node {entry.node} owes nothing"
+        if entry.tasks_started < 0:
+            yield f"round {entry.round} of {job.id} on {entry.node} counts {entry.tasks_started} tasks"
 
 
-def _of_group(job: Job, group: Group) -> Iterator[str]:
+def _of_group(job: Job, group: Group, grants: list[Grant]) -> Iterator[str]:
+    out = [(grant.index(position), grant.attempt) for grant in grants for position in grant.open_positions()]
+    if len({index for index, _ in out}) != len(out) or len(out) != group.counts[TaskState.GRANTED]:
+        yield f"group {group.spec.name} of {job.id} counts {group.counts} and has {sorted(out)} out"
+    for index, attempt in out:
+        if group.state[index] != TaskState.GRANTED or attempt != group.attempts.get(index, 1):
+            yield f"task {index} of {group.spec.name} of {job.id} is out as attempt {attempt}, its state says otherwise"
+    if any(group.state[index] != TaskState.ACTIVE for index in group.waiting):
+        yield f"group {group.spec.name} of {job.id} has tasks in backoff that are not active"
     counted = [group.state.count(state) for state in TaskState]
     if counted != group.counts:
         yield f"group {group.spec.name} of {job.id} counts {group.counts}, its bytes say {counted}"
@@ -58,8 +78,9 @@ def _of_node(cluster: Cluster, node: Node) -> Iterator[str]:
         if cluster.grants.get(grant.id) is not grant or grant.node != node.name:
             yield f"grant {grant.id} of {node.name} is not the cluster's"
         job = cluster.jobs.get(grant.job)
-        if job is None or not any(r.node == node.name and r.round == grant.round for r in job.rounds):
-            yield f"grant {grant.id} of {node.name} belongs to no round"
+        rounds = [r for r in job.rounds if (r.node, r.round) == (node.name, grant.round)] if job is not None else []
+        if not rounds or rounds[0].state not in OPEN:
+            yield f"grant {grant.id} of {node.name} belongs to no open round"
     for job_id, number in node.owes:
         job = cluster.jobs.get(job_id)
         if job is None:
