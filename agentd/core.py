@@ -462,7 +462,11 @@ class AgentCore:
             self._dispatch.keeper_dead(keeper, event.started, event.ends, event.reason)
         else:
             self._phases.keeper_dead(keeper, event.started, event.ends, event.reason)
-        self._keepers.died(keeper)
+        if keeper.stage is Stage.STARTING:
+            self._phases.course(keeper.job).made = False  # perhaps its directory is gone
+        if self._keepers.died(keeper):
+            reason = f"No keeper could be started for it: {event.reason or 'it died before it could say why.'}"
+            self._phases.give_up(keeper.job, reason)
         self._bury(event.keeper)
         self._end_survey()
 

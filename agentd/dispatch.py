@@ -191,7 +191,7 @@ class Dispatch:
 
     def fail_waiting(self, job: str, reason: str) -> None:
         """What waits of this job can't be started: each attempt fails with the reason."""
-        for waiting in [w for w in self._waiting.values() if w.job == job]:
+        for waiting in [w for w in self._waiting.values() if w.job == job and not w.held and w.returned is None]:
             spans, waiting.spans = waiting.spans, deque()
             for first, count in spans:
                 for position in range(first, first + count):

@@ -23,6 +23,8 @@ RETIRE_S: Final = 30.0
 """Beyond the grace it was given, for a keeper to finish before it is killed."""
 RESPAWN_S: Final = 1.0
 """Before a keeper that could not be started is tried again."""
+MAX_STARTS: Final = 3
+"""Tries to start a keeper of a job before what waits for it fails with the reason."""
 
 
 class Stage(enum.Enum):
@@ -73,6 +75,7 @@ class Keepers:
         self._pings = 0
         self._ping_due: float | None = None
         self._respawn_at = 0.0
+        self._start_failures: dict[str, int] = {}
         self._lease: float | None = None
         self._unacked: set[str] = set()
 
@@ -117,6 +120,7 @@ class Keepers:
         """It said hello (again). What it did not get acked comes now; the pong says when that was all."""
         keeper.leftovers = leftovers
         keeper.templates.clear()
+        self._start_failures.pop(keeper.job, None)
         if keeper.stage in (Stage.STARTING, Stage.SURVEYED):
             keeper.stage = Stage.SETTLING
             keeper.kill_at = None
@@ -167,11 +171,17 @@ class Keepers:
             keeper.stage = Stage.KILLING
             self._desk.ready.keepers.append(KillKeeper(keeper.name, keeper.job))
 
-    def died(self, keeper: Keeper) -> None:
-        """It and all it started are dead."""
+    def died(self, keeper: Keeper) -> bool:
+        """It and all it started are dead. Whether so many of its job died before their hello that what waits for one
+        is to be given up."""
+        given_up = False
         if keeper.stage is Stage.STARTING:
             self._respawn_at = self._desk.now.boottime + RESPAWN_S
+            failures = self._start_failures.get(keeper.job, 0) + 1
+            given_up = failures >= MAX_STARTS
+            self._start_failures[keeper.job] = 0 if given_up else failures
         keeper.stage = Stage.DEAD
+        return given_up
 
     def bury(self, keeper: Keeper) -> None:
         """What it knew was taken."""
@@ -180,6 +190,8 @@ class Keepers:
         del siblings[keeper.name]
         if not siblings:
             del self._by_job[keeper.job]
+            if keeper.job not in self._desk.ledger.jobs:
+                self._start_failures.pop(keeper.job, None)
         self._unacked.discard(keeper.name)
         self._desk.keeper_over(keeper.name)
         self._desk.ready.keepers.append(ForgetKeeper(keeper.name))

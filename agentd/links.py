@@ -277,7 +277,7 @@ class Links:
         if words := await self._in_thread(self._starter.last_words, kept.name):
             self._log.warning("a keeper complained", keeper=kept.name, job=kept.job, words=words)
         del self._kept[kept.name]
-        await self._put(KeeperDead(kept.name, started, tuple(ends)))
+        await self._put(KeeperDead(kept.name, started, tuple(ends), "" if kept.link is not None else words))
 
     def _kill_tree(self, kept: Kept) -> str | None:
         """Why something of it is still alive, or None."""

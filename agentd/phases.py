@@ -91,7 +91,10 @@ class Phases:
         self.courses.made(job, failed=failure is not None)
         if failure is None:
             return
-        reason = f"Its directory could not be made: {failure}"
+        self.give_up(job, f"Its directory could not be made: {failure}")
+
+    def give_up(self, job: str, reason: str) -> None:
+        """What waits of this job can't be started here: each attempt fails with the reason."""
         self._dispatch.fail_waiting(job, reason)
         for held in self._rounds(job):
             phase = _wanted_phase(held)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agentd.desk import FORGET_S, GATHER_S
-from agentd.events import KeeperSaid
+from agentd.events import KeeperDead, KeeperSaid
 from agentd.records import Purpose
 from tests.agentd.node import Node, group, job_spec, preparation
 from wire import messages as m
@@ -145,3 +145,28 @@ def test_keepers_do_not_run_dry_where_one_grant_ends_and_the_next_begins() -> No
     while node.tasks[0].startswith("1."):
         node.end(seconds=0.001)
         assert len(node.tasks) > 10
+
+
+def test_tasks_for_which_no_keeper_can_be_started_fail_with_the_reason() -> None:
+    node = joined(slots=1)
+    node.run(1, 2)
+    for number in (1, 2, 3):
+        assert node.task_ends() == []
+        node.keepers.pop(f"k{number}")
+        node.tell(KeeperDead(f"k{number}", reason="there is no room for it"))
+        node.wait(1.1)
+    assert [end.outcome for end in node.task_ends()] == [Outcome.START_FAILED] * 2
+    assert "there is no room for it" in (node.task_ends()[0].reason or "")
+    node.run(2, 1)
+    node.greet()
+    assert node.tasks == ["2.0.0.1"]
+
+
+def test_a_preparation_for_which_no_keeper_can_be_started_fails_with_the_reason() -> None:
+    node = joined(spec=job_spec(preparation=preparation()))
+    node.hear(m.Prepare("j-1", 1))
+    for number in (1, 2, 3):
+        node.keepers.pop(f"k{number}")
+        node.tell(KeeperDead(f"k{number}", reason="there is no room for it"))
+        node.wait(1.1)
+    assert [(end.outcome, end.final) for end in node.phase_ends()] == [(Outcome.START_FAILED, True)]
