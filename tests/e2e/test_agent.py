@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -256,3 +257,32 @@ def test_daemons_killed_again_and_again_run_each_short_task_once(cluster: Cluste
     assert cluster.wait(job)["result"] == "success"
     assert sorted(ran.read_text().split()) == sorted(f"t-{n}" for n in range(1, 601))
     assert phases.read_text().split() == ["prep", "release"]
+
+
+def test_a_vanished_directory_fails_what_needs_it_with_the_reason_and_the_agent_lives(cluster: Cluster) -> None:
+    agent = cluster.agent("n")
+    shutil.rmtree(cluster.root("n") / "workitems")
+    job = cluster.submit('job j { pool = p\n task t { run = ["true"] } }')
+    assert cluster.wait(job)["result"] == "failure"
+    assert "irector" in cluster.ask("task", "show", f"{job}/t")["reason"]
+    assert agent.poll() is None
+    cluster.kill("n")
+    cluster.agent("n")
+    job = cluster.submit('job k { pool = p\n task t { run = ["true"] } }')
+    assert cluster.wait(job)["result"] == "success"
+
+
+def test_a_job_directory_that_vanishes_under_a_running_job_fails_no_later_task(cluster: Cluster) -> None:
+    cluster.agent("n")
+    said, go = cluster.pipe("said"), cluster.pipe("go")
+    job = cluster.submit(f"""
+        job j {{ pool = p
+          task t for n in 1..2 {{ run = ["sh", "-c", "echo $BATCH_TASK_ID > {said.path}; read -r line < {go.path}"] }}
+        }}
+    """)
+    assert said.line() == "t-1"
+    shutil.rmtree(cluster.root("n") / "workitems" / job)
+    go.path.write_text("on\n")
+    assert said.line() == "t-2"
+    go.path.write_text("on\n")
+    assert cluster.wait(job)["result"] == "success"
