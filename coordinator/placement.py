@@ -157,6 +157,8 @@ class Round:
         for job in pool.jobs.values():
             self.owner_used[job.owner] = self.owner_used.get(job.owner, 0) + job.used
         self.reserved: set[str] = set()
+        self.waiting: list[_Contender] = []
+        """Those with ready work left when the free slots were filled, where priorities differ."""
         self.opening: set[tuple[str, str]] = set()
         self.spans: dict[tuple[str, str, int, int], _Spans] = {}
 
@@ -164,6 +166,8 @@ class Round:
         """Hand out all that can be, best first."""
         for priority in sorted({contender.job.spec.priority for contender in self.contenders}, reverse=True):
             self._fill([c for c in self.contenders if c.job.spec.priority == priority])
+        if len({job.spec.priority for job in self.pool.jobs.values()}) > 1:
+            self.waiting = self.unplaced()
         for contender in self._in_turn(self.contenders):
             self._fill_ahead(contender)
         for (node, job_id, number, attempt), spans in self.spans.items():
@@ -172,7 +176,7 @@ class Round:
                 yield Assignment(self.pool.nodes[node], job, job.groups[number], first, count, step, attempt)
 
     def unplaced(self) -> list[_Contender]:
-        """Contenders that still have ready work (asked after `assignments`)."""
+        """Contenders that still have ready work."""
         return [c for c in self.contenders if c.room > 0 and any(picker.has_more for picker in c.pickers)]
 
     # ---- free slots
@@ -254,6 +258,15 @@ class Round:
         if fitting:
             self.reserved.add(min(fitting)[1])
 
+    def is_wanted(self, node: Node, priority: int) -> bool:
+        """Whether work of a higher priority waits that could run on the node, if its slots were free."""
+        return any(
+            contender.job.spec.priority > priority and self._may_open(contender, node) and picker.has_more
+            and obstacle(contender.job, picker.group, node, picker.group.spec.slots) is None
+            for contender in self.waiting
+            for picker in contender.pickers
+        )  # fmt: skip
+
     # ---- ahead of free slots
 
     def _fill_ahead(self, contender: _Contender) -> None:
@@ -264,7 +277,7 @@ class Round:
                     break
                 node = self.pool.nodes[name]
                 share = self._share_ahead(contender.job, picker.group, node, each)
-                if share:
+                if share and not self.is_wanted(node, contender.job.spec.priority):
                     self._take(contender, picker, node, min(share, contender.room, MAX_GRANT))
 
     def _share_ahead(self, job: Job, group: Group, node: Node, each: int) -> int:
@@ -331,10 +344,9 @@ def recalls(round_: Round) -> list[int]:
     """
     pool = round_.pool
     wanted: list[int] = []
-    urgent = max((c.job.spec.priority for c in round_.unplaced()), default=None)
-    idle = [pool.nodes[name] for name, free in round_.free.items() if free > 0]
+    idle = [pool.nodes[name] for name, free in round_.free.items() if free > 0 and name not in round_.reserved]
     taken_in: dict[tuple[str, int], bool] = {}
-    for node in pool.nodes.values() if idle or urgent is not None else ():
+    for node in pool.nodes.values() if idle or round_.waiting else ():
         if node.used <= node.slots or any(grant.recalled for grant in node.grants.values()):
             continue
         last = next(reversed(node.grants.values()))
@@ -344,7 +356,7 @@ def recalls(round_: Round) -> list[int]:
         key = (last.job, last.group)
         if key not in taken_in:
             taken_in[key] = any(_stands_ready(round_, job, job.groups[last.group], other) for other in idle)
-        if taken_in[key] or (urgent is not None and urgent > job.spec.priority):
+        if taken_in[key] or round_.is_wanted(node, job.spec.priority):
             wanted.append(last.id)
     return wanted
 

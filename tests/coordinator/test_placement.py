@@ -269,6 +269,62 @@ def test_queued_tasks_are_asked_back_for_work_of_a_higher_priority() -> None:
     assert shares(n1)[urgent] == 1
 
 
+def test_what_was_asked_back_for_a_higher_priority_is_not_queued_there_again() -> None:
+    play = Play()
+    n1, name = queued(play)
+    urgent = play.submit(job("urgent", tasks(size=3), priority=5))
+    for _ in range(5):
+        for recall in n1.heard(m.Recall)[-1:]:
+            held = n1.grants.get(recall.grant)
+            n1.recalled(recall.grant, sorted(held.open)[1:] if held is not None else [])
+    assert len(n1.heard(m.Recall)) == 1
+    assert shares(n1) == {name: 1}
+    end_shortly(n1, took_s=0.001)
+    assert shares(n1) == {urgent: 1}
+    play.run_out(name)
+    play.run_out(urgent)
+
+
+def test_nothing_is_asked_back_for_work_that_is_too_wide_for_the_node() -> None:
+    play = Play()
+    n1, name = queued(play)
+    n2 = play.node("n2", slots=2)
+    play.submit(job("busy", tasks(size=2), priority=9))
+    assert len(n2.running()) == 2
+    play.submit(job("urgent", tasks(size=3, slots=2), priority=5))
+    assert n1.heard(m.Recall) == []
+    end_shortly(n1, took_s=0.001)
+    assert n1.heard(m.Recall) == []
+
+
+def test_nothing_is_asked_back_for_work_whose_node_is_barred() -> None:
+    play = Play()
+    n1 = play.node("n1")
+    urgent = play.submit(job("urgent", tasks(size=3), preparation=prep(), priority=5))
+    n1.prepared(urgent, ok=False)
+    n1.give_back(urgent)
+    low = play.submit(job("low", tasks(size=40)))
+    for _ in range(3):
+        end_shortly(n1, took_s=0.001)
+    assert shares(n1)[low] > 1
+    assert n1.heard(m.Recall) == []
+
+
+def test_nothing_is_asked_back_for_a_slot_that_is_kept_for_a_wide_task() -> None:
+    play = Play()
+    n2 = play.node("n2", slots=2)
+    play.submit(job("long", tasks(size=2)))
+    wide = play.submit(job("wide", tasks(size=1, slots=2)))
+    n1 = play.node("n1")
+    low = play.submit(job("low", tasks(size=40)))
+    end_shortly(n1, took_s=0.001)
+    assert shares(n1)[low] > 1
+    n2.end()
+    assert n1.heard(m.Recall) == []
+    n2.end()
+    assert shares(n2) == {wide: 1}
+
+
 @pytest.mark.parametrize("answers", [1, 20])
 def test_a_node_that_has_nothing_to_give_back_is_not_asked_again_and_again(answers: int) -> None:
     play = Play()

@@ -140,8 +140,8 @@ class Chaos:
             node.deaf = node.silent = False
             node.join()
         for name in list(self.play.core.cluster.jobs):
-            found = self.play.core.cluster.jobs[name]
-            if found.spec.finish.value == "manual" and found.state is JobState.ACTIVE:
+            found = self.play.core.cluster.jobs.get(name)
+            if found is not None and found.spec.finish.value == "manual" and found.state is JobState.ACTIVE:
                 self.play.terminate(name)
         for _ in range(300):
             self.play.obey()
