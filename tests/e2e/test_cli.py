@@ -143,7 +143,7 @@ def fifo(home: Home, name: str) -> Path:
 
 def heard(path: Path) -> str:
     """What a task writes into a pipe: waits until it does."""
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    fd = os.open(path, os.O_RDWR | os.O_NONBLOCK)  # as a writer too: an earlier writer that closes is no end
     try:
         ready, _, _ = select.select([fd], [], [], PATIENCE_S)
         assert ready, f"nobody wrote to {path}"
