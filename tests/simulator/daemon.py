@@ -75,7 +75,7 @@ class Daemon:
         raise NotImplementedError
 
     def handled(self) -> None:
-        """After each turn of the core: the place to check it."""
+        """After each turn of the core, its consequences taken: the place to check it."""
 
     def rested(self) -> None:
         """All that the core decided is durable now: its log must give this very state."""
@@ -143,11 +143,12 @@ class Daemon:
         self._late = False
         for event in events:
             self.core.handle(event, now)
-        self.handled()
         self._settle()
 
     def _settle(self) -> None:
         ready = self.core.take_ready()
+        self.handled()
+        self.handled()
         self.send_at_once(ready)
         self._pending.append(ready)
         if not self._refused or self.world.now >= self._try_again_at:

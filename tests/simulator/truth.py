@@ -43,7 +43,7 @@ class RoundTruth:
     opened_at: float
     state: rows.NodeJobState = rows.NodeJobState.ABSENT
     attempted: bool = False
-    """A keeper was told to start something of it."""
+    """A keeper was begun to start a preparation or a task of it."""
     trees: list[Tree] = field(default_factory=list)
     refused: list[Kind] = field(default_factory=list)
     """Commands that could not be started at all."""
@@ -141,7 +141,6 @@ class Truth:
         current = self.round_at(tree.who.job, tree.who.node)
         if current is not None:
             current.trees.append(tree)
-            current.attempted = True
             current.releases += tree.who.kind is Kind.RELEASE
         if tree.who.task is not None and tree.who.attempt is not None:
             self.attempts[tree.who.job, tree.who.task][tree.who.attempt] = tree
@@ -151,7 +150,6 @@ class Truth:
         current = self.round_at(who.job, who.node)
         if current is not None:
             current.refused.append(who.kind)
-            current.attempted = True
         if who.task is not None and who.attempt is not None:
             self.attempts[who.job, who.task].setdefault(who.attempt, None)
 
@@ -243,6 +241,8 @@ class Truth:
             grant.open.difference_update(range(first, first + count))
         if record.cause is rows.Returned.ROUND_CLOSED:
             job = self.jobs[grant.record.job]
+            if job.ending_at is None:
+                return  # its node drained: the job goes on elsewhere
             for first, count in record.spans:
                 for position in range(first, first + count):
                     index = grant.record.first + position * grant.record.step
@@ -259,10 +259,10 @@ class Truth:
         match record:
             case node_rows.KeeperBegun():
                 self._keepers[node, record.keeper] = record
-            case node_rows.AttemptStarted():
                 found = self.find_round(record.job, node, record.round)
-                if found is not None:
+                if found is not None and record.purpose is not node_rows.Purpose.RELEASE:
                     found.attempted = True
+            case node_rows.AttemptStarted():
                 self._boots[node, record.job, record.round, record.phase] = record.at.boot
             case node_rows.AttemptEnded(verdict=node_rows.Verdict.SUCCEEDED):
                 found = self.find_round(record.job, node, record.round)
@@ -272,13 +272,6 @@ class Truth:
                     found.released_well = True
             case _:
                 pass
-
-    def run_told(self, node: str, keeper: str) -> None:
-        """A keeper was told to start something: from here on the round owes its release."""
-        begun = self._keepers[node, keeper]
-        found = self.find_round(begun.job, node, begun.round)
-        if found is not None:
-            found.attempted = True
 
     # ---- questions
 
