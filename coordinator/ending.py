@@ -24,6 +24,7 @@ from wire.instant import Instant
 from wire.spec import Finish
 
 ELIGIBLE_GRACE_S: Final = 10.0
+ROUNDING_S: Final = 1e-3
 ALL_COMPLETE: Final = "AllTasksComplete"
 TASK_FAILED: Final = "TaskFailed"
 TIMED_OUT: Final = "MaxWallClockTimeExpiry"
@@ -83,7 +84,7 @@ def _skip(desk: Desk, job: Job) -> None:
 
 def _end_if_due(desk: Desk, job: Job) -> None:
     spec = job.spec
-    if spec.timeout_ms is not None and desk.now.seconds_since(job.submitted_at) >= spec.timeout_ms / 1000:
+    if spec.timeout_ms is not None and _is_over(desk.now.seconds_since(job.submitted_at), spec.timeout_ms / 1000):
         end(desk, job, TIMED_OUT)
     elif spec.stop_after is not None and job.failed >= spec.stop_after:
         end(desk, job, TASK_FAILED)
@@ -110,7 +111,12 @@ def _no_node_is_eligible(desk: Desk, job: Job) -> bool:
     if job.ineligible_since is None:
         job.ineligible_since = desk.now
         desk.arm(("eligible", job.id), desk.now.after(ELIGIBLE_GRACE_S))
-    return desk.now.seconds_since(job.ineligible_since) >= ELIGIBLE_GRACE_S
+    return _is_over(desk.now.seconds_since(job.ineligible_since), ELIGIBLE_GRACE_S)
+
+
+def _is_over(passed_s: float, limit_s: float) -> bool:
+    """Whether so much time has passed: a deadline and a difference may disagree in their last digits."""
+    return passed_s >= limit_s - ROUNDING_S
 
 
 # ---- releases
@@ -151,7 +157,7 @@ def _grace_is_over(desk: Desk, job: Job, node: Node) -> bool:
     grace = job.spec.release_grace_ms / 1000
     since_end = desk.now.seconds_since(job.ending_at) if job.ending_at else 0.0
     silent = desk.now.boottime - node.heard_at
-    if since_end >= grace and silent >= grace:
+    if _is_over(min(since_end, silent), grace):
         return True
     due = Instant(desk.now.boot, desk.now.boottime + grace - min(since_end, silent), desk.now.wall)
     desk.deadlines.set(("grace", job.id), due.boottime)

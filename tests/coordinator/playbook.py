@@ -96,6 +96,8 @@ class FakeNode:
         self.waits: dict[str, bool] = {}
         self.reasons: dict[tuple[str, int], str] = {}
         self.grants: dict[int, Held] = {}
+        self.recalls: list[int] = []
+        """Asked for and not answered (by `obey`)."""
         self.number = 0
         self.outbox: list[m.Report] = []
         self.received: list[m.Message] = []
@@ -112,6 +114,7 @@ class FakeNode:
         self.epoch = self.play.open(m.Role.NODE)
         self.play.links[self.epoch] = self
         self.joined = self.departed = False
+        self.recalls.clear()
         self.beat_at = self.play.t
         self.say(m.Join(pool=self.pool, node=self.name, incarnation=self.incarnation, boot=self.boot, slots=self.slots))
         if inventory and self.joined:
@@ -180,6 +183,8 @@ class FakeNode:
                     self.rounds[(name, number)] = m.RoundState.PREPARING
             case m.Run():
                 self.grants[message.grant] = Held(message, set(range(message.count)))
+            case m.Recall(grant):
+                self.recalls.append(grant)
             case m.Drop(grants):
                 for number in grants:
                     self.grants.pop(number, None)
@@ -317,6 +322,13 @@ class FakeNode:
                 self.received.remove(message)
                 self.say(m.Removed(message.job))
                 return True
+        if self.recalls:
+            grant = self.recalls.pop(0)
+            at_work = self.running()[: self.said_joined.slots if self.said_joined is not None else 1]
+            self.recalled(
+                grant, [at for number, at in self.running() if number == grant and (grant, at) not in at_work]
+            )
+            return True
         for number, held in self.grants.items():
             barred = self.rounds.get((held.run.job, held.run.round)) is m.RoundState.BARRED
             if barred and self.waits[held.run.job]:

@@ -567,3 +567,37 @@ def test_while_it_finishes_the_coordinator_takes_no_jobs() -> None:
     refused = play.admin.refused(m.Submit, submission="late", document={"format": 1, "pools": [], "jobs": []})
     assert refused.code is m.RefusalCode.REFUSED
     assert "finishing" in refused.message
+
+
+# ---- the last digits of a moment
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_runs_by_the_clock_ends_at_its_deadline_whatever_the_last_digits_are(seed: int) -> None:
+    play = Play()
+    for number in range(25):
+        play.t += 0.1 + seed / 7
+        timeout_ms = 700 + 13 * number + seed
+        name = play.submit(job("timed", timeout_ms=timeout_ms))
+        play.wait(timeout_ms / 1000 + 0.01)
+        assert play.show(name)["end_reason"] == "MaxWallClockTimeExpiry", f"{play.t!r}, {timeout_ms}"
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_grace_of_a_release_ends_whatever_the_last_digits_are(seed: int) -> None:
+    play = Play()
+    n1 = play.node("n1")
+    for number in range(5):
+        play.t += 0.1 + seed / 7
+        n1.drop()
+        n1.rounds.clear()
+        n1.join()
+        name = play.submit(job("j", finish="manual", release_grace_ms=15_700 + 13 * number + seed))
+        n1.end_all()
+        n1.drop()
+        play.wait(0.3)
+        play.terminate(name)
+        before = len(play.batches)
+        play.wait(17)
+        assert play.show(name)["state"] == "completed"
+        assert len(play.batches) - before < 30

@@ -25,6 +25,7 @@ JOBS: list[dict[str, Any]] = [
     job("wide", tasks(size=3, slots=2), preparation=prep(), release_grace_ms=20_000),
     job("kept", tasks(size=2), finish="manual", release=release()),
     job("timed", tasks(size=30), preparation=prep(), timeout_ms=40_000, priority=-5),
+    job("many", tasks(size=300, retries=1), priority=-1),
 ]
 ENDS: list[dict[str, Any]] = [
     {},
@@ -75,7 +76,14 @@ class Chaos:
         runnable = node.runnable()
         if runnable:
             grant, position = runnable[b % len(runnable)]
-            node.report([node.task_end(grant, position, **{"exit_code": 0, **ENDS[b % len(ENDS)]})])
+            took = 0.001 if b % 2 else 5.0
+            end = {
+                "exit_code": 0,
+                "started_at": self.play.wall - took,
+                "ended_at": self.play.wall,
+                **ENDS[b % len(ENDS)],
+            }
+            node.report([node.task_end(grant, position, **end)])
 
     def prepare(self, node: FakeNode, b: int) -> None:
         for (name, _), state in list(node.rounds.items()):
