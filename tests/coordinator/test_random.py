@@ -105,7 +105,9 @@ class Chaos:
         node.drop()
 
     def come_back(self, node: FakeNode, b: int) -> None:
-        node.deaf = False
+        if node.deaf:
+            node.drop()
+            node.deaf = False
         if not node.joined:
             node.join()
 
