@@ -17,6 +17,7 @@ from agentd.records import (
     Removed,
     Reported,
     Retained,
+    RoundBegun,
     RoundForgotten,
     TasksRan,
     count_scope,
@@ -100,6 +101,12 @@ class Desk:
         if record.job not in self.ledger.jobs:
             self._forget(job_scope(record.job))
             self._forget(count_scope(record.job))
+
+    def begin(self, job: str, number: int) -> None:
+        """Something of the round is about to start, or is told to have failed to: its release will be run."""
+        held = self.ledger.round(job, number)
+        if held is not None and not held.begun:
+            self.keep(RoundBegun(job, number))
 
     def retain(self, job: str, until: Instant | None, keep_s: dict[str, float]) -> None:
         """What is kept of a job beyond its release, if anything."""

@@ -316,7 +316,9 @@ class Dispatch:
             self._unstarted(item, Outcome.LOST, reason or "Its keeper died, so nobody knows how it ended.")
 
     def _failed(self, grant: int, position: int, reason: str) -> None:
-        if self._desk.is_open(grant, position) is not None:
+        held = self._desk.is_open(grant, position)
+        if held is not None:
+            self._desk.begin(held.job, held.round)
             self._unstarted((grant, position), Outcome.START_FAILED, reason)
 
     def _unstarted(self, item: tuple[int, int], outcome: Outcome, reason: str) -> None:

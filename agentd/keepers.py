@@ -106,6 +106,8 @@ class Keepers:
     def start(self, job: str, number: int, purpose: Purpose) -> Keeper:
         """Start one. Its record is durable before its process is."""
         name = f"k{self._desk.ledger.keepers_begun + 1}"
+        if purpose is not Purpose.RELEASE:
+            self._desk.begin(job, number)
         self._desk.keep(KeeperBegun(name, job, number, purpose))
         self._desk.ready.keepers.append(StartKeeper(name, job, purpose))
         return self._add(name, job, number, purpose, Stage.STARTING)

@@ -28,6 +28,7 @@ from agentd.records import (
     Removed,
     Reported,
     Retained,
+    RoundBegun,
     RoundForgotten,
     RoundOpened,
     TasksRan,
@@ -131,6 +132,8 @@ class Round:
     state: RoundState = RoundState.OPENED
     prep: PhaseBook = field(default_factory=PhaseBook)
     release: PhaseBook = field(default_factory=PhaseBook)
+    begun: bool = False
+    """Something of it may have started."""
     rebooted: bool = False
     ran: int = 0
     """Tasks started in grants that are over."""
@@ -301,6 +304,7 @@ class Ledger:
         self,
         record: JobHeld
         | RoundOpened
+        | RoundBegun
         | PreparationAsked
         | ReleaseAsked
         | AttemptStarted
@@ -331,9 +335,12 @@ class Ledger:
 
 
 def _apply_round(
-    held: Round, record: PreparationAsked | ReleaseAsked | AttemptStarted | AttemptEnded | Released | TasksRan
+    held: Round,
+    record: RoundBegun | PreparationAsked | ReleaseAsked | AttemptStarted | AttemptEnded | Released | TasksRan,
 ) -> None:
     match record:
+        case RoundBegun():
+            held.begun = True
         case PreparationAsked():
             held.state = RoundState.PREPARING
             held.prep.begin_anew()

@@ -26,9 +26,10 @@ from agentd.records import (
     ReleaseAsked,
     Released,
     RemovalAsked,
+    RoundForgotten,
     Verdict,
 )
-from wire.messages import Outcome, Phase, PhaseEnd, PhaseStarted, RoundState
+from wire.messages import NotHeld, Outcome, Phase, PhaseEnd, PhaseStarted, RoundState
 from wire.retry import delay_s
 from wire.spec import Command
 from wire.template import TemplateError
@@ -274,6 +275,8 @@ class Phases:
     def _fail_unstarted(self, held: Round, phase: Phase, reason: str, keeper: str = "") -> None:
         """An attempt that fails before there is anything to spawn."""
         book = held.book(phase)
+        if phase is Phase.PREPARATION:
+            self._desk.begin(held.job, held.number)
         self._desk.keep(AttemptStarted(held.job, held.number, phase, book.attempts + 1, keeper, self._desk.now))
         wall = self._desk.now.wall
         self._end_attempt(held, phase, How(Outcome.START_FAILED, None, None, wall, wall, reason))
@@ -366,7 +369,7 @@ class Phases:
         course = self.course(held.job)
         if self._stop_others(job, held) or course.reading is not None:
             return
-        if job.spec.release is not None and not held.release.over:
+        if job.spec.release is not None and held.begun and not held.release.over:
             if self._keepers.of(held.job, Purpose.RELEASE) or self.courses.empty(held.job):
                 self._advance_attempt(job, held, Phase.RELEASE)
             return
@@ -394,7 +397,11 @@ class Phases:
         return bool(keepers)
 
     def _release_over(self, held: Round, leftovers: tuple[str, ...]) -> None:
-        """Cleaned: the release has run to its end, and is told."""
+        """Cleaned: the release has run to its end, and is told. A round of which nothing ever began was none."""
+        if not held.begun:
+            self._desk.keep_of_job(RoundForgotten(held.job, held.number))
+            self._desk.send(NotHeld(held.job, held.number))
+            return
         left = [name[:200] for name in leftovers[:MAX_LEFTOVERS]]
         wall = self._desk.now.wall
         end = held.release_end

@@ -65,6 +65,13 @@ class RoundOpened(_Record, frozen=True, tag=True):
     round: int
 
 
+class RoundBegun(_Record, frozen=True, tag=True):
+    """Something of the round may have started from here on: its release is to be run, not only its clean-up."""
+
+    job: str
+    round: int
+
+
 class PreparationAsked(_Record, frozen=True, tag=True):
     job: str
     round: int
@@ -204,9 +211,9 @@ class KeeperOver(_Record, frozen=True, tag=True):
 
 
 Record = (
-    Counted | BootSeen | JobHeld | RoundOpened | PreparationAsked | ReleaseAsked | AttemptStarted | AttemptEnded
-    | Released | RoundForgotten | Retained | RemovalAsked | Removed | Granted | Ended | GaveBack | Dropped | TasksRan
-    | Reported | KeeperBegun | KeeperOver
+    Counted | BootSeen | JobHeld | RoundOpened | RoundBegun | PreparationAsked | ReleaseAsked | AttemptStarted
+    | AttemptEnded | Released | RoundForgotten | Retained | RemovalAsked | Removed | Granted | Ended | GaveBack
+    | Dropped | TasksRan | Reported | KeeperBegun | KeeperOver
 )  # fmt: skip
 
 COUNTERS: Final = "counters"

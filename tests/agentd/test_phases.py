@@ -393,9 +393,21 @@ def test_a_release_is_told_what_went_before() -> None:
     assert env["BATCH_TASKS_RUN"] == "3"
 
 
-def test_a_round_that_only_was_opened_is_released_too() -> None:
+def test_a_round_of_which_nothing_began_owes_no_release_and_is_forgotten() -> None:
     node = opened(prepare=False)
-    node.hear(m.ReleaseRound("j-1", 1, "Deleted"))
+    node.hear(m.ReleaseRound("j-1", 1, "UserTerminate"))
+    node.greet()
+    assert node.of(Purpose.RELEASE) == []
+    assert node.said(m.NotHeld) == [m.NotHeld("j-1", 1)]
+    assert node.core.ledger.jobs == {}
+
+
+def test_a_release_runs_where_only_tasks_began() -> None:
+    node = opened(job_spec(group(), release=release()), prepare=False)
+    node.run(1, 1)
+    node.greet()
+    node.hear(m.ReleaseRound("j-1", 1, "UserTerminate"))
+    node.end()
     node.greet()
     assert node.of(Purpose.RELEASE)[0].templates["release.1"].env["BATCH_PREP_STATE"] == "none"
 
@@ -455,6 +467,9 @@ def test_kept_directories_go_when_their_time_has_come() -> None:
 def test_what_is_kept_of_a_job_is_not_removed_while_the_job_is_back() -> None:
     spec = job_spec(group(command=Command(argv=["x"], keep_ms=1000_000)))
     node = opened(spec, prepare=False)
+    node.run(1, 1)
+    node.greet()
+    node.end()
     node.kept_s = 1000.0
     node.hear(m.ReleaseRound("j-1", 1, "NodeDrained"))
     node.hear(m.Ack(node.said(m.Report)[-1].number))

@@ -429,6 +429,9 @@ def test_an_embedded_agent_whose_run_is_dead_does_not_wait_long() -> None:
     node = Node(EMBEDDED)
     node.join()
     node.open(job_spec(release=release()))
+    node.run(1, 1)
+    node.greet()
+    node.end()
     node.tell(LifelineCut())
     node.wait(100)
     assert node.left is None, "its coordinator ends the jobs"
