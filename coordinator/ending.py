@@ -96,15 +96,9 @@ def _end_if_due(desk: Desk, job: Job) -> None:
 
 
 def _no_node_is_eligible(desk: Desk, job: Job) -> bool:
-    """One node at least is barred, and for the whole grace none joined, was joining, or was connected and unbarred."""
-    pool = desk.cluster.pools[job.spec.pool]
+    """One node at least is barred, and for the whole grace there was no hope for another."""
     barred = {name for name, r in job.current.items() if r.state is NodeJobState.BARRED}
-    hopeful = any(
-        (node.session is not None and not node.joined and not node.missing)
-        or (node.takes_work and node.name not in barred)
-        for node in pool.nodes.values()
-    )
-    if hopeful or not barred:
+    if not barred or _has_hope(desk, job, barred):
         job.ineligible_since = None
         desk.deadlines.clear(("eligible", job.id))
         return False
@@ -112,6 +106,18 @@ def _no_node_is_eligible(desk: Desk, job: Job) -> bool:
         job.ineligible_since = desk.now
         desk.arm(("eligible", job.id), desk.now.after(ELIGIBLE_GRACE_S))
     return _is_over(desk.now.seconds_since(job.ineligible_since), ELIGIBLE_GRACE_S)
+
+
+def _has_hope(desk: Desk, job: Job, barred: set[str]) -> bool:
+    """Whether a node is joining, or connected, not barred, and large enough for something that could run now."""
+    narrowest = min(
+        (group.spec.slots for group in job.groups if not group.over and job.conditions_hold(group)), default=1
+    )
+    return any(
+        (node.session is not None and not node.joined and not node.missing)
+        or (node.takes_work and node.name not in barred and node.slots >= narrowest)
+        for node in desk.cluster.pools[job.spec.pool].nodes.values()
+    )
 
 
 def _is_over(passed_s: float, limit_s: float) -> bool:

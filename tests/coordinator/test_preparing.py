@@ -226,6 +226,24 @@ def test_a_lost_node_is_no_hope() -> None:
     assert play.show(name)["end_reason"] == "NoEligibleNodes"
 
 
+def test_a_node_too_small_for_what_is_left_is_no_hope() -> None:
+    play = Play()
+    n1 = play.node("n1", slots=2)
+    n2 = play.node("n2", slots=1)
+    groups = [tasks("wide", size=2, slots=2), tasks("narrow", size=1), tasks("then", after=[0])]
+    name = play.submit(job("j", *groups, preparation=prep(), release=release()))
+    assert len(n1.running()) == 1
+    n1.prepared(name, ok=False)
+    n1.give_back(name)
+    play.wait(ELIGIBLE_GRACE_S * 2)
+    assert play.show(name)["state"] == "active"
+    n2.prepared(name)
+    n2.end(name)
+    play.wait(ELIGIBLE_GRACE_S + 1)
+    shown = play.show(name)
+    assert (shown["end_reason"], shown["tasks"]["succeeded"]) == ("NoEligibleNodes", 1)
+
+
 def test_an_empty_pool_waits() -> None:
     play = Play()
     n1 = play.node("n1")
