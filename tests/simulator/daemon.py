@@ -91,6 +91,10 @@ class Daemon:
             self._inbox.append(event)
             self.schedule()
 
+    def hears(self, kind: type) -> bool:
+        """Whether an event of this kind waits to be handled."""
+        return any(isinstance(event, kind) for event in self._inbox)
+
     def now(self) -> Instant:
         return self.clock.now()
 
@@ -147,7 +151,6 @@ class Daemon:
 
     def _settle(self) -> None:
         ready = self.core.take_ready()
-        self.handled()
         self.handled()
         self.send_at_once(ready)
         self._pending.append(ready)

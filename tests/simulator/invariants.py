@@ -9,6 +9,8 @@ import math
 from typing import TYPE_CHECKING, Final
 
 from coordinator import records as rows
+from coordinator.cluster import Cluster
+from coordinator.model import TaskState
 from coordinator.records import NodeJobState, Verdict
 from tests.simulator.processes import Identity, Tree
 from tests.simulator.truth import FINAL_VERDICTS, JobTruth, RoundTruth, Truth
@@ -23,6 +25,13 @@ if TYPE_CHECKING:
 SETTLED: Final = frozenset(
     {NodeJobState.RELEASED, NodeJobState.RELEASE_FAILED, NodeJobState.UNREACHED, NodeJobState.WAIVED}
 )
+FINAL_STATES: Final = {
+    Verdict.SUCCEEDED: {TaskState.SUCCEEDED},
+    Verdict.FAILED: {TaskState.FAILED},
+    Verdict.CANCELLED: {TaskState.CANCELLED},
+}
+UNRUN: Final = {TaskState.CANCELLED, TaskState.SKIPPED}
+"""Tasks that nothing final was ever recorded of: their job ended, or their condition could not come true."""
 TIMEOUT_SLACK_S: Final = 1.0
 WAKE_SLACK_S: Final = 6.0
 """How long after a machine's wake-up what should have ended meanwhile may still be seen alive: its grace."""
@@ -348,6 +357,18 @@ class Invariants:
         for job in self.truth.jobs.values():
             if job.deleted_at is None:
                 require(job.completed_at is not None, "I15", f"{job.id} never completed", job.id)
+
+    def results(self, cluster: Cluster) -> None:
+        """What people are shown of every task is what was recorded of it, and that is true (I11)."""
+        for job in cluster.jobs.values():
+            truth = self.truth.jobs[job.id]
+            for number, group in enumerate(job.groups):
+                for index in range(group.size):
+                    shown = TaskState(group.state[index])
+                    recorded = truth.final.get((number, index))
+                    expected = FINAL_STATES[recorded] if recorded is not None else UNRUN
+                    what = f"{truth.task_id(number, index)} is shown {shown.name}, recorded as {recorded}"
+                    require(shown in expected, "I9", what, job.id)
 
     def nothing_left(self, node: str, directories: list[str]) -> None:
         """I16 for a node that was reached after all jobs were over."""

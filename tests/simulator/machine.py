@@ -139,6 +139,9 @@ class Machine:
         for name in chore.discard:
             for path in self.disk.below(f"{chore.job}/{name}"):
                 del self.disk.directories[path]
+        for name in chore.fresh:
+            for path in self.disk.below(f"{chore.job}/dirs/{name}"):
+                del self.disk.directories[path]
         for name in (*sorted(OWN_DIRECTORIES), *(f"dirs/{name}" for name in chore.dirs)):
             self.disk.directories.setdefault(f"{chore.job}/{name}", None)
         return None

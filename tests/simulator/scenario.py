@@ -74,6 +74,11 @@ class Scenario:
 
     # ---- looking
 
+    def last(self, count: int) -> list[tuple[float, str, str]]:
+        """The last lines of the trace."""
+        lines = self.world.lines
+        return [lines[n] for n in range(max(0, len(lines) - count), len(lines))]
+
     @property
     def node(self) -> Machine:
         return self.sim.machines[0]

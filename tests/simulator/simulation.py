@@ -213,6 +213,7 @@ class Simulation:
                 self.invariants.nothing_left(machine.name, sorted(machine.disk.directories))
         assert self.coordinator is not None
         self._compare(self.coordinator.core)
+        self.invariants.results(self.coordinator.core.cluster)
 
     def _finish_manual(self) -> None:
         """Jobs with `finish = manual` are over when somebody says so."""
@@ -320,7 +321,7 @@ class Simulation:
 
     def agent_told(self, node: str, keeper: str, said: Any) -> None:
         if isinstance(said, dialogue.RunItems):
-            self.truth.run_told(node, keeper)
+            self.world.note(node, f"gives {keeper} {' '.join(item[0] for item in said.items)}")
 
     def agent_rested(self, node: str, core: AgentCore) -> None:
         if self.by_name[node].disk.log("agent").commits % self.compare_every == 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from agentd import events as agent_events
 from coordinator.records import NodeJobState
 from tests.simulator.network import Weather
 from tests.simulator.scenario import Scenario, job_block
@@ -130,8 +131,8 @@ def test_f13_a_partition_shorter_than_the_lease_restarts_nothing() -> None:
     assert scenario.verdicts() == ALL_WELL
 
 
-def _cut_for_longer_than_a_lease(ways: str) -> Scenario:
-    scenario = Scenario(job_block(task=LONG), nodes=2)
+def _cut_for_longer_than_a_lease(ways: str, submit_at: float = 1.0) -> Scenario:
+    scenario = Scenario(job_block(task=LONG), nodes=2, submit_at=submit_at)
     scenario.until(lambda: scenario.alive(Kind.TASK))
     (first,) = scenario.alive(Kind.TASK)
     scenario.faults.partition(scenario.machine(first.who.node), 300.0, ways)
@@ -150,6 +151,10 @@ def test_f14_after_a_long_partition_the_node_has_killed_the_task_before_it_start
     _cut_for_longer_than_a_lease("both")
 
 
+def test_f14_holds_for_a_lease_that_was_declared_after_the_nodes_had_joined() -> None:
+    _cut_for_longer_than_a_lease("both", submit_at=20.0)
+
+
 @pytest.mark.parametrize("ways", ["in", "out"])
 def test_f15_a_partition_of_one_direction_is_like_one_of_both(ways: str) -> None:
     _cut_for_longer_than_a_lease(ways)
@@ -165,7 +170,7 @@ def test_f16_doubled_and_reordered_frames_change_nothing() -> None:
 
 def _cut_when(scenario: Scenario, kind: str) -> None:
     """Reset every connection in the moment after a frame of this kind was sent, so that it or its answer is lost."""
-    scenario.until(lambda: any(kind in what and "-> " in what for _, _, what in list(scenario.world.lines)[-3:]))
+    scenario.until(lambda: any(kind in what and "-> " in what for _, _, what in scenario.last(3)))
     for connection in list(scenario.sim.network.connections):
         scenario.sim.network.break_off(connection)
 
@@ -178,6 +183,16 @@ def test_f17_a_lost_order_is_given_again_and_nothing_starts_twice(frame: str) ->
     assert len(scenario.started(Kind.TASK)) == 1
     assert len(scenario.started(Kind.PREPARATION)) == 1
     assert scenario.verdicts() == ALL_WELL
+
+
+def test_f17_a_lost_join_is_said_again() -> None:
+    scenario = Scenario(job_block(task=SHORT))
+    scenario.until(lambda: scenario.node.agent is not None and scenario.node.agent.hears(agent_events.Connected))
+    scenario.sim.network.weather.loss = 1.0
+    scenario.until(lambda: any("-> Join(" in what for _, _, what in scenario.world.lines))
+    scenario.sim.network.weather.loss = 0.0
+    scenario.until(lambda: scenario.verdicts() == ALL_WELL)
+    scenario.settle()
 
 
 def test_f18_a_lost_result_is_sent_again_and_counts_once() -> None:
@@ -257,6 +272,18 @@ def test_f24_a_preparation_that_fails_everywhere_ends_the_job_with_the_reason() 
     assert len(scenario.started(Kind.RELEASE)) == len(scenario.rounds())
 
 
+def test_f24_a_node_that_died_while_it_joined_is_no_hope() -> None:
+    bad = Character(duration_s=(5.0, 5.0), fail=1.0)
+    scenario = Scenario(job_block(prep=bad), nodes=2)
+    scenario.until(lambda: scenario.alive(Kind.PREPARATION))
+    other = scenario.machine("n1" if scenario.alive(Kind.PREPARATION)[0].who.node == "n0" else "n0")
+    scenario.faults.kill_agent(other, None, down_s=1.0)
+    scenario.until(lambda: any(where == other.name and "-> Join(" in what for _, where, what in scenario.last(2)))
+    scenario.faults.lose_power(other, None)
+    scenario.settle()
+    assert scenario.job.reason == "NoEligibleNodes"
+
+
 def test_f25_terminated_during_the_preparation_it_is_killed_and_released() -> None:
     scenario = Scenario(job_block(prep=HANGS, prep_options={"timeout_ms": None, "stop_grace_ms": 1_000}))
     scenario.until(lambda: scenario.alive(Kind.PREPARATION))
@@ -265,6 +292,17 @@ def test_f25_terminated_during_the_preparation_it_is_killed_and_released() -> No
     assert [tree.succeeded for tree in scenario.started(Kind.PREPARATION)] == [False]
     assert [tree.succeeded for tree in scenario.started(Kind.RELEASE)] == [True]
     assert scenario.started(Kind.TASK) == []
+
+
+def test_a_job_that_ended_before_anything_of_it_began_releases_nowhere() -> None:
+    scenario = Scenario(job_block(prep=None))
+    scenario.until(lambda: scenario.rounds())
+    scenario.faults.stop_agent(scenario.node, 5.0)
+    scenario.sim.people.terminate("j-1")
+    scenario.until(lambda: scenario.job.ending_at is not None)
+    scenario.settle()
+    assert scenario.started(Kind.TASK) == scenario.started(Kind.RELEASE) == []
+    assert [found.voided for found in scenario.rounds()] == [True]
 
 
 # ---- release

@@ -112,6 +112,12 @@ def _timeout_ms(rng: random.Random, character: Character, always: bool) -> int |
     return None
 
 
+def _retries(rng: random.Random, character: Character) -> int | None:
+    """Without limit only where it succeeds some day."""
+    hopeless = character.bad_nodes or character.hang >= 1 or character.fail >= 1
+    return None if rng.random() < 0.1 and not hopeless else rng.choice((0, 1, 3))
+
+
 def random_job(
     rng: random.Random, name: str, pool: str, nodes: tuple[str, ...], slots: int, nasty: float
 ) -> dict[str, Any]:
@@ -133,13 +139,14 @@ def random_job(
         "stop_after": rng.choice((1, 2)) if rng.random() < 0.15 else None,
         "parallel": rng.choice((1, 2, 5)) if rng.random() < 0.2 else None,
         "timeout_ms": rng.choice((20_000, 90_000)) if rng.random() < 0.15 else None,
+        "dirs": [{"name": "data", "fresh": rng.random() < 0.5}] if rng.random() < 0.2 else [],
         "groups": [],
     }
     if rng.random() < 0.8:
         character = random_character(rng, nodes, nasty)
         job["preparation"] = {
             "command": command(
-                Kind.PREPARATION, character, retries=rng.choice((0, 1, 3)), **shared(character, always=True)
+                Kind.PREPARATION, character, retries=_retries(rng, character), **shared(character, always=True)
             ),
             "wait": rng.random() < 0.8,
             "rerun_after_reboot": rng.random() < 0.65,
@@ -165,7 +172,13 @@ def random_job(
             {
                 "name": f"g{position}",
                 "axes": axes,
-                "command": command(Kind.TASK, character, retries=rng.choice((0, 0, 1, 3)), **shared(character)),
+                "command": command(
+                    Kind.TASK,
+                    character,
+                    retries=rng.choice((0, 0, 1, 3)),
+                    keep_ms=rng.choice((0, 0, 0, 2_000, 40_000)),
+                    **shared(character),
+                ),
                 "slots": rng.randint(1, slots) if rng.random() < 0.2 else 1,
                 "after": [rng.randrange(position)] if position and rng.random() < 0.6 else [],
             }
