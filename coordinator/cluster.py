@@ -218,12 +218,13 @@ class Cluster:
     def _round_voided(self, record: RoundVoided) -> None:
         job = self.jobs[record.job]
         job.rounds = [r for r in job.rounds if not (r.node == record.node and r.round == record.round)]
+        owes = self.nodes[record.node].owes
+        owes.pop((record.job, record.round), None)
         earlier = [r for r in job.rounds if r.node == record.node]
-        if earlier:
+        if earlier and (not earlier[-1].owes_release or (record.job, earlier[-1].round) in owes):
             job.current[record.node] = earlier[-1]
         else:
-            job.current.pop(record.node, None)
-        self.nodes[record.node].owes.pop((record.job, record.round), None)
+            job.current.pop(record.node, None)  # an earlier one there was on another root
 
     # ---- grants and their ends
 

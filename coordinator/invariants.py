@@ -45,6 +45,9 @@ def _of_rounds(cluster: Cluster, job: Job) -> Iterator[str]:
     opened = [entry.node for entry in job.rounds if entry.state in OPEN]
     if len(opened) != len(set(opened)):
         yield f"job {job.id} has two rounds open on one node: {opened}"
+    for name, entry in job.current.items() if job.state is JobState.ACTIVE else ():
+        if entry.state is NodeJobState.UNREACHED:
+            yield f"job {job.id} is active, and nothing of it may run on {name} any more"
     for entry in job.rounds:
         if entry.state in OPEN and (job.id, entry.round) not in cluster.nodes[entry.node].owes:
             yield f"round {entry.round} of {job.id} is {entry.state.value}, its node {entry.node} owes nothing"

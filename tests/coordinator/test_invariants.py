@@ -60,6 +60,7 @@ BREAKS: dict[str, tuple[Callable[[Scene], object], str]] = {
     "debt forgotten": (lambda s: s.node.owes.clear(), "its node n1 owes nothing"),
     "debt invented": (lambda s: s.node.owes.__setitem__(("j-1", 4), None), "owes round 4 of j-1"),
     "round closed": (lambda s: setattr(s.job.rounds[0], "state", NodeJobState.RELEASED), "belongs to no open round"),
+    "round given up": (lambda s: setattr(s.job.rounds[0], "state", NodeJobState.UNREACHED), "may run on n1 any more"),
     "state": (lambda s: setattr(s.job, "state", JobState.COMPLETED), "is completed with something open"),
     "pool": (lambda s: s.cluster.pools["p"].jobs.clear(), "its pool thinks otherwise"),
     "tasks started": (lambda s: setattr(s.job.rounds[0], "tasks_started", -1), "counts -1 tasks"),

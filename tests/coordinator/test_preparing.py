@@ -417,6 +417,24 @@ def test_another_root_has_nothing_prepared_and_can_pay_no_old_debt() -> None:
     assert reasons == ["its root directory was replaced", None]
 
 
+def test_a_round_on_another_root_that_never_arrived_is_opened_again_there() -> None:
+    play = Play()
+    n1 = play.node("n1")
+    name = play.submit(job("j", tasks(size=2), preparation=prep(), release=release()))
+    n1.prepared(name)
+    n1.wiped()
+    n1.join(inventory=False)
+    n1.deaf = True
+    n1.inventory()
+    n1.drop()
+    n1.deaf = False
+    n1.join()
+    assert len(play.kept_of(RoundVoided)) == 1
+    assert play.rounds(name) == [("n1", 1, "unreached"), ("n1", 2, "preparing")]
+    play.run_out(name)
+    assert play.show(name)["tasks"]["succeeded"] == 2
+
+
 def test_another_root_reports_from_one_again() -> None:
     play = Play()
     n1 = play.node("n1")
