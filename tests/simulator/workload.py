@@ -77,6 +77,7 @@ class Submission:
 
 
 QUICK_S: Final = (0.01, 0.1, 1.0, 4.0)
+SHORTEST_TIMEOUT_MS: Final = 2_000
 SLOW_S: Final = (4.0, 20.0)
 
 
@@ -108,13 +109,13 @@ def _backoff(rng: random.Random) -> dict[str, int] | None:
 
 def _timeout_ms(rng: random.Random, character: Character, always: bool) -> int | None:
     if character.hang or always or rng.random() < 0.3:
-        return rng.choice((2_000, 8_000, 30_000))
+        return rng.choice((SHORTEST_TIMEOUT_MS, 8_000, 30_000))
     return None
 
 
 def _retries(rng: random.Random, character: Character) -> int | None:
     """Without limit only where it succeeds some day."""
-    hopeless = character.bad_nodes or character.hang >= 1 or character.fail >= 1
+    hopeless = character.bad_nodes or character.duration_s[1] > SHORTEST_TIMEOUT_MS / 1000
     return None if rng.random() < 0.1 and not hopeless else rng.choice((0, 1, 3))
 
 
