@@ -59,7 +59,7 @@ def wait_for_job(terms: Terms, job_id: str, tasks: bool, timeout: float | None) 
     from coordinator.cli.verdict import judge
 
     with terms.connect() as connection:
-        job_id = connection.ask("JobShow", job=job_id)["id"]  # a name may mean a newer job after a while
+        job_id = connection.ask_patiently("JobShow", job=job_id)["id"]  # a name may mean a newer job after a while
         try:
             document = connection.ask_patiently("JobWait", timeout=timeout, job=job_id, tasks=tasks)
         except TimeoutError:

@@ -262,6 +262,10 @@ class Truth:
                 found = self.find_round(record.job, node, record.round)
                 if found is not None and record.purpose is not node_rows.Purpose.RELEASE:
                     found.attempted = True
+            case node_rows.RoundBegun():  # also what is told to have failed before anything could be spawned
+                found = self.find_round(record.job, node, record.round)
+                if found is not None:
+                    found.attempted = True
             case node_rows.AttemptStarted():
                 self._boots[node, record.job, record.round, record.phase] = record.at.boot
             case node_rows.AttemptEnded(verdict=node_rows.Verdict.SUCCEEDED):
