@@ -16,5 +16,6 @@ class Regression:
 REGRESSIONS: tuple[Regression, ...] = (
     Regression(16, "short", "a release ran on a node where nothing of its job had ever started"),
     Regression(346, "rough", "a drained node released a round of which nothing had begun"),
+    Regression(120, "rough", "a task that a full disk kept from starting was told as failed: its round has begun"),
     Regression(398, "rough", "a release ran on a node where nothing of its job had ever started"),
 )
