@@ -7,39 +7,25 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from agentd import records
 from agentd.events import Ready
 from agentd.records import Record
-from wire.ledger import Batch, Ledger, Row, StoreDamaged
+from wire.ledger import Batch, Ledger, Row
 from wire.writer import WriterThread, writer_thread
 
 FILE: Final = "journal.sqlite"
+_UNREADABLE: Final = "Use the release that wrote it, or give the agent a new --root."
 
 
 class Journal:
     """An open journal. All calls run on its writer thread, in order."""
 
-    def __init__(self, path: Path, writer: WriterThread[Ledger]) -> None:
-        self._path = path
+    def __init__(self, writer: WriterThread[Ledger]) -> None:
         self._writer = writer
 
     async def load(self) -> list[Record]:
         """Every record, oldest first. Raises StoreDamaged, StoreError."""
-        return await self._writer.do(self._load)
-
-    def _load(self, ledger: Ledger) -> list[Record]:
-        loaded: list[Record] = []
-        for row in ledger.load():
-            try:
-                loaded.append(records.decode(row.body))
-            except (msgspec.DecodeError, ValueError) as error:
-                raise StoreDamaged(
-                    f"{self._path} holds a {row.kind} that this release can't read ({error}). "
-                    "Use the release that wrote it, or give the agent a new --root."
-                ) from None
-        return loaded
+        return await self._writer.do(lambda ledger: ledger.load_as(records.decode, _UNREADABLE))
 
     async def commit(self, batches: Sequence[Ready]) -> bool:
         """Make what these want kept durable, in one transaction; True when room is short now.
@@ -57,4 +43,4 @@ async def open_journal(directory: Path) -> AsyncIterator[Journal]:
     """The journal below the agent's own directory. Raises StoreHeld, StoreDamaged, StoreFull, StoreError."""
     path = directory / FILE
     async with writer_thread(lambda: Ledger.open(path), Ledger.close) as writer:
-        yield Journal(path, writer)
+        yield Journal(writer)

@@ -7,15 +7,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from coordinator import records
 from coordinator.events import Ready
 from coordinator.records import Record
-from wire.ledger import Batch, Ledger, Row, StoreDamaged
+from wire.ledger import Batch, Ledger, Row
 from wire.writer import WriterThread, writer_thread
 
 FILE: Final = "coordinator.sqlite"
+_UNREADABLE: Final = "Use the release that wrote it, or move the file away and start without what it held."
 _EPOCHS: Final = "epoch"
 _EPOCHS_AT_ONCE: Final = 1000
 
@@ -23,26 +22,13 @@ _EPOCHS_AT_ONCE: Final = 1000
 class Store:
     """An open store. All calls run on its writer thread, in order."""
 
-    def __init__(self, path: Path, writer: WriterThread[Ledger]) -> None:
-        self._path = path
+    def __init__(self, writer: WriterThread[Ledger]) -> None:
         self._writer = writer
         self._epochs = range(0)
 
     async def load(self) -> list[Record]:
         """Every record, oldest first. Raises StoreDamaged, StoreError."""
-        return await self._writer.do(self._load)
-
-    def _load(self, ledger: Ledger) -> list[Record]:
-        loaded: list[Record] = []
-        for row in ledger.load():
-            try:
-                loaded.append(records.decode(row.body))
-            except (msgspec.DecodeError, ValueError) as error:
-                raise StoreDamaged(
-                    f"{self._path} holds a {row.kind} that this release can't read ({error}). "
-                    "Use the release that wrote it, or move the file away and start without what it held."
-                ) from None
-        return loaded
+        return await self._writer.do(lambda ledger: ledger.load_as(records.decode, _UNREADABLE))
 
     async def commit(self, batches: Sequence[Ready]) -> bool:
         """Make what these want kept durable, in one transaction; True when room is short now.
@@ -68,4 +54,4 @@ async def open_store(state: Path) -> AsyncIterator[Store]:
     """The store of a state directory. Raises StoreHeld, StoreDamaged, StoreFull, StoreError."""
     path = state / FILE
     async with writer_thread(lambda: Ledger.open(path), Ledger.close) as writer:
-        yield Store(path, writer)
+        yield Store(writer)

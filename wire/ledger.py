@@ -15,7 +15,11 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
+
+import msgspec
+
+T = TypeVar("T")
 
 BALLAST_BYTES: Final = 4 * 1024 * 1024
 _APPLICATION_ID: Final = 0x504B4C47  # "PKLG"
@@ -88,6 +92,18 @@ class Ledger:
         with self._told():
             for scope, kind, body in self._connection.execute("SELECT scope, kind, body FROM record ORDER BY seq"):
                 yield Row(scope, kind, body)
+
+    def load_as(self, decode: Callable[[bytes], T], way_out: str) -> list[T]:
+        """Every record, oldest first. Raises StoreDamaged, with the way out, for a row that `decode` can't take."""
+        loaded: list[T] = []
+        for row in self.load():
+            try:
+                loaded.append(decode(row.body))
+            except (msgspec.DecodeError, ValueError) as error:
+                raise StoreDamaged(
+                    f"{self.path} holds a {row.kind} that this release can't read ({error}). {way_out}"
+                ) from None
+        return loaded
 
     def commit(self, rows: Sequence[Row], forget: Sequence[str] = ()) -> bool:
         """Forget the older rows of these scopes, then add `rows`, in one transaction. Raises StoreFull, StoreError."""

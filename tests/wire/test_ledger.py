@@ -323,3 +323,18 @@ async def test_what_can_not_be_made_is_told_and_the_thread_ends(path):
             pass
     ledger.close()
     assert threading.active_count() <= before + 1
+
+
+def test_a_row_that_this_release_cannot_read_is_a_sentence_with_a_way_out(tmp_path):
+    log = Ledger.open(tmp_path / "log.sqlite")
+    try:
+        log.commit([Row("", "Strange", b"body")])
+
+        def refuse(body):
+            raise ValueError("odd")
+
+        with pytest.raises(StoreDamaged, match=r"log\.sqlite holds a Strange .*\(odd\)\. Go elsewhere\."):
+            log.load_as(refuse, "Go elsewhere.")
+        assert log.load_as(bytes, "Go elsewhere.") == [b"body"]
+    finally:
+        log.close()
