@@ -8,16 +8,20 @@ from coordinator.cluster import Cluster
 from coordinator.deadlines import Deadlines, Key
 from coordinator.events import Ready
 from coordinator.model import LEASE_DRIFT, LEASE_MARGIN_S, MISSED_BEATS, JobState, Node, Pool
+from coordinator.policy import Policy
 from coordinator.records import CLUSTER_SCOPE, NodeLeft, Record, scope_of
 from coordinator.sessions import Relay, Session, Waiter
 from wire import messages as m
 from wire.instant import Instant
 
+OPEN = Policy()
+
 
 class Desk:
     """Invariant: what is durable changes by `keep` alone, and nothing leaves but through `ready`."""
 
-    def __init__(self) -> None:
+    def __init__(self, policy: Policy = OPEN) -> None:
+        self.policy = policy
         self.cluster = Cluster()
         self.sessions: dict[int, Session] = {}
         self.deadlines = Deadlines()

@@ -15,7 +15,31 @@ class SessionOpened:
     session: int
     role: Role
     owner: str
-    """The person behind it: a user name, or `uid:N`."""
+    """The person behind it: a user name, or `uid:N`; the name in the certificate of one that came over TLS."""
+    key: str | None = None
+    """The sha256 (hex) of the public key that it proved to hold (DER, SubjectPublicKeyInfo); None: the unix socket."""
+    expires: float | None = None
+    """When its certificate ends (wall clock): the session ends with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class EnrollAsked:
+    """A peer without a certificate wants one, for a token. Answered by `Ready.admitted` or `Ready.rejected`."""
+
+    connection: int
+    """A number of the shell's, for the answer."""
+    token: str
+    """The sha256 of the token's secret in hex; the secret itself goes no further than the shell."""
+    name: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class RenewAsked:
+    """A session with a certificate wants its next one, of the same key (the shell has compared). Answered as
+    EnrollAsked is, `connection` being the session."""
+
+    session: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +75,19 @@ class Tick:
     """A deadline passed, or just time."""
 
 
-Event = SessionOpened | Received | SessionClosed | FinishAsked | StoreState | Tick
+Event = SessionOpened | Received | SessionClosed | EnrollAsked | RenewAsked | FinishAsked | StoreState | Tick
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """Sign a certificate for this key, and send it: `Enrolled` and the end of a connection, `Renewed` in a session."""
+
+    connection: int
+    role: Role
+    name: str
+    key: str
+    until: float
+    """Wall clock."""
 
 
 @dataclass(slots=True)
@@ -66,6 +102,11 @@ class Ready:
     """(session, message), to be sent in this order."""
     at_once: list[tuple[int, Message]] = field(default_factory=list)
     """Frames that promise nothing durable (heartbeats): sent even while the disk refuses commits."""
+    admitted: list[Admitted] = field(default_factory=list)
+    rejected: list[tuple[int, str]] = field(default_factory=list)
+    """Connections that asked to be enrolled, and why not."""
+    alarms: list[str] = field(default_factory=list)
+    """What an administrator must see, in sentences: logged as errors."""
     close: list[tuple[int, str]] = field(default_factory=list)
     """Sessions to close after the frames, with the reason."""
     finished: bool = False
@@ -73,4 +114,7 @@ class Ready:
 
     def __bool__(self) -> bool:
         """Whether anything is left to do once `at_once` is sent."""
-        return bool(self.records or self.forget or self.frames or self.close or self.finished)
+        return bool(
+            self.records or self.forget or self.frames or self.admitted or self.rejected or self.alarms or self.close
+            or self.finished
+        )  # fmt: skip

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from wire.instant import Instant
-from wire.messages import Outcome, PhaseEnd
+from wire.messages import Outcome, PhaseEnd, Role
 from wire.spec import JobSpec, PoolSpec
 
 
@@ -81,6 +81,45 @@ class NodeJoined(_Record, frozen=True, tag=True):
     at: Instant
     lease_s: float
     """The longest lease that it may count by: durable before it is told a longer one, shortened once it knows."""
+
+
+class TokenMade(_Record, frozen=True, tag=True):
+    """A token is good for `uses` identities until `until` (wall clock). Only the digest of its secret is known here."""
+
+    digest: str
+    role: Role
+    uses: int
+    name: str | None
+    pool: str | None
+    until: float
+    by: str
+    at: Instant
+
+
+class TokenRevoked(_Record, frozen=True, tag=True):
+    digest: str
+    at: Instant
+
+
+class IdentityAdmitted(_Record, frozen=True, tag=True):
+    """This key is this identity, until `until` (wall clock); again with a later `until` when it was renewed. `token`,
+    the digest of the one that was spent for it, is None then."""
+
+    key: str
+    role: Role
+    name: str
+    pool: str | None
+    token: str | None
+    until: float
+    at: Instant
+
+
+class IdentityRevoked(_Record, frozen=True, tag=True):
+    """This key is nobody any more, whatever its certificate says."""
+
+    key: str
+    by: str
+    at: Instant
 
 
 class NodeLeft(_Record, frozen=True, tag=True):
@@ -230,7 +269,7 @@ class DebtPaid(_Record, frozen=True, tag=True):
 
 
 Record = (
-    PoolSet | JobSubmitted | NodeJoined | NodeLeft | RoundOpened | RoundMoved | RoundVoided | Granted | ReportTaken
+    PoolSet | TokenMade | TokenRevoked | IdentityAdmitted | IdentityRevoked | JobSubmitted | NodeJoined | NodeLeft | RoundOpened | RoundMoved | RoundVoided | Granted | ReportTaken
     | TasksReturned | GroupSkipped | TasksDone | JobEnding | JobCompleted | JobDeleting | JobDeleted | DebtPaid
 )  # fmt: skip
 
@@ -241,9 +280,7 @@ CLUSTER_SCOPE: Final = ""
 
 def scope_of(record: Record) -> str:
     """What this row is forgotten with: its job, or the cluster (never)."""
-    if isinstance(record, JobDeleted | DebtPaid | PoolSet | NodeJoined | NodeLeft):
-        return CLUSTER_SCOPE
-    return record.job
+    return getattr(record, "job", CLUSTER_SCOPE) if not isinstance(record, JobDeleted | DebtPaid) else CLUSTER_SCOPE
 
 
 def encode(record: Record) -> bytes:

@@ -49,6 +49,7 @@ class Outcome(enum.Enum):
     START_FAILED = "start_failed"  # never ran: missing program, not executable, no directory ...
     LOST = "lost"  # its keeper or its machine died; nobody knows the status
     KILLED = "killed"  # stopped for a reason outside the command: its job ended, its lease ran out, it was dropped
+    OOM = "oom"  # the kernel killed it for using more memory than it was given
 
 
 class RoundState(enum.Enum):
@@ -99,6 +100,51 @@ class Goodbye(Message, frozen=True, tag=True):
     error: bool = False
 
 
+# ---- joining by proof: over TLS, before a peer has a certificate
+
+
+class AskAuthority(Message, frozen=True, tag=True):
+    """Instead of Hello, by a peer that knows only the digest of the authority (a join string holds it). Nothing secret
+    may be said on this connection: the peer has not proven itself. Answered by Authority, which ends it."""
+
+
+class Authority(Message, frozen=True, tag=True):
+    """The authority's certificate (DER), public. Its sha256 is what a join string pins."""
+
+    certificate: bytes
+
+
+class Enroll(Message, frozen=True, tag=True):
+    """Instead of Hello, over a connection whose server was verified: the token's secret for a certificate.
+
+    `request` is a signing request (DER) of the key that will be this identity. `name`: the name asked for, of a node;
+    people are named by their token. Answered by Enrolled, or by Goodbye; either ends the connection.
+    """
+
+    token: str
+    request: bytes
+    name: str = ""
+
+
+class Enrolled(Message, frozen=True, tag=True):
+    """The identity's certificate (DER), signed by the authority."""
+
+    certificate: bytes
+    role: Role
+    name: str
+
+
+class Renew(Message, frozen=True, tag=True):
+    """In a session that was opened with a certificate: a new one for the same key, name and role. Answered by Renewed
+    or, when the key is another, by Goodbye."""
+
+    request: bytes
+
+
+class Renewed(Message, frozen=True, tag=True):
+    certificate: bytes
+
+
 # ---- agent -> coordinator
 
 
@@ -115,8 +161,16 @@ class Join(Message, frozen=True, tag=True, kw_only=True):
     labels: dict[str, str] = {}
     elevation: bool = False
     containment: str = "subreaper"
+    """`cgroup` or `subreaper`: what holds a job's processes together."""
+    users: str = "same"
+    """`job`: every job here runs as an unprivileged user of its own; `same`: as the agent's user."""
+    limits: list[str] = []
+    """What the kernel enforces of `needs` and against fork bombs: `pids`, `memory`, `cpu`."""
     version: str = ""
     embedded: bool = False
+    life: str = ""
+    """A random word for each start of the agent's process. One that was superseded never comes back: if it does, two
+    agents live by one identity."""
 
 
 class RoundHeld(msgspec.Struct, frozen=True, array_like=True):
@@ -161,11 +215,23 @@ class TaskEnd(msgspec.Struct, frozen=True, array_like=True):
     reason: str | None = None
 
 
+class Cleanliness(msgspec.Struct, frozen=True, array_like=True):
+    """What was left of a job on a node after its release and the agent's clean-up; all empty: nothing."""
+
+    processes: int = 0
+    files: list[str] = []
+    """In sentences: what could not be removed, and the job's files in `shared/` that could not be taken over."""
+    uid: int | None = None
+    """The job's user here, when it may not be given to another job yet (quarantined: something of it is left)."""
+    cgroups: list[str] = []
+    mounts: list[str] = []
+
+
 class PhaseEnd(msgspec.Struct, frozen=True, array_like=True):
     """The end of one attempt of a node-bound command. `final`: no further attempt follows by itself.
 
     For a release without a block the agent's own clean-up is reported: EXITED with `exit_code` None.
-    `leftovers` names what could not be removed.
+    `clean` stands in the final end of a release: what the clean-up after it left.
     """
 
     job: str
@@ -183,6 +249,8 @@ class PhaseEnd(msgspec.Struct, frozen=True, array_like=True):
     stdout_tail: bytes
     stderr_tail: bytes
     leftovers: list[str] = []
+    """As `clean.files`, of what agents before version 0.2 reported."""
+    clean: Cleanliness | None = None
 
 
 class Report(Message, frozen=True, tag=True):
@@ -544,6 +612,55 @@ class Finish(Message, frozen=True, tag=True):
     reason: str = "UserTerminate"
 
 
+class TokenCreate(Message, frozen=True, tag=True, kw_only=True):
+    """A new token. The client makes the secret and keeps it: only `digest`, its sha256 in hex, travels and is stored.
+
+    `name`: whom the identity will be (without it, a person is named after the token, a node names itself).
+    `pool`: the only pool that a node with it may join. Body: `{"id", "role", "uses", "expires_at", "authority"}`, the
+    last one the sha256 of the authority's certificate in hex. Refused where nothing listens on TLS."""
+
+    request: int
+    digest: str
+    role: Role
+    uses: int = 1
+    lifetime_s: float = 86_400.0
+    name: str | None = None
+    pool: str | None = None
+
+
+class TokenList(Message, frozen=True, tag=True):
+    """Body: `[{"id", "role", "name", "pool", "uses", "used", "created_by", "created_at", "expires_at", "state"}]`."""
+
+    request: int
+
+
+class TokenRevoke(Message, frozen=True, tag=True):
+    """No further use; identities that it gave live on."""
+
+    request: int
+    token: str
+
+
+class IdentityList(Message, frozen=True, tag=True):
+    """Body: `[{"name", "role", "key", "pool", "since", "expires_at", "state"}]`, states `valid expired revoked`."""
+
+    request: int
+
+
+class IdentityRevoke(Message, frozen=True, tag=True):
+    """A person's certificates are void from now on, and so are their live connections."""
+
+    request: int
+    name: str
+
+
+class NodeRevoke(Message, frozen=True, tag=True):
+    """The node's certificate is void and its connection cut; it is `left` at once, with the reason `revoked`."""
+
+    request: int
+    node: str
+
+
 # ---- coordinator -> client
 
 
@@ -567,6 +684,8 @@ FromNode = (
     Join | Inventory | Heartbeat | Report | Started | PhaseStarted | Recalled | NotHeld | Removed | Leaving
     | FileContents | FileListing | FileRefused
 )  # fmt: skip
+Enrolling = AskAuthority | Authority | Enroll | Enrolled
+Renewal = Renew | Renewed
 ToNode = (
     Joined | JoinRefused | HeartbeatAck | Ack | BodyChunk | OpenRound | Prepare | Run | Recall | Drop | ReleaseRound
     | RemoveJob | Depart | ReadFile | ListFiles
@@ -574,13 +693,15 @@ ToNode = (
 FromClient = (
     Upload | Submit | JobList | JobShow | JobWait | JobTerminate | JobDelete | JobNodes | TaskList | TaskShow
     | NodeList | NodeShow | PoolList | PoolShow | LogRead | FilesRead | FilesList | Overview | Finish
+    | TokenCreate | TokenList | TokenRevoke | IdentityList | IdentityRevoke | NodeRevoke
 )  # fmt: skip
 ToClient = Reply | Refused
 Opening = Hello | Welcome | Goodbye
-AnyMessage = FromNode | ToNode | FromClient | ToClient | Opening
+AnyMessage = FromNode | ToNode | FromClient | ToClient | Opening | Enrolling | Renewal
 
 _NODE: Final = frozenset({Role.NODE})
 _PEOPLE: Final = frozenset({Role.USER, Role.OPERATOR, Role.ADMIN})
+_OPERATORS: Final = frozenset({Role.OPERATOR, Role.ADMIN})
 _ADMIN: Final = frozenset({Role.ADMIN})
 _COORDINATOR: Final = frozenset({Role.COORDINATOR})
 _ANYONE: Final = frozenset(Role)
@@ -590,7 +711,10 @@ SENDERS: Final[dict[type[Message], frozenset[Role]]] = {
     **dict.fromkeys(ToNode.__args__, _COORDINATOR),
     **dict.fromkeys(FromClient.__args__, _PEOPLE),
     **dict.fromkeys(ToClient.__args__, _COORDINATOR),
-    Finish: _ADMIN,
+    **dict.fromkeys((Finish, TokenCreate, TokenList, TokenRevoke, IdentityList, IdentityRevoke), _ADMIN),
+    NodeRevoke: _OPERATORS,
+    **dict.fromkeys((AskAuthority, Enroll, Renew), _ANYONE - _COORDINATOR),
+    **dict.fromkeys((Authority, Enrolled, Renewed), _COORDINATOR),
     Hello: _ANYONE - _COORDINATOR,
     Welcome: _COORDINATOR,
     Goodbye: _ANYONE,

@@ -94,6 +94,13 @@ class AxisSpec(_Spec, frozen=True):
     values: list[Any] | None = None
 
 
+class Needs(_Spec, frozen=True):
+    """What one task holds while it runs, exclusively, and may not exceed where the node can enforce it."""
+
+    cpus: float | None = None
+    memory_bytes: int | None = None
+
+
 class GroupSpec(_Spec, frozen=True, kw_only=True):
     """One `task` block: a group of `Sweep(name, axes).size` tasks."""
 
@@ -101,6 +108,7 @@ class GroupSpec(_Spec, frozen=True, kw_only=True):
     axes: list[AxisSpec] = []
     command: Command
     slots: int = 1
+    needs: Needs = Needs()
     after: list[int] = []
     """Positions in `JobSpec.groups` of the groups that must have succeeded."""
 
