@@ -269,8 +269,9 @@ class DebtPaid(_Record, frozen=True, tag=True):
 
 
 Record = (
-    PoolSet | TokenMade | TokenRevoked | IdentityAdmitted | IdentityRevoked | JobSubmitted | NodeJoined | NodeLeft | RoundOpened | RoundMoved | RoundVoided | Granted | ReportTaken
-    | TasksReturned | GroupSkipped | TasksDone | JobEnding | JobCompleted | JobDeleting | JobDeleted | DebtPaid
+    PoolSet | TokenMade | TokenRevoked | IdentityAdmitted | IdentityRevoked | JobSubmitted | NodeJoined | NodeLeft
+    | RoundOpened | RoundMoved | RoundVoided | Granted | ReportTaken | TasksReturned | GroupSkipped | TasksDone
+    | JobEnding | JobCompleted | JobDeleting | JobDeleted | DebtPaid
 )  # fmt: skip
 
 _DECODER: Final = msgspec.msgpack.Decoder(Record)
@@ -280,7 +281,9 @@ CLUSTER_SCOPE: Final = ""
 
 def scope_of(record: Record) -> str:
     """What this row is forgotten with: its job, or the cluster (never)."""
-    return getattr(record, "job", CLUSTER_SCOPE) if not isinstance(record, JobDeleted | DebtPaid) else CLUSTER_SCOPE
+    if isinstance(record, JobDeleted | DebtPaid):
+        return CLUSTER_SCOPE
+    return getattr(record, "job", CLUSTER_SCOPE)
 
 
 def encode(record: Record) -> bytes:
