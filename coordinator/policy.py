@@ -13,7 +13,7 @@ _OVER_ALL = frozenset({Role.OPERATOR, Role.ADMIN})
 class PoolRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What `[pools.NAME]` says; names of people, `*` for everybody."""
 
-    users: list[str] = [EVERYBODY]
+    users: list[str] = msgspec.field(default_factory=lambda: [EVERYBODY])
     """Who may submit."""
     viewers: list[str] | None = None
     """Who may look at other people's jobs; None: as `users`."""
