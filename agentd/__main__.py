@@ -186,6 +186,7 @@ def _stand_on(node: NodeConfig, boot_id_file: str | None) -> tuple[NodeConfig, P
 
     boot = boot_identity(boot_id_file)
     files = NodeFiles(node.root)
+    os.umask(0o077)  # whatever this process makes from here on is its own, unless it says otherwise
     remembered = Path(files.agent_directory) / "containment"
     before = remembered.read_text("utf-8") if remembered.exists() else None
     containment = probe(files.root, files.incarnation, boot, before)

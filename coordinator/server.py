@@ -58,6 +58,7 @@ def serve(
     and the coordinator goes. `announce` is given the one line that says it is ready (else stdout is). What prevents
     serving is a sentence on stderr.
     """
+    os.umask(0o077)  # nothing of the state directory is for others
     try:
         config = Config() if config_file is None else read_config(Path(config_file))
         trio.run(partial(serve_state, Path(state), config, lifeline=lifeline, announce=announce or _say))
