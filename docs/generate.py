@@ -134,6 +134,28 @@ def reserved() -> str:
     return "\n".join(f"* `{word}`: {meaning}" for word, meaning in RESERVED.items())
 
 
+_TEST: Final = re.compile(r"^ *(?:async )?def (test_([tf]\d+)_\w+)", re.MULTILINE)
+
+
+def rows_tested() -> dict[str, list[str]]:
+    """`T1`, `F13` … and the tests that are named after them, by file."""
+    found: dict[str, list[str]] = {}
+    for path in sorted((DOCS.parent / "tests").rglob("test_*.py")):
+        for _, row in _TEST.findall(path.read_text(encoding="utf-8")):
+            files = found.setdefault(row.upper(), [])
+            if (name := f"`{path.relative_to(DOCS.parent)}`") not in files:
+                files.append(name)
+    return found
+
+
+def threat_tests() -> str:
+    """Where the tests of each threat are."""
+    rows = ["| threat | tests named after it |", "|---|---|"]
+    tested = rows_tested()
+    rows += [f"| T{number} | {', '.join(tested.get(f'T{number}', []))} |" for number in range(1, 21)]
+    return "\n".join(rows)
+
+
 PIECES: Final[dict[str, Callable[[], str]]] = {
     "job states": job,
     "node job states": node_job,
@@ -143,6 +165,7 @@ PIECES: Final[dict[str, Callable[[], str]]] = {
     **{f"options {kind}": partial(options_of, kind) for kind in ("pool", "job", "dir", *COMMANDS)},
     "not executed": not_executed,
     "reserved": reserved,
+    "threat tests": threat_tests,
 }
 
 

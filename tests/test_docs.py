@@ -97,3 +97,12 @@ def test_the_environment_of_a_command_is_documented_name_by_name() -> None:
     reference = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
     section = reference.partition("## The environment of a command")[2].partition("Absent, because")[0]
     assert set(re.findall(r"BATCH_([A-Z_]+)", section)) == names
+
+
+FAULTS = (13, 14, 15, 16, 20, 32, 33, 34, 36)
+"""Of the fault table, what must have tests that are named after it beside the threats."""
+
+
+@pytest.mark.parametrize("row", [*(f"T{n}" for n in range(1, 21)), *(f"F{n}" for n in FAULTS)])
+def test_every_threat_and_fault_has_a_test_named_after_it(row: str) -> None:
+    assert generate.rows_tested().get(row), f"no test is called test_{row.lower()}_…"
