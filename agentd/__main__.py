@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import secrets
 import sys
 import traceback
 from functools import partial
@@ -196,8 +197,9 @@ def _stand_on(node: NodeConfig, boot_id_file: str | None) -> tuple[NodeConfig, P
     raise_open_files_limit()
     become_subreaper()
     config = msgspec.structs.replace(
-        node, root=files.root, incarnation=files.incarnation, containment=containment.level.value
-    )
+        node, root=files.root, incarnation=files.incarnation, containment=containment.level.value,
+        life=secrets.token_hex(8),
+    )  # fmt: skip
     return config, Place(files, boot, containment, nofile)
 
 

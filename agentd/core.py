@@ -86,6 +86,9 @@ class AgentCore:
         self._full = False
         self._leaving = False
         self._cut = False
+        self._was_in = False
+        self._fenced: str | None = None
+        """Why the coordinator shut this life out, once it has."""
         self._orphan = False
         self._alone_since: float | None = None
 
@@ -160,7 +163,7 @@ class AgentCore:
         """All that follows from the events handled since the last call."""
         self._pass_time()
         self._desk.flush_if_due()
-        if self._surveyed and not self._full:
+        if self._surveyed and not self._full and self._fenced is None:
             self._phases.advance()
             if self._lease.valid(self._desk.now):
                 self._dispatch.feed(self._slots, self._runnable)
@@ -219,7 +222,7 @@ class AgentCore:
     # ---- sessions
 
     def _join(self) -> None:
-        if not self._connected or self._join_said or not self._surveyed or self._orphan:
+        if not self._connected or self._join_said or not self._surveyed or self._orphan or self._fenced is not None:
             return
         self._join_said = True
         self._lease.join_sent(self._desk.now)
@@ -237,13 +240,14 @@ class AgentCore:
                 containment=config.containment,
                 version=config.version,
                 embedded=config.embedded,
+                life=config.life,
             )
         )
 
     def _joined(self, message: m.Joined) -> None:
         self._desk.flush()
         self._desk.forget_now()
-        self._desk.joined = True
+        self._desk.joined = self._was_in = True
         self._alone_since = None
         self._slots = message.slots
         self._lease.joined(message.heartbeat_s, message.lease_s)
@@ -274,11 +278,12 @@ class AgentCore:
         """A message of the coordinator; before it has let us in nothing but its answer counts."""
         if not self._connected:
             return
+        if isinstance(message, m.JoinRefused):
+            self._shut_out(message.reason)
+            return
         if not self._desk.joined:
             if isinstance(message, m.Joined):
                 self._joined(message)
-            elif isinstance(message, m.JoinRefused):
-                self._leave(Leave.REFUSED, message.reason)
             return
         match message:
             case m.HeartbeatAck():
@@ -306,6 +311,21 @@ class AgentCore:
                     self._leave(Leave.DEPARTED)
             case _:
                 self._hang_up(f"a node has no answer to {type(message).__name__}")
+
+    def _shut_out(self, reason: str) -> None:
+        """A newcomer goes, and what runs below its keepers is not its to judge. A life that was in is fenced: another
+        agent lives by its identity and may be given its work, so nothing that it started goes on. A release does: it
+        only leaves the node clean, and nobody else will."""
+        if not self._was_in:
+            self._leave(Leave.REFUSED, reason)
+            return
+        self._fenced = reason
+        self._session_over()
+        for keeper in self._fenced_keepers():
+            self._keepers.kill(keeper)
+
+    def _fenced_keepers(self) -> list[Keeper]:
+        return [keeper for keeper in self._keepers.all.values() if keeper.purpose is not Purpose.RELEASE]
 
     # ---- orders
 
@@ -495,6 +515,10 @@ class AgentCore:
 
     def _leave_if_done(self) -> None:
         """Go when nothing is held any more and nobody is to be asked."""
+        if self._fenced is not None:
+            if not self._fenced_keepers():
+                self._leave(Leave.REFUSED, self._fenced)
+            return
         if not self._orphan and not ((self._leaving or self._cut) and not self._connected):
             return
         released = all(

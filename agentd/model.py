@@ -60,6 +60,8 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     containment: str = "subreaper"
     version: str = ""
     embedded: bool = False
+    life: str = ""
+    """A random word for this start of the agent."""
     path_additions: tuple[str, ...] = ()
     site_env: dict[str, str] = {}
 

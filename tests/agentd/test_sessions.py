@@ -102,6 +102,55 @@ def test_a_refused_node_leaves() -> None:
     assert node.left is Leave.REFUSED
 
 
+def test_f36_a_life_that_is_fenced_kills_what_it_started_then_leaves() -> None:
+    node = running(tasks=3)
+    keeper = node.of(Purpose.TASKS)[0].name
+    node.hear(m.JoinRefused("another agent lives by this identity"))
+    assert (node.killed, node.left) == ([keeper], None)
+    handed = list(node.handed)
+    node.wait(20)
+    node.die(keeper)
+    assert node.handed == handed, "nothing is started any more"
+    assert node.left is Leave.REFUSED
+
+
+def test_f36_a_life_that_was_replaced_while_it_was_away_is_fenced_at_its_return() -> None:
+    node = running(tasks=3)
+    keeper = node.of(Purpose.TASKS)[0].name
+    node.tell(Disconnected())
+    node.tell(Connected())
+    node.hear(m.JoinRefused("another agent lives by this identity"))
+    assert node.killed == [keeper]
+    node.sent.clear()
+    node.tell(Connected())
+    assert node.sent == [], "it never asks again"
+    node.die(keeper)
+    assert node.left is Leave.REFUSED
+
+
+def test_f36_a_newcomer_that_is_refused_leaves_tasks_of_an_earlier_life_alone() -> None:
+    node = running(tasks=1)
+    before = node.restart()
+    node.attach(before["k1"], running=before["k1"].keys[0])
+    node.tell(Connected())
+    node.hear(m.JoinRefused("this pool is another's"))
+    assert (node.killed, node.left) == ([], Leave.REFUSED)
+
+
+def test_f36_a_fenced_life_leaves_a_release_to_its_keeper() -> None:
+    node = Node()
+    node.join(slots=1)
+    node.open(job_spec(release=release()))
+    node.run(1, 1)
+    node.greet()
+    node.end()
+    node.hear(m.ReleaseRound("j-1", 1, "AllTasksComplete"))
+    node.greet()
+    assert node.of(Purpose.RELEASE)
+    node.hear(m.JoinRefused("another agent lives by this identity"))
+    assert (node.killed, node.left) == ([], Leave.REFUSED)
+
+
 def test_a_join_that_is_not_answered_ends_the_session() -> None:
     node = Node()
     node.tell(Connected())
