@@ -1,5 +1,6 @@
 # Every target sets itself up: a fresh machine needs python3 (3.11 or newer), git and make, nothing else.
-# What is installed, and in which version, stands in constraints.txt; where it comes from is pip's own configuration.
+# What is installed, in which version and with which digests, stands in constraints.txt; where it comes from is pip's own
+# configuration.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -12,7 +13,7 @@ BIN := $(VENV)/bin
 # The first interpreter on the PATH that is new enough; `make PYTHON=/path/to/python3.12 ...` picks another.
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' && { command -v $$p; break; }; done)
-PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -qq --constraint constraints.txt
+PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -qq --no-deps --require-hashes
 
 JOBS ?= 2
 SEEDS ?= 10000
@@ -67,11 +68,12 @@ $(VENV)/ready: constraints.txt pyproject.toml
 	@[ -n '$(PYTHON)' ] || { echo 'error: no python3 of version 3.11 or newer on the PATH; install one, or say which: make PYTHON=/path/to/python' >&2; exit 1; }
 	@echo 'setting up $(VENV) with $(PYTHON)'
 	@$(PYTHON) -m venv $(VENV) || { echo 'error: $(PYTHON) cannot make a virtual environment; on Debian and Ubuntu install python3-venv' >&2; exit 1; }
-	@$(PIP) hatchling
-	@$(PIP) --no-build-isolation --editable .
+	@sed '/^# tests it/,$$d' constraints.txt > $(VENV)/run.txt
+	@$(PIP) --requirement $(VENV)/run.txt
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -qq --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/ready-dev: $(VENV)/ready
 	@echo 'adding the tools of the tests'
-	@$(PIP) --no-build-isolation --editable '.[dev]'
+	@$(PIP) --requirement constraints.txt
 	@touch $@

@@ -8,7 +8,7 @@ import subprocess
 import tomllib
 from collections.abc import Iterator
 from functools import cache
-from importlib.metadata import distribution
+from importlib.metadata import distribution, version
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -199,9 +199,14 @@ def test_every_make_target_that_a_document_names_exists() -> None:
     assert sorted((path, target) for path, target in named if target not in targets) == []
 
 
+PIN = re.compile(r"^([A-Za-z0-9._-]+)==(\S+)((?: \\\n    --hash=sha256:[0-9a-f]{64})+)$", re.MULTILINE)
+
+
 def pins() -> dict[str, str]:
-    lines = (line for line in text_of(Path("constraints.txt")).splitlines() if line and not line.startswith("#"))
-    return {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
+    """Name → version of every pin; a line that is none, or one without a digest, is a failure."""
+    text = re.sub(r"^#.*\n|^\n", "", text_of(Path("constraints.txt")), flags=re.MULTILINE)
+    assert PIN.sub("", text).strip() == ""
+    return {canonicalize_name(name): version for name, version, _ in PIN.findall(text)}
 
 
 def closure(requirements: list[str]) -> set[str]:
@@ -218,7 +223,7 @@ def closure(requirements: list[str]) -> set[str]:
     return needed
 
 
-def test_every_dependency_is_pinned_and_nothing_else_is() -> None:
+def test_t20_every_dependency_is_pinned_with_its_digests_and_nothing_else_is() -> None:
     project = tomllib.loads(text_of(Path("pyproject.toml")))
     asked = (
         project["project"]["dependencies"]
@@ -226,6 +231,18 @@ def test_every_dependency_is_pinned_and_nothing_else_is() -> None:
         + project["build-system"]["requires"]
     )
     assert closure(asked) == pins().keys()
+
+
+def test_t20_what_is_installed_is_what_is_pinned() -> None:
+    assert {name: version(name) for name in pins()} == pins()
+
+
+def test_t20_the_set_up_takes_nothing_whose_digest_it_does_not_know() -> None:
+    makefile = text_of(Path("Makefile"))
+    pip = re.search(r"^PIP := .*--no-deps --require-hashes$", makefile, re.MULTILINE)
+    assert pip is not None
+    others = re.findall(r"pip install.*", makefile.replace(pip[0], ""))
+    assert others == ["pip install -qq --no-deps --no-build-isolation --editable ."]
 
 
 def test_every_module_is_declared_pure_or_a_shell_and_none_is_both() -> None:
