@@ -486,7 +486,7 @@ class AgentCore:
             self._phases.course(keeper.job).made = False  # perhaps its directory is gone
         if self._keepers.died(keeper):
             reason = f"No keeper could be started for it: {event.reason or 'it died before it could say why.'}"
-            self._phases.give_up(keeper.job, reason)
+            self._phases.give_up(keeper.job, reason, keeper.allowance)
         self._bury(event.keeper)
         self._end_survey()
 

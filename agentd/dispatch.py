@@ -7,7 +7,7 @@ running command holds none, as it starts when that one is over.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -16,7 +16,7 @@ from agentd.dialogue import ItemEnded, RecallItems, RunItems, StopItem
 from agentd.environment import TaskTexts
 from agentd.keepers import Keeper, Keepers, Stage
 from agentd.model import Grant, Round
-from agentd.records import Dropped, Purpose
+from agentd.records import Allowance, Dropped, Purpose
 from wire.messages import Outcome, Started, TaskEnd
 from wire.template import TemplateError
 
@@ -24,6 +24,8 @@ AHEAD_S: Final = 0.1
 MAX_AHEAD: Final = 128
 """A keeper is fed ahead: so much work by the durations seen, so many commands at most."""
 SMOOTHING: Final = 0.2
+EXACT: Final = 1e-9
+"""Shares of a node that fill it exactly do fit, whatever the last digit of their sum."""
 VOID: Final = "The coordinator has dropped it."
 
 
@@ -189,14 +191,21 @@ class Dispatch:
             if keeper.items:
                 self._desk.say(keeper.name, RecallItems(keys=None))
 
-    def fail_waiting(self, job: str, reason: str) -> None:
-        """What waits of this job can't be started: each attempt fails with the reason."""
+    def fail_waiting(self, job: str, reason: str, allowance: Allowance | None = None) -> None:
+        """What waits of this job (for keepers of this allowance) can't be started: each attempt fails with the
+        reason."""
         for waiting in [w for w in self._waiting.values() if w.job == job and not w.held and w.returned is None]:
+            if allowance is not None and self._allowance_of(waiting) != allowance:
+                continue
             spans, waiting.spans = waiting.spans, deque()
             for first, count in spans:
                 for position in range(first, first + count):
                     self._failed(waiting.grant, position, reason)
             self._close_if_over(waiting)
+
+    def _allowance_of(self, waiting: Waiting) -> Allowance | None:
+        grant = self._desk.ledger.grants.get(waiting.grant)
+        return None if grant is None else self._texts(grant.job, grant.round, grant.group).allowance
 
     def _return_spans(self, waiting: Waiting) -> None:
         spans: Spans = list(waiting.spans)
@@ -344,7 +353,7 @@ class Dispatch:
 
     def feed(self, slots: int, runnable: Callable[[Round], bool]) -> None:
         """Give keepers what may run, in the order in which it was granted."""
-        feeding = _Feeding(slots, self._keepers)
+        feeding = _Feeding(slots, self._desk.config.resources, self._keepers)
         for waiting in list(self._waiting.values()):
             if not waiting.spans or waiting.held or waiting.returned is not None:
                 continue
@@ -362,12 +371,13 @@ class Dispatch:
         if texts.failure is not None:
             self._fail_grant(waiting, texts.failure)
             return True
-        share = min(depth, feeding.share(grant.job, width, sum(count for _, count in waiting.spans)))
-        usable = [keeper for keeper in self._keepers.of(grant.job, Purpose.TASKS) if keeper.usable]
+        keepers = self._keepers.for_tasks(grant.job, texts.allowance)
+        share = min(depth, feeding.share(keepers, width, sum(count for _, count in waiting.spans)))
+        usable = [keeper for keeper in keepers if keeper.usable]
         for keeper in sorted(usable, key=lambda keeper: len(keeper.items)):
             if waiting.spans and feeding.has_room(keeper, width, depth):
                 self._fill(keeper, waiting, grant, texts, share)
-        feeding.start_keepers(grant, width, sum(count for _, count in waiting.spans))
+        feeding.start_keepers(grant, texts.allowance, width, sum(count for _, count in waiting.spans))
         return not waiting.spans
 
     def _fill(self, keeper: Keeper, waiting: Waiting, grant: Grant, texts: TaskTexts, depth: int) -> None:
@@ -401,36 +411,61 @@ class Dispatch:
 
 
 class _Feeding:
-    """One pass of feeding: which slots are free, and which keepers got what."""
+    """One pass of feeding: which slots and how much of the node's resources are free, and which keepers got what."""
 
-    def __init__(self, slots: int, keepers: Keepers) -> None:
+    def __init__(self, slots: int, resources: Mapping[str, float], keepers: Keepers) -> None:
         self._keepers = keepers
-        taken = [slot for keeper in keepers.all.values() for slot in keeper.slots]
+        busy = [keeper for keeper in keepers.all.values() if keeper.slots]
+        taken = [slot for keeper in busy for slot in keeper.slots]
         free = set(range(slots)).difference(taken)
         self._free = sorted(free)[: max(0, slots - len(taken))]
+        self._resources = resources
+        self._left = dict(resources)
+        for keeper in busy:
+            self._claim(keeper.allowance)
 
-    def share(self, job: str, width: int, count: int) -> int:
-        """How much a keeper may hold when `count` more commands are to be shared out evenly, so that none hoards what
-        others could run."""
-        busy = [keeper for keeper in self._keepers.of(job, Purpose.TASKS) if len(keeper.slots) == width]
+    def _claims(self, allowance: Allowance) -> Iterator[tuple[str, float]]:
+        """What a command of this allowance takes of the node: all of a resource, if it wants more than there is."""
+        needs = allowance.needs
+        for name, wanted in (("cpus", needs.cpus), ("memory", needs.memory_bytes)):
+            if wanted is not None and name in self._resources:
+                yield name, min(wanted, self._resources[name])
+
+    def _claim(self, allowance: Allowance) -> None:
+        for name, amount in self._claims(allowance):
+            self._left[name] -= amount
+
+    def _lanes(self, allowance: Allowance, width: int) -> int:
+        """How many more commands could run beside each other."""
+        lanes = len(self._free) // width
+        for name, amount in self._claims(allowance):
+            if amount > 0:
+                lanes = min(lanes, int(self._left[name] / amount + EXACT))
+        return max(0, lanes)
+
+    def share(self, keepers: list[Keeper], width: int, count: int) -> int:
+        """How much each of these may hold when `count` more commands are to be shared out evenly, so that none hoards
+        what others could run."""
+        busy = [keeper for keeper in keepers if len(keeper.slots) == width]
         lanes = max(1, len(busy) + len(self._free) // width)
         return -(-(count + sum(len(keeper.items) for keeper in busy)) // lanes)
 
     def has_room(self, keeper: Keeper, width: int, depth: int) -> bool:
-        """Whether it can be given more of this width now; an idle one takes its slots."""
+        """Whether it can be given more of this width now; an idle one takes its slots and its share of the node."""
         if keeper.items:
             return len(keeper.slots) == width and len(keeper.items) <= depth // 2
-        if not keeper.slots and len(self._free) >= width:
+        if not keeper.slots and self._lanes(keeper.allowance, width) > 0:
             keeper.slots, self._free = tuple(self._free[:width]), self._free[width:]
+            self._claim(keeper.allowance)
         return len(keeper.slots) == width
 
-    def start_keepers(self, grant: Grant, width: int, count: int) -> None:
+    def start_keepers(self, grant: Grant, allowance: Allowance, width: int, count: int) -> None:
         """Start as many as the free slots can feed, if none is idle."""
-        keepers = self._keepers.of(grant.job, Purpose.TASKS)
+        keepers = self._keepers.for_tasks(grant.job, allowance)
         coming = sum(keeper.stage in (Stage.STARTING, Stage.SETTLING) for keeper in keepers)
         if self._keepers.may_start():
-            for _ in range(min(count, len(self._free) // width) - coming):
-                self._keepers.start(grant.job, grant.round, Purpose.TASKS)
+            for _ in range(min(count, self._lanes(allowance, width)) - coming):
+                self._keepers.start(grant.job, grant.round, Purpose.TASKS, allowance)
 
     def settle(self) -> None:
         """An idle keeper holds no slots."""

@@ -19,7 +19,7 @@ from agentd.model import (
     NodeConfig,
     Round,
 )
-from agentd.records import Verdict
+from agentd.records import Allowance, Verdict
 from wire.messages import Phase
 from wire.spec import Command, GroupSpec
 from wire.sweep import Scalar, Sweep, axis_from_plain, text_of
@@ -228,6 +228,7 @@ class TaskTexts:
     def __init__(self, config: NodeConfig, job: Job, group: int, prepared: int) -> None:
         self._node = _Node(config, job)
         self.spec: GroupSpec = job.spec.groups[group]
+        self.allowance = Allowance(self.spec.command.elevated, self.spec.needs)
         self._id = f"{group}.{prepared}"
         self._prepared = prepared
         axes = [

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from agentd.dialogue import FromKeeper, ItemEnded, ToKeeper
 from agentd.records import Purpose, Record
 from wire.messages import FromNode, Message
+from wire.spec import Needs
 
 # ---- events: the coordinator
 
@@ -132,11 +133,14 @@ Event = (
 
 @dataclass(frozen=True, slots=True)
 class StartKeeper:
-    """Start a keeper process of this name. Answered by its hello, or by KeeperDead."""
+    """Start a keeper process of this name. Answered by its hello, or by KeeperDead. `elevated`: it stays root; else
+    it becomes the job's user. `needs`: what its commands may not exceed, where the kernel can see to it."""
 
     keeper: str
     job: str
     purpose: Purpose
+    elevated: bool = False
+    needs: Needs = field(default_factory=Needs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +151,8 @@ class SurveyKeeper:
     keeper: str
     job: str
     purpose: Purpose
+    elevated: bool = False
+    needs: Needs = field(default_factory=Needs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Final
 from agentd.desk import Desk
 from agentd.dialogue import AckReports, LeaseUntil, Ping, Retire, Template
 from agentd.events import ForgetKeeper, KillKeeper, StartKeeper, SurveyKeeper
-from agentd.records import KeeperBegun, Purpose
+from agentd.records import Allowance, KeeperBegun, Purpose
 
 HELLO_S: Final = 20.0
 """For a keeper to connect after it was started, or after the agent was."""
@@ -47,6 +47,7 @@ class Keeper:
     purpose: Purpose
     stage: Stage
     since: float
+    allowance: Allowance = field(default_factory=Allowance)
     items: dict[str, tuple[int, int]] = field(default_factory=dict)
     templates: set[str] = field(default_factory=set)
     slots: tuple[int, ...] = ()
@@ -75,11 +76,15 @@ class Keepers:
         self._pings = 0
         self._ping_due: float | None = None
         self._respawn_at = 0.0
-        self._start_failures: dict[str, int] = {}
+        self._start_failures: dict[tuple[str, Allowance], int] = {}
         self._lease: float | None = None
         self._unacked: set[str] = set()
 
     # ---- lookups
+
+    def for_tasks(self, job: str, allowance: Allowance) -> list[Keeper]:
+        """The job's keepers for tasks of this allowance."""
+        return [keeper for keeper in self.of(job, Purpose.TASKS) if keeper.allowance == allowance]
 
     def of(self, job: str, *purposes: Purpose) -> list[Keeper]:
         """The job's keepers for these purposes, or for any."""
@@ -97,32 +102,36 @@ class Keepers:
 
     # ---- life
 
-    def _add(self, name: str, job: str, number: int, purpose: Purpose, stage: Stage) -> Keeper:
-        keeper = Keeper(name, job, number, purpose, stage, self._desk.now.boottime)
+    def _add(
+        self, name: str, job: str, number: int, purpose: Purpose, stage: Stage, allowance: Allowance
+    ) -> Keeper:
+        keeper = Keeper(name, job, number, purpose, stage, self._desk.now.boottime, allowance)
         self.all[name] = keeper
         self._by_job.setdefault(job, {})[name] = keeper
         return keeper
 
-    def start(self, job: str, number: int, purpose: Purpose) -> Keeper:
+    def start(self, job: str, number: int, purpose: Purpose, allowance: Allowance) -> Keeper:
         """Start one. Its record is durable before its process is."""
         name = f"k{self._desk.ledger.keepers_begun + 1}"
         if purpose is not Purpose.RELEASE:
             self._desk.begin(job, number)
-        self._desk.keep(KeeperBegun(name, job, number, purpose))
-        self._desk.ready.keepers.append(StartKeeper(name, job, purpose))
-        return self._add(name, job, number, purpose, Stage.STARTING)
+        terms = (allowance.elevated, allowance.needs)
+        self._desk.keep(KeeperBegun(name, job, number, purpose, *terms))
+        self._desk.ready.keepers.append(StartKeeper(name, job, purpose, *terms))
+        return self._add(name, job, number, purpose, Stage.STARTING, allowance)
 
     def survey(self) -> None:
         """After a restart: look for every keeper that may be alive."""
         for name, row in self._desk.ledger.keepers.items():
-            self._add(name, row.job, row.round, row.purpose, Stage.SURVEYED)
-            self._desk.ready.keepers.append(SurveyKeeper(name, row.job, row.purpose))
+            self._add(name, row.job, row.round, row.purpose, Stage.SURVEYED, row.allowance)
+            terms = (row.allowance.elevated, row.allowance.needs)
+            self._desk.ready.keepers.append(SurveyKeeper(name, row.job, row.purpose, *terms))
 
     def greeted(self, keeper: Keeper, *, leftovers: bool) -> None:
         """It said hello (again). What it did not get acked comes now; the pong says when that was all."""
         keeper.leftovers = leftovers
         keeper.templates.clear()
-        self._start_failures.pop(keeper.job, None)
+        self._start_failures.pop((keeper.job, keeper.allowance), None)
         if keeper.stage in (Stage.STARTING, Stage.SURVEYED):
             keeper.stage = Stage.SETTLING
             keeper.kill_at = None
@@ -174,14 +183,15 @@ class Keepers:
             self._desk.ready.keepers.append(KillKeeper(keeper.name, keeper.job))
 
     def died(self, keeper: Keeper) -> bool:
-        """It and all it started are dead. Whether so many of its job died before their hello that what waits for one
-        is to be given up."""
+        """It and all it started are dead. Whether so many of its job and kind died before their hello that what waits
+        for one is to be given up."""
         given_up = False
         if keeper.stage is Stage.STARTING:
             self._respawn_at = self._desk.now.boottime + RESPAWN_S
-            failures = self._start_failures.get(keeper.job, 0) + 1
+            kind = (keeper.job, keeper.allowance)
+            failures = self._start_failures.get(kind, 0) + 1
             given_up = failures >= MAX_STARTS
-            self._start_failures[keeper.job] = 0 if given_up else failures
+            self._start_failures[kind] = 0 if given_up else failures
         keeper.stage = Stage.DEAD
         return given_up
 
@@ -193,7 +203,8 @@ class Keepers:
         if not siblings:
             del self._by_job[keeper.job]
             if keeper.job not in self._desk.ledger.jobs:
-                self._start_failures.pop(keeper.job, None)
+                for kind in [kind for kind in self._start_failures if kind[0] == keeper.job]:
+                    del self._start_failures[kind]
         self._unacked.discard(keeper.name)
         self._desk.keeper_over(keeper.name)
         self._desk.ready.keepers.append(ForgetKeeper(keeper.name))

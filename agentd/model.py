@@ -8,6 +8,7 @@ from typing import Final, assert_never
 import msgspec
 
 from agentd.records import (
+    Allowance,
     AttemptEnded,
     AttemptStarted,
     BootSeen,
@@ -219,6 +220,7 @@ class KeeperRow:
     job: str
     round: int
     purpose: Purpose
+    allowance: Allowance = field(default_factory=Allowance)
 
 
 @dataclass(slots=True)
@@ -255,7 +257,8 @@ class Ledger:
                 else:
                     self.retained[record.job] = Kept(record.until, record.keep_s)
             case KeeperBegun():
-                self.keepers[record.keeper] = KeeperRow(record.job, record.round, record.purpose)
+                allowance = Allowance(record.elevated, record.needs)
+                self.keepers[record.keeper] = KeeperRow(record.job, record.round, record.purpose, allowance)
                 self.keepers_begun = max(self.keepers_begun, int(record.keeper[1:]))
             case KeeperOver():
                 del self.keepers[record.keeper]

@@ -20,6 +20,7 @@ from agentd.events import JobCleaned, ReadTails, TailsRead
 from agentd.keepers import Keeper, Keepers, Stage
 from agentd.model import Job, Round
 from agentd.records import (
+    Allowance,
     AttemptEnded,
     AttemptStarted,
     Purpose,
@@ -94,12 +95,15 @@ class Phases:
             return
         self.give_up(job, f"Its directory could not be made: {failure}")
 
-    def give_up(self, job: str, reason: str) -> None:
-        """What waits of this job can't be started here: each attempt fails with the reason."""
-        self._dispatch.fail_waiting(job, reason)
+    def give_up(self, job: str, reason: str, allowance: Allowance | None = None) -> None:
+        """What waits of this job (for a keeper of this allowance) can't be started here: each attempt fails with the
+        reason."""
+        self._dispatch.fail_waiting(job, reason, allowance)
         for held in self._rounds(job):
             phase = _wanted_phase(held)
-            if phase is not None and self._due(held, phase):
+            if phase is None or not self._due(held, phase):
+                continue
+            if allowance in (None, _allowance(self._desk.ledger.jobs[job], phase)):
                 self._fail_unstarted(held, phase, reason)
 
     def tails_read(self, event: TailsRead) -> None:
@@ -318,7 +322,7 @@ class Phases:
         keepers = self._keepers.of(held.job, PURPOSES[phase])
         if not keepers:
             if self._keepers.may_start():
-                self._keepers.start(held.job, held.number, PURPOSES[phase])
+                self._keepers.start(held.job, held.number, PURPOSES[phase], _allowance(job, phase))
             return
         keeper = keepers[0]
         if keeper.round != held.number or keeper.leftovers:
@@ -441,3 +445,7 @@ def _key(held: Round, phase: Phase, attempt: int) -> str:
 
 def _command(job: Job, phase: Phase) -> Command:
     return command_of(job, release=phase is Phase.RELEASE)
+
+
+def _allowance(job: Job, phase: Phase) -> Allowance:
+    return Allowance(_command(job, phase).elevated)

@@ -13,6 +13,7 @@ import msgspec
 
 from wire.instant import Instant
 from wire.messages import Phase, PhaseEnd, TaskEnd
+from wire.spec import Needs
 
 
 class Verdict(enum.Enum):
@@ -31,6 +32,13 @@ class Purpose(enum.Enum):
     TASKS = "tasks"
     PREPARATION = "prep"
     RELEASE = "release"
+
+
+class Allowance(msgspec.Struct, frozen=True):
+    """With which rights and within which limits a keeper's commands run; a keeper has one for its whole life."""
+
+    elevated: bool = False
+    needs: Needs = Needs()
 
 
 class _Record(msgspec.Struct, frozen=True, array_like=True):
@@ -202,6 +210,8 @@ class KeeperBegun(_Record, frozen=True, tag=True):
     job: str
     round: int
     purpose: Purpose
+    elevated: bool = False
+    needs: Needs = Needs()
 
 
 class KeeperOver(_Record, frozen=True, tag=True):
