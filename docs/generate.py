@@ -122,7 +122,8 @@ def not_executed() -> str:
     rows = [f"* `{block.kind} {{ … }}`: {block.meaning}" for block in BLOCKS.values() if block.support is Support.NONE]
     found: dict[tuple[str, str], list[str]] = {}
     for block in BLOCKS.values():
-        for option in block.options.values() if block.support is not Support.NONE else ():
+        options = [*block.options.values(), *([block.other] if block.other is not None else [])]
+        for option in options if block.support is not Support.NONE else ():
             if option.support is not Support.FULL:
                 value = " = true" if option.support is Support.UNLESS_TRUE else ""
                 found.setdefault((f"{option.name}{value}", option.meaning), []).append(f"`{block.kind}`")
@@ -162,7 +163,7 @@ PIECES: Final[dict[str, Callable[[], str]]] = {
     "connection states": connection,
     "senders": senders,
     "options command": command,
-    **{f"options {kind}": partial(options_of, kind) for kind in ("pool", "job", "dir", *COMMANDS)},
+    **{f"options {kind}": partial(options_of, kind) for kind in ("pool", "job", "dir", "needs", *COMMANDS)},
     "not executed": not_executed,
     "reserved": reserved,
     "threat tests": threat_tests,

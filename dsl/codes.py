@@ -165,6 +165,12 @@ CODES: Final[dict[str, Code]] = {
         "reserved for later",
         "The word belongs to a part of the language that does not exist yet.",
     ),
+    "B117": Code(
+        "a variable that steers what runs as root",
+        "Some environment variables tell loaders, shells and interpreters what else to load or run: `PATH`, `HOME`, "
+        "`IFS`, `BASH_ENV`, all that begin with `LD_`, `PYTHON`, `PERL`, … An elevated command has fixed ones and its "
+        "own `env` may set none; those of its job's `env` are left out for it.",
+    ),
     # ---- values
     "B201": Code(
         "a value of another type",
@@ -230,7 +236,7 @@ CODES: Final[dict[str, Code]] = {
     "B604": Code(
         "not what the live pool is, or more than its nodes have",
         "A `pool` block in a submitted file is a claim on the live pool: each option it names must be as it "
-        "is there. Tasks take at most the slots that some node of the pool has.",
+        "is there. Tasks take at most the slots, processors and memory that some node of the pool has.",
     ),
     # ---- sweeps
     "B701": Code(
@@ -262,6 +268,11 @@ CODES: Final[dict[str, Code]] = {
     "B801": Code(
         "refused by the cluster",
         "The file is right, but what it asks for is not to be had there.",
+    ),
+    "B802": Code(
+        "elevation refused",
+        "`elevated = true` takes the pool's word (`elevation = allowed`) and the right of whoever submits "
+        "(`elevation` in the coordinator's `[pools.NAME]`; admins have it). The node must allow it too.",
     ),
     "B900": Code(
         "refused by the coordinator",

@@ -18,7 +18,7 @@ from dsl.schema import Kind, Option
 from dsl.sweeps import SweepReading, Sweeps, known_as
 from dsl.values import Type
 from dsl.worth import OF_TASKS, RUN_TYPES, Scope, Varying, Worth
-from wire.bounds import ENVIRONMENT_NAME, MAX_TASKS, SYSTEM_PREFIXES
+from wire.bounds import ENVIRONMENT_NAME, MAX_TASKS, SYSTEM_PREFIXES, steers
 from wire.near import did_you_mean
 
 FORMAT: Final = 1
@@ -196,15 +196,22 @@ class Compiler:
     def _group(self, task: Reading, path: str, sweep: SweepReading, known: NameTable) -> dict[str, Any]:
         table = {**known, **{name: known_as(worth) for name, worth in sweep.worths.items()}}
         command, values = self._command(task, path, table, RUN_TYPES.keys(), task.block.damaged)
-        for needs in task.blocks.get("needs", []):
-            self._values(needs, self._names.scope, f"{path}/needs")
         return {
             "name": task.name,
             "axes": sweep.axes,
             "command": command,
             "slots": self._full(task, values, "slots"),
+            "needs": self._needs(task.the("needs"), f"{path}/needs"),
             "after": [],
         }
+
+    def _needs(self, reading: Reading | None, path: str) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        if reading is not None:
+            self._place(path, reading.block.header)
+            values = self._values(reading, self._names.scope, path)
+        cpus = values.get("cpus")
+        return {"cpus": None if cpus is None else float(cpus), "memory_bytes": values.get("memory")}
 
     def _command(
         self, reading: Reading, path: str, known: NameTable, run: Any, damaged: bool = False
@@ -222,6 +229,8 @@ class Compiler:
             for staged in reading.blocks.get(kind, []):
                 self._staged(staged, path, constant, varying)
         full = {name: self._full(reading, values, name) for name in _COMMAND}
+        if full["elevated"] is True:
+            self._steered(reading)
         command = {
             "argv": values.get("run"),
             "script": script,
@@ -272,6 +281,16 @@ class Compiler:
                 help_ = "its value reaches the command already"
                 self._report.error("B111", f"`{name}` is declared already and would be hidden", place, help=help_)
         return values
+
+    def _steered(self, reading: Reading) -> None:
+        """What steers loaders and interpreters is nobody's to set for a command that runs as root."""
+        env = reading.the("env")
+        for name, setting in env.settings.items() if env is not None else ():
+            if steers(name):
+                self._report.error(
+                    "B117", f"`{name}` is not set for an elevated command: it steers what runs", setting.node.name,
+                    help="give the program its full path, and what it needs as arguments or in another variable",
+                )  # fmt: skip
 
     # ---- options
 

@@ -108,7 +108,7 @@ class Options:
                 return MISSING
         return self._int(setting, scope)
 
-    def _within(self, setting: Setting, value: Any, shown: Callable[[int], str]) -> bool:
+    def _within(self, setting: Setting, value: Any, shown: Callable[[Any], str]) -> bool:
         option = setting.option
         if value is MISSING:
             return False
@@ -366,7 +366,7 @@ def _may_be_null(tree: Any) -> bool:
     return tree is None or (isinstance(tree, list) and tree[0] == "if" and any(map(_may_be_null, tree[2:])))
 
 
-def _range_words(option: Option, shown: Callable[[int], str]) -> str:
+def _range_words(option: Option, shown: Callable[[Any], str]) -> str:
     if option.low is not None and option.low == option.high:
         return shown(option.low)
     if option.low is not None and option.high is not None:

@@ -8,13 +8,17 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from wire.bounds import (
+    MAX_CPUS,
     MAX_DURATION_MS,
+    MAX_MEMORY,
     MAX_NODES,
     MAX_PRIORITY,
     MAX_RETRIES,
     MAX_SLOTS,
     MAX_TASKS,
+    MIN_CPUS,
     MIN_LOST_AFTER_MS,
+    MIN_MEMORY,
 )
 
 EDITION: Final = 1
@@ -68,7 +72,7 @@ class Option:
     kind: Kind
     meaning: str
     default: str = ""
-    low: int | None = None
+    low: float | None = None
     high: int | None = None
     words: tuple[str, ...] = ()
     required: bool = False
@@ -130,7 +134,7 @@ def _command(*more: Option, timeout: str, keep: str) -> dict[str, Option]:
             low=1,
             high=MAX_DURATION_MS,
         ),
-        Option("elevated", Kind.BOOL, "run as root; pool and node must allow it", "false", support=Support.UNLESS_TRUE),
+        Option("elevated", Kind.BOOL, "run as root, where pool and node allow it", "false"),
         Option("stop_signal", Kind.SIGNAL, "what asks it to stop", default="TERM"),
         _span("stop_grace", "from that signal to the kill", "10s", low=0),
         _span("keep", "how long its directory stays after it ended", keep, low=0),
@@ -251,15 +255,14 @@ _BLOCKS: Final = (
         "needs",
         "what a task takes of its node",
         options=_options(
-            Option("cpus", Kind.NUMBER, "processors", low=0),
-            Option("memory", Kind.SIZE, "memory", low=1),
-            Option("disk", Kind.SIZE, "room on disk", low=1),
-            Option("gpus", Kind.NUMBER, "graphics processors", low=0),
-            Option("labels", Kind.TEXTS, "labels that the node must have"),
+            Option("cpus", Kind.NUMBER, "processors", low=MIN_CPUS, high=MAX_CPUS),
+            Option("memory", Kind.SIZE, "memory", low=MIN_MEMORY, high=MAX_MEMORY),
+            Option("disk", Kind.SIZE, "room on disk", low=1, support=Support.NONE),
+            Option("gpus", Kind.NUMBER, "graphics processors", low=0, support=Support.NONE),
+            Option("labels", Kind.TEXTS, "labels that the node must have", support=Support.NONE),
         ),
-        other=Option("NAME", Kind.QUANTITY, "a resource that nodes declare", low=0),
+        other=Option("NAME", Kind.QUANTITY, "a resource that nodes declare", low=0, support=Support.NONE),
         once=True,
-        support=Support.NONE,
     ),
     Block(
         "file",

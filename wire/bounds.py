@@ -26,6 +26,31 @@ TAKEN_VARIABLES: Final = frozenset(
 TAKEN_TASK_NAMES: Final = frozenset({"dirs", "home", "tmp", "jobpreparation", "jobrelease", "trash"})
 """Names that stand beside the tasks' directories on a node."""
 
+STEERING_PREFIXES: Final = (
+    "LD_", "DYLD_", "_RLD", "GCONV_", "GLIBC_", "MALLOC_", "NIS_", "KRB5_", "OPENSSL_", "BASH_", "PYTHON", "PERL",
+    "RUBY", "GEM_", "BUNDLE_", "LUA_", "NODE_", "NPM_", "DOTNET_", "CORECLR_", "COMPlus_", "JULIA_", "GUILE_", "TCL",
+    "R_", "GIT_", "XDG_", "MAKE", "LESS", "ZDOTDIR", "TERMINFO",
+)  # fmt: skip
+STEERING_VARIABLES: Final = frozenset(
+    {
+        "PATH", "HOME", "TMPDIR", "IFS", "ENV", "CDPATH", "FPATH", "GLOBIGNORE", "SHELLOPTS", "BASHOPTS", "PS4",
+        "PROMPT_COMMAND", "POSIXLY_CORRECT", "SHELL", "EDITOR", "VISUAL", "PAGER", "MANPAGER", "BROWSER",
+        "GETCONF_DIR", "HOSTALIASES", "LOCALDOMAIN", "LOCPATH", "NLSPATH", "PATH_LOCALE", "RESOLV_HOST_CONF",
+        "RES_OPTIONS", "TZDIR", "TERMCAP", "TERMPATH", "SHLIB_PATH", "LIBPATH", "CLASSPATH", "JAVA_TOOL_OPTIONS",
+        "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS", "CAML_LD_LIBRARY_PATH", "OCAMLRUNPARAM", "PHPRC", "PHP_INI_SCAN_DIR",
+        "EMACSLOADPATH", "VIMINIT", "EXINIT", "MFLAGS", "CUDA_INJECTION32_PATH", "CUDA_INJECTION64_PATH",
+    }
+)  # fmt: skip
+
+
+def steers(name: str) -> bool:
+    """Whether an environment variable of this name tells loaders, shells or interpreters what else to load or run.
+
+    None of these reaches an elevated command from a file: its own `env` may not hold one, and those of its job's `env`
+    are left out."""
+    return name in STEERING_VARIABLES or name.startswith(STEERING_PREFIXES)
+
+
 MAX_INT: Final = 2**63 - 1
 MAX_TASKS: Final = 100_000_000
 """Tasks in one group, and in one job."""
@@ -51,4 +76,12 @@ MAX_NODES: Final = 10_000
 MAX_SLOTS: Final = 4_096
 MAX_RETRIES: Final = 1_000_000
 MAX_PRIORITY: Final = 1_000
+MIN_CPUS: Final = 0.01
+"""Less is no share that a kernel could keep to."""
+
+MAX_CPUS: Final = 65_536
+MIN_MEMORY: Final = 1024 * 1024
+"""Less is not enough for any command to begin."""
+
+MAX_MEMORY: Final = 2**50
 MIN_LOST_AFTER_MS: Final = 1_000

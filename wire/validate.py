@@ -18,6 +18,7 @@ from wire.spec import (
     Command,
     GroupSpec,
     JobSpec,
+    Needs,
     PoolSpec,
     Preparation,
     Release,
@@ -87,7 +88,7 @@ def _twice(what: str, names: list[str], path: str = "") -> Problems:
         seen.add(name)
 
 
-def _within(path: str, value: int | None, low: int, high: int) -> Problems:
+def _within(path: str, value: float | None, low: float, high: float) -> Problems:
     if value is not None and not low <= value <= high:
         yield path, f"{path.rpartition('/')[2]} is {low} to {high}, found {value}"
 
@@ -212,6 +213,8 @@ def _command(path: str, command: Command, names: _Names) -> Problems:
         if "\0" in command.script:
             yield f"{path}/script", "a script holds no NUL character"
     yield from _environment(path, command.env, names)
+    if command.elevated:
+        yield from _steered(path, command.env)
     yield from _values(path, command.lets)
     yield from _within(f"{path}/timeout", command.timeout_ms, 1, bounds.MAX_DURATION_MS)
     yield from _within(f"{path}/retries", command.retries, 0, bounds.MAX_RETRIES)
@@ -219,6 +222,12 @@ def _command(path: str, command: Command, names: _Names) -> Problems:
     yield from _within(f"{path}/stop_grace", command.stop_grace_ms, 0, bounds.MAX_DURATION_MS)
     yield from _within(f"{path}/keep", command.keep_ms, 0, bounds.MAX_DURATION_MS)
     yield from _backoff(f"{path}/backoff", command.backoff)
+
+
+def _steered(path: str, env: dict[str, Any]) -> Problems:
+    """Nobody's variables tell what runs as root beside the command itself."""
+    for name in filter(bounds.steers, env):
+        yield f"{path}/env/{_short(name)}", f"`{_short(name)}` is not set for an elevated command: it steers what runs"
 
 
 def _argv(path: str, argv: list[Any], names: _Names) -> Problems:
@@ -261,11 +270,17 @@ def _group(path: str, position: int, group: GroupSpec, groups: int) -> Problems:
     if group.name in bounds.TAKEN_TASK_NAMES:
         yield path, f"`{group.name}` is no name for a task: the job has a directory of that name"
     yield from _within(f"{path}/slots", group.slots, 1, bounds.MAX_SLOTS)
+    yield from _needs(f"{path}/needs", group.needs)
     yield from _count(f"{path}/after", "dependencies", len(group.after), bounds.MAX_AFTER)
     if len(set(group.after)) != len(group.after):
         yield f"{path}/after", "a dependency is named twice"
     if any(not 0 <= other < groups for other in group.after):
         yield f"{path}/after", "a dependency names no task block of the job"
+
+
+def _needs(path: str, needs: Needs) -> Problems:
+    yield from _within(f"{path}/cpus", needs.cpus, bounds.MIN_CPUS, bounds.MAX_CPUS)
+    yield from _within(f"{path}/memory", needs.memory_bytes, bounds.MIN_MEMORY, bounds.MAX_MEMORY)
 
 
 def _sweep(path: str, group: GroupSpec, taken: set[str]) -> Generator[Problem, None, int]:  # its size

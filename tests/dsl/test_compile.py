@@ -395,12 +395,17 @@ def test_a_param_without_a_value_is_an_error_only_when_it_is_needed() -> None:
 LATER = [
     ("pool", "start { run = ['x'] }", 1),
     ("job", "dir d { size = 4GiB }", 1),
-    ("task", "needs { cpus = 2 }", 1),
+    ("task", "needs { gpus = 1 }", 1),
+    ("task", "needs { disk = 1GiB }", 1),
+    ("task", "needs { licence_x = 2 }", 1),
+    ("task", "needs { labels = ['avx512'] }", 1),
+    ("task", "needs { cpus = 2.5 }", 0),
+    ("task", "needs { memory = 4GiB }", 0),
     ("task", "exit { 75 => retry }", 1),
     ("task", "file 'x' { text = 'y' }", 1),
     ("task", "output 'x' { to = 's3://x/' }", 1),
     ("task", "optional = true", 1),
-    ("task", "elevated = true", 1),
+    ("task", "elevated = true", 0),
     ("task", "after = a.done", 1),
     ("task", "after = [a.failed, a]", 1),
     ("task", "after = a[i]", 1),
@@ -427,6 +432,72 @@ def test_what_is_not_carried_out_is_a_warning_in_check_and_an_error_when_it_is_t
     for found in made.diagnostics:
         assert found.span is not None
         assert text[found.span.start : found.span.end].split("{")[0].strip() in item + "[]"
+
+
+# ---- needs and elevation
+
+
+def test_needs_reach_the_document_in_processors_and_bytes_and_none_where_nothing_is_said() -> None:
+    text = (
+        f"{POOL}param n: int = 2\njob j {{ pool = p\n"
+        "task a { run = ['x']\nneeds { cpus = n\nmemory = 4GiB } }\ntask b { run = ['x']\nneeds { cpus = 0.5 } }\n"
+        "task c { run = ['x'] } }\n"
+    )
+    plain = compiled(text).document
+    assert plain is not None
+    needs = [group["needs"] for group in plain["jobs"][0]["groups"]]
+    assert needs == [
+        {"cpus": 2.0, "memory_bytes": 4 << 30},
+        {"cpus": 0.5, "memory_bytes": None},
+        {"cpus": None, "memory_bytes": None},
+    ]
+    assert [group.needs.cpus for group in validate(plain).jobs[0].groups] == [2.0, 0.5, None]
+
+
+@pytest.mark.parametrize("needs", ["cpus = 0", "cpus = 70_000", "memory = 1KiB", "memory = 2_000TiB", "memory = 4"])
+def test_needs_out_of_range_are_refused_at_their_value(needs: str) -> None:
+    text = f"{POOL}job j {{ pool = p\ntask t {{ run = ['x']\nneeds {{ {needs} }} }} }}"
+    (found,) = compiled(text).diagnostics
+    assert found.code in ("B201", "B202")
+    assert found.span is not None
+    assert text[found.span.start : found.span.end] == needs.partition(" = ")[2]
+
+
+def test_the_place_of_each_need_is_known_to_who_refuses_it_later() -> None:
+    text = f"{POOL}job j {{ pool = p\ntask t {{ run = ['x']\nneeds {{ cpus = 2\nmemory = 4GiB }} }} }}"
+    spans = compiled(text).spans
+    assert spans["job/j/task/t/needs"][:2] == [4, 1]
+    assert spans["job/j/task/t/needs/cpus"][:2] == [4, 9]
+    assert spans["job/j/task/t/needs/memory"][:2] == [5, 1]
+
+
+@pytest.mark.parametrize("block", ["prep", "release", "task t"])
+def test_an_elevated_command_is_marked_so_in_the_document(block: str) -> None:
+    other = "" if block == "task t" else "task t { run = ['x'] }\n"
+    text = f"{POOL}job j {{ pool = p\n{other}{block} {{ run = ['x']\nelevated = true\nenv {{ A = '1' }} }} }}"
+    spec = document(text).jobs[0]
+    holders = {"prep": spec.preparation, "release": spec.release, "task t": spec.groups[0]}
+    holder = holders[block]
+    assert holder is not None
+    assert holder.command.elevated
+    assert "job/j/" + block.replace(" ", "/") + "/elevated" in compiled(text).spans
+
+
+@pytest.mark.parametrize(
+    "name", ["LD_PRELOAD", "PATH", "IFS", "BASH_ENV", "ENV", "PYTHONPATH", "PERL5LIB", "GLIBC_TUNABLES", "NODE_OPTIONS"]
+)
+@pytest.mark.parametrize("block", ["prep", "release", "task t"])
+def test_t7_a_variable_that_steers_loaders_is_refused_in_the_env_of_an_elevated_command(block: str, name: str) -> None:
+    other = "" if block == "task t" else "task t { run = ['x'] }\n"
+    start = f"{POOL}job j {{ pool = p\nenv {{ {name} = '/tmp/a' }}\n{other}{block} {{ run = ['x']\n"
+    env = f"env {{ FINE = '1'\n{name} = '/tmp/x' }} }} }}"
+    text = f"{start}elevated = true\n{env}"
+    (found,) = compiled(text).diagnostics
+    assert found.code == "B117"
+    assert found.help
+    assert found.span is not None
+    assert text[found.span.start :].startswith(f"{name} = '/tmp/x'")
+    assert compiled(f"{start}{env}").diagnostics == []  # who runs as nobody may steer himself
 
 
 def test_a_file_without_a_job_is_fine_to_check_and_nothing_to_run() -> None:

@@ -126,6 +126,11 @@ WRONG: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
         f"{A}/backoff",
     ),
     ("slots of nothing", lambda d: group(d).update(slots=0), f"{A}/slots"),
+    ("processors of nothing", lambda d: group(d).update(needs={"cpus": 0.0}), f"{A}/needs/cpus"),
+    ("processors without number", lambda d: group(d).update(needs={"cpus": float("nan")}), f"{A}/needs/cpus"),
+    ("endless processors", lambda d: group(d).update(needs={"cpus": float("inf")}), f"{A}/needs/cpus"),
+    ("no memory to speak of", lambda d: group(d).update(needs={"memory_bytes": 1}), f"{A}/needs/memory"),
+    ("memory beyond all machines", lambda d: group(d).update(needs={"memory_bytes": 2**60}), f"{A}/needs/memory"),
     ("a dependency beyond the end", lambda d: group(d).update(after=[2]), f"{A}/after"),
     ("a negative dependency", lambda d: group(d).update(after=[-1]), f"{A}/after"),
     ("a dependency twice", lambda d: group(d, 1).update(after=[0, 0]), "job/j/task/b/after"),
@@ -164,6 +169,19 @@ def test_each_single_mistake_is_found_at_its_path(spoil: Callable[[dict[str, Any
         validate(document)
     assert path in [where for where, _ in refused.value.problems], refused.value.problems
     assert str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["LD_PRELOAD", "PATH", "HOME", "IFS", "BASH_FUNC_ls", "PYTHONSTARTUP", "RUBYOPT"])
+def test_t7_a_variable_that_steers_loaders_is_refused_for_an_elevated_command_whoever_compiled_it(name: str) -> None:
+    document = good()
+    for command in (job(document)["preparation"]["command"], group(document)["command"]):
+        command["env"] = {"FINE": "1", name: "/tmp/x"}
+    job(document)["env"] = {name: "/tmp/y"}
+    validate(document)
+    job(document)["preparation"]["command"]["elevated"] = group(document)["command"]["elevated"] = True
+    with pytest.raises(InvalidSpec) as refused:
+        validate(document)
+    assert [path for path, _ in refused.value.problems] == [f"job/j/prep/env/{name}", f"job/j/task/a/env/{name}"]
 
 
 def test_many_groups_in_a_job_may_not_have_more_tasks_together_than_one_may() -> None:
