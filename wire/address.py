@@ -1,4 +1,4 @@
-"""Where a coordinator listens: a socket path of any length, opened below its directory."""
+"""Where a coordinator listens: a socket path of any length, opened below its directory, or `host:port`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,20 @@ def is_host_and_port(address: str) -> bool:
     """Whether this names a TCP endpoint and no path."""
     host, colon, port = address.rpartition(":")
     return bool(colon and host) and port.isdecimal() and "/" not in address
+
+
+def host_and_port(address: str) -> tuple[str, int]:
+    """The two parts of `host:port`, of `1.2.3.4:port` or of `[::1]:port`. Raises ValueError, with a sentence."""
+    host, _, port = address.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError(f"{address}: an IPv6 address stands in brackets, as in [::1]:8443")
+    if not is_host_and_port(address) or not host or any(not c.isprintable() or c.isspace() for c in host):
+        raise ValueError(f"{address!r} is no address: write HOST:PORT")
+    if not (port.isascii() and len(port) <= 5 and 0 < int(port) < 65536):
+        raise ValueError(f"{address}: a port is 1 to 65535")
+    return host, int(port)
 
 
 @contextmanager
@@ -40,6 +54,20 @@ def absence(path: str, error: OSError) -> str:
     if isinstance(error, ConnectionRefusedError):
         return f"the coordinator at {path} has ended: start it again with `coordinator serve`"
     return f"the coordinator at {path} can't be reached: {error.strerror or error}"
+
+
+def unreachable(address: str, error: OSError) -> str:
+    """In words, why no connection to `host:port` came about."""
+    if isinstance(error, TimeoutError):
+        return f"{address} does not answer: is that the right address, and no firewall between?"
+    if isinstance(error, ConnectionRefusedError):
+        return f"nobody listens at {address}: start the coordinator with `coordinator serve --listen`, or name another"
+    return f"{address} can't be reached: {error.strerror or error}"
+
+
+def not_logged_in(address: str) -> str:
+    """In words, that there is no identity for the coordinator at `host:port`."""
+    return f"you are not logged in at {address}: get a token from its administrator, then `coordinator login {address}`"
 
 
 def refused_endpoint(address: str) -> str:

@@ -2,6 +2,7 @@
 
     connection = Connection(Role.NODE)                      the opening side, in its role
     connection = Connection(Role.COORDINATOR, allowed=...)  the accepting side, and the roles this peer may take
+    connection = Connection(Role.COORDINATOR, stranger=True)  ... a peer without an identity: one question, one answer
 
     socket.write(connection.send(Hello(PROTOCOL_VERSION, Role.NODE)))
     connection.receive_bytes(socket.read())
@@ -17,7 +18,20 @@ from typing import Final
 
 from wire import codec, limits
 from wire.codec import ProtocolError
-from wire.messages import PROTOCOL_VERSION, SENDERS, AnyMessage, Goodbye, Hello, Message, Role, Welcome
+from wire.messages import (
+    PROTOCOL_VERSION,
+    SENDERS,
+    AnyMessage,
+    AskAuthority,
+    Authority,
+    Enroll,
+    Enrolled,
+    Goodbye,
+    Hello,
+    Message,
+    Role,
+    Welcome,
+)
 
 
 class State(enum.Enum):
@@ -26,6 +40,8 @@ class State(enum.Enum):
     SILENT = "silent"  # nothing was said
     GREETED = "greeted"  # Hello has passed, Welcome has not
     OPEN = "open"
+    ASKING = "asking"  # AskAuthority has passed, Authority has not
+    ENROLLING = "enrolling"  # Enroll has passed, Enrolled has not
     CLOSED = "closed"
 
 
@@ -47,6 +63,14 @@ _OPENER: Final[dict[Step, State]] = {
     (State.OPEN, Way.RECEIVED, Message): State.OPEN,
     (State.OPEN, Way.SENT, Goodbye): State.CLOSED,
     (State.OPEN, Way.RECEIVED, Goodbye): State.CLOSED,
+    (State.SILENT, Way.SENT, AskAuthority): State.ASKING,
+    (State.ASKING, Way.RECEIVED, Authority): State.CLOSED,
+    (State.ASKING, Way.RECEIVED, Goodbye): State.CLOSED,
+    (State.ASKING, Way.SENT, Goodbye): State.CLOSED,
+    (State.SILENT, Way.SENT, Enroll): State.ENROLLING,
+    (State.ENROLLING, Way.RECEIVED, Enrolled): State.CLOSED,
+    (State.ENROLLING, Way.RECEIVED, Goodbye): State.CLOSED,
+    (State.ENROLLING, Way.SENT, Goodbye): State.CLOSED,
 }
 _ACCEPTER: Final[dict[Step, State]] = {
     (State.SILENT, Way.RECEIVED, Hello): State.GREETED,
@@ -59,11 +83,29 @@ _ACCEPTER: Final[dict[Step, State]] = {
     (State.OPEN, Way.RECEIVED, Message): State.OPEN,
     (State.OPEN, Way.SENT, Goodbye): State.CLOSED,
     (State.OPEN, Way.RECEIVED, Goodbye): State.CLOSED,
+    (State.SILENT, Way.RECEIVED, AskAuthority): State.ASKING,
+    (State.ASKING, Way.SENT, Authority): State.CLOSED,
+    (State.ASKING, Way.SENT, Goodbye): State.CLOSED,
+    (State.ASKING, Way.RECEIVED, Goodbye): State.CLOSED,
+    (State.SILENT, Way.RECEIVED, Enroll): State.ENROLLING,
+    (State.ENROLLING, Way.SENT, Enrolled): State.CLOSED,
+    (State.ENROLLING, Way.SENT, Goodbye): State.CLOSED,
+    (State.ENROLLING, Way.RECEIVED, Goodbye): State.CLOSED,
 }
 TRANSITIONS: Final[dict[bool, dict[Step, State]]] = {True: _OPENER, False: _ACCEPTER}
 """By "is the opening side". `Message` stands for every kind that is not one of the opening's own."""
 
-_OWN_ROW: Final = (Hello, Welcome, Goodbye)
+_QUESTIONS: Final = (AskAuthority, Enroll)
+_OWN_ROW: Final = (Hello, Welcome, Goodbye, AskAuthority, Authority, Enroll, Enrolled)
+
+
+_NO_IDENTITY: Final = (
+    "this coordinator serves only those who prove who they are, and no certificate was shown: join or log in with a "
+    "token first"
+)
+_NO_QUESTION: Final = (
+    "a connection begins with Hello; certificates are asked for over TLS only, by those who have shown none"
+)
 
 
 class WrongSend(RuntimeError):
@@ -73,7 +115,8 @@ class WrongSend(RuntimeError):
 class Connection:
     """The rules of one connection. Invariant: within an epoch every message is yielded once, in order."""
 
-    def __init__(self, here: Role, *, allowed: frozenset[Role] = frozenset()) -> None:
+    def __init__(self, here: Role, *, allowed: frozenset[Role] = frozenset(), stranger: bool = False) -> None:
+        """`stranger`: this peer has shown no certificate; whatever it may become, it is nobody yet."""
         self.here = here
         self.opener = here is not Role.COORDINATOR
         self.state = State.SILENT
@@ -83,7 +126,8 @@ class Connection:
         """Frames refused because they belong to another epoch: the first one ends the connection."""
         self.doubled = 0
         """Frames dropped because their sequence number was seen."""
-        self._allowed = allowed - {Role.COORDINATOR}
+        self._stranger = stranger
+        self._allowed = frozenset() if stranger else allowed - {Role.COORDINATOR}
         self._table = TRANSITIONS[self.opener]
         self._sent = 0
         self._received = 0
@@ -151,6 +195,10 @@ class Connection:
         """By SENDERS: before Hello the peer may be any role that its identity allows."""
         peers = self._allowed if self.peer is None else {self.peer}
         if isinstance(message, Goodbye):
+            return
+        if not self.opener and self.state is State.SILENT and self._stranger is not isinstance(message, _QUESTIONS):
+            raise ProtocolError(_NO_IDENTITY if self._stranger else _NO_QUESTION)
+        if self._stranger:
             return
         if isinstance(message, Hello) and not self.opener:
             if message.version != PROTOCOL_VERSION:

@@ -23,7 +23,15 @@ MAX_HELD_PER_OWNER: Final = 4 * MAX_DOCUMENT
 MAX_QUEUED: Final = 2 * MAX_DOCUMENT
 """Bytes waiting to be sent to one peer; beyond, it is a slow reader and is cut."""
 
+MAX_TLS_HANDSHAKE: Final = 64 * 1024
+"""Bytes that a peer may send before its TLS handshake is done: two certificates need less than four thousand."""
+
+CONNECT_S: Final = 10.0
+"""For a name to be resolved and a TCP connection to be made."""
 HANDSHAKE_S: Final = 5.0
+"""For a TLS handshake, and again for the greeting after it."""
+ENROLL_S: Final = 30.0
+"""For a certificate to be signed: the coordinator has to make it durable first."""
 FRAME_S: Final = 10.0
 """From the first byte of a frame to its last."""
 SEND_S: Final = 30.0

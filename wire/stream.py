@@ -58,6 +58,16 @@ class SessionRefused(Exception):
     """The handshake did not come to a Welcome. The text says why."""
 
 
+class Unclean(trio.BrokenResourceError):
+    """TLS failed. The text says why, of the other side (`it refused our certificate`)."""
+
+
+def cut(error: trio.BrokenResourceError, when: str = "") -> str:
+    """In words, that a connection broke."""
+    why = f": {error}" if isinstance(error, Unclean) else ""
+    return f"the connection was cut {when}".rstrip() + why
+
+
 class Outbox:
     """Messages waiting to be sent. Order is kept, but for two things: a chunk of a file is overtaken by everything,
     a chunk of a job's body only by what depends on nothing (heartbeats, acks), for what follows it may need it."""
@@ -310,9 +320,9 @@ async def _greet(stream: trio.abc.Stream, connection: Connection, role: Role) ->
     with suppress(trio.BrokenResourceError):  # why: a goodbye that is still to be read says
         await stream.send_all(connection.send(Hello(PROTOCOL_VERSION, role)))
     try:
-        answer = await _hear(stream, connection)
+        answer = await hear(stream, connection)
     except ProtocolError as error:
-        await _say(stream, connection.farewell(str(error)))
+        await say(stream, connection.farewell(str(error)))
         raise SessionRefused(str(error)) from None
     if isinstance(answer, Goodbye):
         raise SessionRefused(answer.reason)
@@ -320,33 +330,33 @@ async def _greet(stream: trio.abc.Stream, connection: Connection, role: Role) ->
 
 async def _welcome(stream: trio.abc.Stream, connection: Connection, next_epoch: Callable[[], Awaitable[int]]) -> None:
     try:
-        greeting = await _hear(stream, connection)
+        greeting = await hear(stream, connection)
     except ProtocolError as error:
-        await _say(stream, connection.farewell(str(error)))
+        await say(stream, connection.farewell(str(error)))
         raise SessionRefused(str(error)) from None
     if isinstance(greeting, Goodbye):
         raise SessionRefused(greeting.reason)
-    await _say(stream, connection.send(Welcome(PROTOCOL_VERSION, await next_epoch())))
+    await say(stream, connection.send(Welcome(PROTOCOL_VERSION, await next_epoch())))
 
 
-async def _hear(stream: trio.abc.Stream, connection: Connection) -> AnyMessage:
+async def hear(stream: trio.abc.Stream, connection: Connection) -> AnyMessage:
     """The next message. Raises ProtocolError, SessionRefused."""
     while (message := connection.next_event()) is None:
         try:
             content = await stream.receive_some(_READ)
-        except trio.BrokenResourceError:
-            content = b""
+        except trio.BrokenResourceError as error:
+            raise SessionRefused(cut(error, "during the handshake")) from None
         if not content:
             raise SessionRefused("the connection was cut during the handshake")
         connection.receive_bytes(content)
     return message
 
 
-async def _say(stream: trio.abc.Stream, content: bytes) -> None:
+async def say(stream: trio.abc.Stream, content: bytes) -> None:
     try:
         await stream.send_all(content)
-    except trio.BrokenResourceError:
-        raise SessionRefused("the connection was cut during the handshake") from None
+    except trio.BrokenResourceError as error:
+        raise SessionRefused(cut(error, "during the handshake")) from None
 
 
 # ---- unix sockets

@@ -17,6 +17,10 @@ from wire.messages import (
     PROTOCOL_VERSION,
     SENDERS,
     AnyMessage,
+    AskAuthority,
+    Authority,
+    Enroll,
+    Enrolled,
     Goodbye,
     Heartbeat,
     HeartbeatAck,
@@ -30,7 +34,8 @@ from wire.messages import (
 
 KINDS = typing.get_args(AnyMessage)
 PEERS = frozenset(Role) - {Role.COORDINATOR}
-OPENING = (Hello, Welcome, Goodbye)
+OPENING = (Hello, Welcome, Goodbye, AskAuthority, Authority, Enroll, Enrolled)
+BY_STRANGERS = (State.ASKING, State.ENROLLING)
 
 
 def pair(role: Role = Role.NODE, epoch: int = 7) -> tuple[Connection, Connection]:
@@ -47,10 +52,19 @@ def body(epoch: int, sequence: int, message: Message) -> bytes:
     return codec.frame(epoch, sequence, codec.encode_message(message))[codec.HEADER.size :]
 
 
-def in_state(opener: bool, state: State) -> Connection:
+def in_state(opener: bool, state: State, *, stranger: bool = False) -> Connection:
     """A connection brought into a state."""
-    connection = Connection(Role.NODE) if opener else Connection(Role.COORDINATOR, allowed=PEERS)
+    stranger = stranger or state in BY_STRANGERS
+    connection = Connection(Role.NODE) if opener else Connection(Role.COORDINATOR, allowed=PEERS, stranger=stranger)
     if state is State.SILENT:
+        return connection
+    if state in BY_STRANGERS:
+        question = AskAuthority() if state is State.ASKING else Enroll("t", b"r")
+        if opener:
+            connection.send(question)
+        else:
+            assert connection.receive_frame(body(0, 0, question)) == question
+        assert connection.state is state
         return connection
     if state is State.CLOSED:
         connection.farewell("over")
@@ -79,6 +93,10 @@ SAYS = {
     Hello: lambda opener: Hello(PROTOCOL_VERSION, Role.NODE),
     Welcome: lambda opener: Welcome(PROTOCOL_VERSION, 7),
     Goodbye: lambda opener: Goodbye("enough"),
+    AskAuthority: lambda opener: AskAuthority(),
+    Authority: lambda opener: Authority(b"c"),
+    Enroll: lambda opener: Enroll("t", b"r"),
+    Enrolled: lambda opener: Enrolled(b"c", Role.NODE, "n"),
     Message: lambda opener: MINE[opener],
 }
 
@@ -103,7 +121,7 @@ def test_sending_follows_the_table_in_every_state(opener, state, kind):
 @pytest.mark.parametrize("state", [state for state in State if state is not State.CLOSED])
 @pytest.mark.parametrize("kind", SAYS)
 def test_receiving_follows_the_table_in_every_state(opener, state, kind):
-    connection = in_state(opener, state)
+    connection = in_state(opener, state, stranger=state is State.SILENT and kind in (AskAuthority, Enroll))
     message = SAYS[kind](not opener)
     expected = TRANSITIONS[opener].get((state, Way.RECEIVED, kind))
     frame = body(connection.epoch, connection._received, message)
