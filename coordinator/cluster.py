@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
+from coordinator.identities import Identities
 from coordinator.model import Grant, Group, Job, JobState, Node, Pool, TaskState
 from coordinator.preparation import NodeJob, PhaseView
 from coordinator.records import (
@@ -14,6 +15,8 @@ from coordinator.records import (
     Ended,
     Granted,
     GroupSkipped,
+    IdentityAdmitted,
+    IdentityRevoked,
     JobCompleted,
     JobDeleted,
     JobDeleting,
@@ -31,6 +34,8 @@ from coordinator.records import (
     RoundVoided,
     TasksDone,
     TasksReturned,
+    TokenMade,
+    TokenRevoked,
     Verdict,
 )
 from wire.messages import Outcome, PhaseEnd
@@ -57,14 +62,16 @@ def _unheard(job: Job, grant: Grant, position: int, returned: TasksReturned) -> 
 
 
 class Cluster:
-    """Pools, nodes, jobs and grants. Invariant: equal logs give equal clusters."""
+    """Pools, nodes, jobs, grants and identities. Invariant: equal logs give equal clusters."""
 
     def __init__(self) -> None:
         self.pools: dict[str, Pool] = {}
         self.nodes: dict[str, Node] = {}
         self.jobs: dict[str, Job] = {}
         self.grants: dict[int, Grant] = {}
-        self.submissions: dict[str, list[str]] = {}
+        self.identities = Identities()
+        self.submissions: dict[tuple[str, str], list[str]] = {}
+        """Jobs by owner and submission id: one person's ids are nothing to another."""
         self.numbers: dict[str, int] = {}
         """The last number given per job name: ids are never reused, not even after deletion."""
         self.last_grant = 0
@@ -89,7 +96,7 @@ class Cluster:
             case NodeJoined():
                 self._joined(record)
             case NodeLeft():
-                self.nodes[record.node].left = True
+                self.nodes[record.node].left, self.nodes[record.node].revoked = True, record.revoked
             case PoolSet():
                 self._pool_set(record)
             case GroupSkipped():
@@ -108,8 +115,14 @@ class Cluster:
                 self._deleted(record)
             case DebtPaid():
                 self.nodes[record.node].owes.pop((record.job, record.round), None)
+            case TokenMade() | TokenRevoked() | IdentityAdmitted() | IdentityRevoked():
+                self.identities.apply(record)
             case _:
                 assert_never(record)
+
+    def forget(self, scope: str) -> None:
+        """The store forgets the rows of a scope: of a token or a key nothing is left; a job's records said so."""
+        self.identities.forget(scope)
 
     # ---- pools, nodes, jobs
 
@@ -130,7 +143,8 @@ class Cluster:
             node.reported = 0
         node.pool.nodes.pop(node.name, None)
         node.pool, node.incarnation, node.boot, node.slots = pool, record.incarnation, record.boot, record.slots
-        node.lease_s, node.left = record.lease_s, False
+        node.lease_s, node.left, node.revoked = record.lease_s, False, False
+        node.live_as(record.life)
         pool.nodes[node.name] = node
 
     def _submitted(self, record: JobSubmitted) -> None:
@@ -140,7 +154,7 @@ class Cluster:
         )
         self.jobs[job.id] = job
         self.numbers[job.spec.name] = record.number
-        self.submissions.setdefault(record.submission, []).append(job.id)
+        self.submissions.setdefault((record.owner, record.submission), []).append(job.id)
         self.pools[job.spec.pool].jobs[job.id] = job
 
     def _ending(self, record: JobEnding) -> None:
@@ -156,7 +170,7 @@ class Cluster:
 
     def _deleted(self, record: JobDeleted) -> None:
         self.numbers[record.name] = max(self.numbers.get(record.name, 0), record.number)
-        self.submissions[record.submission] = list(record.siblings)
+        self.submissions[record.owner, record.submission] = list(record.siblings)
         self.last_grant = max(self.last_grant, record.last_grant)
         self.jobs.pop(record.job, None)
         for node, number in record.debts:

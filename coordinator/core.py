@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from typing import Final, assert_never
 
-from coordinator import ending, files, joining, placement, requests, work
+from coordinator import admission, ending, files, joining, placement, requests, work
 from coordinator.deadlines import Key
 from coordinator.desk import Desk
 from coordinator.events import (
+    EnrollAsked,
     Event,
     FinishAsked,
     Ready,
     Received,
+    RenewAsked,
     SessionClosed,
     SessionOpened,
     StoreState,
@@ -60,8 +62,12 @@ class Core(Desk):
                 self._received(session, message)
             case Tick():
                 self._tick()
-            case SessionOpened(session, role, owner):
-                self.sessions[session] = Session(session, role, owner)
+            case SessionOpened():
+                admission.open_session(self, event)
+            case EnrollAsked():
+                admission.enroll(self, event)
+            case RenewAsked():
+                admission.renew(self, event)
             case SessionClosed(session, _):
                 self.session_closed(session)
             case FinishAsked(reason):
@@ -89,7 +95,9 @@ class Core(Desk):
         session = self.sessions.get(epoch)
         if session is None:
             return
-        if session.role is m.Role.NODE:
+        if session.role not in m.SENDERS[type(message)]:
+            self.close(epoch, f"a {type(message).__name__} may not be sent by {session.role.value}")
+        elif session.role is m.Role.NODE:
             self._from_node(session, message)
         else:
             requests.handle(self, session, message)
@@ -156,6 +164,8 @@ class Core(Desk):
                 work.backoff_over(self, job, int(group))
             case ("timeout" | "grace" | "eligible", job):
                 self.touch(job)
+            case ("expiry", session):
+                admission.expired(self, int(session))
             case _:
                 raise AssertionError(f"nothing is armed as {key}")
 
@@ -172,6 +182,8 @@ class Core(Desk):
         else:
             for grant in list(node.grants.values()):
                 work.return_all(self, grant, Returned.EXPIRED)
+            if node.revoked:
+                joining.give_up_debts(self, node)
             if node.session is not None:
                 self.close(node.session, "its lease ran out")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 from coordinator.cluster import Cluster
 from coordinator.deadlines import Deadlines, Key
 from coordinator.events import Ready
+from coordinator.identities import Certificates
 from coordinator.model import LEASE_DRIFT, LEASE_MARGIN_S, MISSED_BEATS, JobState, Node, Pool
 from coordinator.policy import Policy
 from coordinator.records import CLUSTER_SCOPE, NodeLeft, Record, scope_of
@@ -15,13 +16,15 @@ from wire import messages as m
 from wire.instant import Instant
 
 OPEN = Policy()
+NO_CERTIFICATES = Certificates()
 
 
 class Desk:
     """Invariant: what is durable changes by `keep` alone, and nothing leaves but through `ready`."""
 
-    def __init__(self, policy: Policy = OPEN) -> None:
+    def __init__(self, policy: Policy = OPEN, certificates: Certificates = NO_CERTIFICATES) -> None:
         self.policy = policy
+        self.certificates = certificates
         self.cluster = Cluster()
         self.sessions: dict[int, Session] = {}
         self.deadlines = Deadlines()
@@ -66,6 +69,7 @@ class Desk:
         """Drop the rows of a scope with the next commit."""
         self.ready.records = [record for record in self.ready.records if scope_of(record) != scope]
         self.ready.forget.append(scope)
+        self.cluster.forget(scope)
 
     def send(self, session: int | None, message: m.Message) -> None:
         """Send after the commit; to nobody when there is no session."""
@@ -109,6 +113,7 @@ class Desk:
         if session is None:
             return
         self.waiters = [waiter for waiter in self.waiters if waiter.session != epoch]
+        self.deadlines.clear(("expiry", str(epoch)))
         self._end_relays(epoch)
         node = session.node
         if node is not None and node.session == epoch:

@@ -27,7 +27,7 @@ class EnrollAsked:
     """A peer without a certificate wants one, for a token. Answered by `Ready.admitted` or `Ready.rejected`."""
 
     connection: int
-    """A number of the shell's, for the answer."""
+    """A number of the shell's, for the answer; below zero, as no session's is."""
     token: str
     """The sha256 of the token's secret in hex; the secret itself goes no further than the shell."""
     name: str
@@ -98,6 +98,8 @@ class Ready:
     """Committed in one transaction BEFORE anything below (but `at_once`) is done."""
     forget: list[str] = field(default_factory=list)
     """Scopes whose older rows go in the same transaction, before the new ones are added (`records.scope_of`)."""
+    discard: list[int] = field(default_factory=list)
+    """Sessions that may no longer hear what is on its way to them: it is dropped before the frames."""
     frames: list[tuple[int, Message]] = field(default_factory=list)
     """(session, message), to be sent in this order."""
     at_once: list[tuple[int, Message]] = field(default_factory=list)
@@ -115,6 +117,6 @@ class Ready:
     def __bool__(self) -> bool:
         """Whether anything is left to do once `at_once` is sent."""
         return bool(
-            self.records or self.forget or self.frames or self.admitted or self.rejected or self.alarms or self.close
-            or self.finished
+            self.records or self.forget or self.discard or self.frames or self.admitted or self.rejected
+            or self.alarms or self.close or self.finished
         )  # fmt: skip

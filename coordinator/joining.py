@@ -14,6 +14,7 @@ from coordinator.records import (
     DebtPaid,
     NodeJobState,
     NodeJoined,
+    NodeLeft,
     PoolSet,
     Returned,
     RoundMoved,
@@ -36,6 +37,10 @@ def join(desk: Desk, session: Session, message: m.Join) -> None:
         desk.send(session.epoch, m.JoinRefused(reason))
         desk.close(session.epoch, reason)
         return
+    reason = _not_yet(desk, session, message)
+    if reason is not None:
+        desk.close(session.epoch, reason)
+        return
     pool = desk.cluster.pools.get(message.pool)
     if pool is None:
         desk.keep(PoolSet(PoolSpec(name=message.pool), declared=False))
@@ -43,12 +48,13 @@ def join(desk: Desk, session: Session, message: m.Join) -> None:
     known = desk.cluster.nodes.get(message.node)
     if known is not None:
         _replace_session(desk, known)
-        if known.incarnation != message.incarnation:
+        if known.revoked or known.incarnation != message.incarnation:
             _root_replaced(desk, known)
     node = _remember(desk, pool, message)
     session.node = node
     node.session, node.join = session.epoch, message
-    node.joined = node.missing = node.leaving = node.dismissed = False
+    node.joined = node.missing = node.leaving = node.dismissed = node.fenced = False
+    node.last_session = session.epoch
     node.holding = Holding()
     node.heard_at = desk.now.boottime
     desk.arm_lease(node)
@@ -65,13 +71,81 @@ def _why_not(desk: Desk, session: Session, message: m.Join) -> str | None:
     if message.slots is not None and not 1 <= message.slots <= MAX_SLOTS:
         return f"a node has 1 to {MAX_SLOTS} slots, not {message.slots}"
     known = desk.cluster.nodes.get(message.node)
-    if known is None:
-        return None
-    if known.connected and known.incarnation != message.incarnation:
+    reason = _not_as(desk, session, message) or (_superseded(desk, known, message) if known is not None else None)
+    if known is None or reason is not None:
+        return reason
+    if session.key is None and known.connected and known.incarnation != message.incarnation:
         return f"another machine is connected as node `{message.node}`: give this one another --name"
     if known.pool.name != message.pool and known.grants:
         return f"node `{message.node}` still has work of pool `{known.pool.name}`"
     return None
+
+
+def _not_as(desk: Desk, session: Session, message: m.Join) -> str | None:
+    """A certificate is for one name, and maybe for one pool; without one, nobody takes a name that has one."""
+    if session.key is None:
+        if desk.cluster.identities.node(message.node) is None:
+            return None
+        return f"node `{message.node}` is a machine that joins over TLS: give this one another --name"
+    if session.owner != message.node:
+        return f"this certificate is for node `{session.owner}` and not for `{message.node}`"
+    pool = desk.cluster.identities.by_key[session.key].pool
+    if pool is not None and pool != message.pool:
+        return f"this node was admitted to pool `{pool}` and not to `{message.pool}`"
+    return None
+
+
+def _superseded(desk: Desk, known: Node, message: m.Join) -> str | None:
+    """A start of the agent that another one followed is over for good; it can't come back where there is one agent."""
+    if message.life not in known.superseded:
+        return None
+    _raise_alarm(
+        desk,
+        known,
+        f"node {known.name}: an agent that was superseded came back, so two agents live by this identity; the later "
+        "one stays. If nobody copied this machine, revoke the node and let it join with a new token",
+    )
+    return f"another agent has joined as node `{known.name}` since: this one may not, for both have one identity"
+
+
+def _raise_alarm(desk: Desk, node: Node, sentence: str) -> None:
+    if node.alarm != sentence:
+        node.alarm = sentence
+        desk.ready.alarms.append(sentence)
+        desk.changed()
+
+
+def _not_yet(desk: Desk, session: Session, message: m.Join) -> str | None:
+    """Why this node must try again later: what went by its name before may still be alive."""
+    known = desk.cluster.nodes.get(message.node)
+    if known is None:
+        return None
+    if session.epoch < known.last_session:
+        return "a newer connection of this node has joined: try again"
+    moved = (known.incarnation, known.boot) != (message.incarnation, message.boot)
+    if session.key is not None and moved and known.session is not None and not known.missing:
+        _fence(desk, known)
+    if known.fenced and not known.missing:
+        return f"another machine was node `{known.name}` until just now: try again when it has been silent for a while"
+    if (known.fenced or known.revoked) and known.grants:
+        return f"what ran as node `{known.name}` may still have work until its lease is over: try again then"
+    return None
+
+
+def _fence(desk: Desk, node: Node) -> None:
+    """Shut out who is connected under this identity: what it runs ends, or its lease does. The newcomer waits."""
+    assert node.session is not None
+    reason = f"another machine came as node `{node.name}`, with the same key: this one may not go on"
+    desk.ready.discard.append(node.session)
+    desk.send(node.session, m.JoinRefused(reason))
+    desk.close(node.session, reason)
+    node.fenced = True
+    _raise_alarm(
+        desk,
+        node,
+        f"node {node.name}: another machine came with its key while it was connected; the earlier one was shut out. "
+        "If this was no quick restart, its key is on two machines: revoke the node and let it join with a new token",
+    )
 
 
 def _replace_session(desk: Desk, node: Node) -> None:
@@ -84,15 +158,32 @@ def _root_replaced(desk: Desk, node: Node) -> None:
     """Another root directory: nothing is prepared there, and nothing there can pay the old debts."""
     for grant in list(node.grants.values()):
         work.return_all(desk, grant, Returned.GONE)
+    give_up_debts(desk, node, "its root directory was replaced")
+
+
+def give_up_debts(desk: Desk, node: Node, reason: str = "its identity was revoked") -> None:
+    """Nothing can pay what this node owes any more; rounds of which it may still run something are not given up yet."""
+    held = {(grant.job, grant.round) for grant in node.grants.values()}
     for job_id, number in list(node.owes):
+        if (job_id, number) in held:
+            continue
         if job_id not in desk.cluster.jobs:
             desk.keep(DebtPaid(job_id, node.name, number))
             continue
-        desk.keep(
-            RoundMoved(
-                job_id, node.name, number, NodeJobState.UNREACHED, "its root directory was replaced", desk.now, True
-            )
-        )
+        desk.keep(RoundMoved(job_id, node.name, number, NodeJobState.UNREACHED, reason, desk.now, True))
+
+
+def revoked(desk: Desk, node: Node) -> None:
+    """Its key is void: it is gone at once, but what it may still run is given to nobody before its lease is over."""
+    if node.session is not None:
+        reason = f"the certificate of node `{node.name}` was revoked"
+        desk.ready.discard.append(node.session)
+        desk.send(node.session, m.JoinRefused(reason))
+        desk.close(node.session, reason)
+    desk.keep(NodeLeft(node.name, desk.now, revoked=True))
+    give_up_debts(desk, node)
+    desk.touch_pool(node.pool)
+    desk.changed()
 
 
 def _remember(desk: Desk, pool: Pool, message: m.Join) -> Node:
@@ -100,10 +191,18 @@ def _remember(desk: Desk, pool: Pool, message: m.Join) -> Node:
     slots = message.slots or pool.options.slots or 1
     node = desk.cluster.nodes.get(message.node)
     lease_s = pool.lost_after_s if node is None or not node.grants else max(node.lease_s, pool.lost_after_s)
-    now = (pool.name, message.incarnation, message.boot, slots, lease_s)
-    if node is None or node.left or (node.pool.name, node.incarnation, node.boot, node.slots, node.lease_s) != now:
-        desk.keep(NodeJoined(message.node, pool.name, message.incarnation, message.boot, slots, desk.now, lease_s))
+    now = (pool.name, message.incarnation, message.boot, slots, lease_s, message.life)
+    if node is None or node.left or _known_as(node) != now:
+        desk.keep(
+            NodeJoined(
+                message.node, pool.name, message.incarnation, message.boot, slots, desk.now, lease_s, message.life
+            )
+        )
     return desk.cluster.nodes[message.node]
+
+
+def _known_as(node: Node) -> tuple[str, str, str, int, float, str]:
+    return node.pool.name, node.incarnation, node.boot, node.slots, node.lease_s, node.life
 
 
 def take_inventory(desk: Desk, node: Node, message: m.Inventory) -> None:
@@ -137,7 +236,9 @@ def _reconcile(desk: Desk, node: Node, holding: Holding) -> None:
     node.joined = True
     if node.lease_s != node.pool.lost_after_s:
         told_s = node.pool.lost_after_s
-        desk.keep(NodeJoined(node.name, node.pool.name, node.incarnation, node.boot, node.slots, desk.now, told_s))
+        desk.keep(
+            NodeJoined(node.name, node.pool.name, node.incarnation, node.boot, node.slots, desk.now, told_s, node.life)
+        )
     for job_id, number in list(node.owes):
         _reconcile_round(desk, node, job_id, number, holding.rounds.pop((job_id, number), None))
         desk.touch(job_id)

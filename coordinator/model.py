@@ -28,6 +28,8 @@ LEASE_DRIFT: Final = 0.001
 AHEAD_S: Final = 0.1
 """Grants ahead of free slots keep a node busy for about this long by the group's observed median."""
 AHEAD_TASKS: Final = 128
+LIVES_KEPT: Final = 32
+"""Starts of a node's agent that are known as superseded."""
 HISTORY_KEPT: Final = 20
 """Attempts of one task that are remembered one by one."""
 
@@ -391,7 +393,13 @@ class Node:
     lease_s: float = 0.0
     """The longest lease that it may be counting by."""
     left: bool = False
-    """It went by itself, owing nothing."""
+    """It went by itself, owing nothing, or it was revoked."""
+    revoked: bool = False
+    """Its identity was revoked, and no other was admitted under its name and joined since."""
+    life: str = ""
+    """The start of its agent that joined last."""
+    superseded: dict[str, None] = field(default_factory=dict)
+    """Earlier starts: one that comes back shows that two agents live by one identity."""
     reported: int = 0
     """The last report number taken from this incarnation."""
     grants: dict[int, Grant] = field(default_factory=dict)
@@ -413,6 +421,22 @@ class Node:
     """Boottime of the last frame that renewed its lease."""
     used: int = 0
     """Slots of all open grants, those ahead of free slots included: the one owner of the capacity figure."""
+    last_session: int = 0
+    """The session that joined as this node last, whether or not it is over."""
+    fenced: bool = False
+    """It was shut out because another machine came with its key, which waits until this one is surely over."""
+    alarm: str | None = None
+    """What was seen of this node that an administrator must look at."""
+
+    def live_as(self, life: str) -> None:
+        """From now on another start of the agent is this node."""
+        if life == self.life:
+            return
+        if self.life:
+            self.superseded[self.life] = None
+            for earliest in list(self.superseded)[:-LIVES_KEPT]:
+                del self.superseded[earliest]
+        self.life = life
 
     @property
     def connected(self) -> bool:

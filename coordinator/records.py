@@ -81,6 +81,8 @@ class NodeJoined(_Record, frozen=True, tag=True):
     at: Instant
     lease_s: float
     """The longest lease that it may count by: durable before it is told a longer one, shortened once it knows."""
+    life: str = ""
+    """The start of the agent that joined; the one before it is superseded and never comes back."""
 
 
 class TokenMade(_Record, frozen=True, tag=True):
@@ -102,8 +104,8 @@ class TokenRevoked(_Record, frozen=True, tag=True):
 
 
 class IdentityAdmitted(_Record, frozen=True, tag=True):
-    """This key is this identity, until `until` (wall clock); again with a later `until` when it was renewed. `token`,
-    the digest of the one that was spent for it, is None then."""
+    """This key is this identity, until `until` (wall clock); again with a later `until` when it was renewed: the
+    older row is forgotten then. `token` is the digest of the one that was spent for it, `since` (wall clock) when."""
 
     key: str
     role: Role
@@ -111,6 +113,7 @@ class IdentityAdmitted(_Record, frozen=True, tag=True):
     pool: str | None
     token: str | None
     until: float
+    since: float
     at: Instant
 
 
@@ -123,10 +126,11 @@ class IdentityRevoked(_Record, frozen=True, tag=True):
 
 
 class NodeLeft(_Record, frozen=True, tag=True):
-    """A node that owed nothing went by itself; joining again undoes it."""
+    """A node that owed nothing went by itself, or its identity was revoked; joining again undoes it."""
 
     node: str
     at: Instant
+    revoked: bool = False
 
 
 class RoundOpened(_Record, frozen=True, tag=True):
@@ -258,6 +262,7 @@ class JobDeleted(_Record, frozen=True, tag=True):
     debts: list[tuple[str, int]]
     siblings: list[str]
     last_grant: int
+    owner: str = ""
 
 
 class DebtPaid(_Record, frozen=True, tag=True):
@@ -279,10 +284,24 @@ _ENCODER: Final = msgspec.msgpack.Encoder()
 CLUSTER_SCOPE: Final = ""
 
 
+def token_scope(digest: str) -> str:
+    """The scope of a token's rows; no job has a name with a space."""
+    return f"token {digest}"
+
+
+def identity_scope(key: str) -> str:
+    """The scope of a key's rows."""
+    return f"key {key}"
+
+
 def scope_of(record: Record) -> str:
-    """What this row is forgotten with: its job, or the cluster (never)."""
+    """What this row is forgotten with: its job, token or key, or the cluster (never)."""
     if isinstance(record, JobDeleted | DebtPaid):
         return CLUSTER_SCOPE
+    if isinstance(record, TokenMade | TokenRevoked):
+        return token_scope(record.digest)
+    if isinstance(record, IdentityAdmitted | IdentityRevoked):
+        return identity_scope(record.key)
     return getattr(record, "job", CLUSTER_SCOPE)
 
 

@@ -16,6 +16,10 @@ class Session:
     epoch: int
     role: m.Role
     owner: str
+    key: str | None = None
+    """Of its certificate; None: it came over the unix socket."""
+    expires: float | None = None
+    """When its certificate ends (wall clock)."""
     node: Node | None = None
 
 

@@ -629,9 +629,11 @@ class TokenCreate(Message, frozen=True, tag=True, kw_only=True):
 
 
 class TokenList(Message, frozen=True, tag=True):
-    """Body: `[{"id", "role", "name", "pool", "uses", "used", "created_by", "created_at", "expires_at", "state"}]`."""
+    """A page, as JobList's, of `{"id", "role", "name", "pool", "uses", "used", "created_by", "created_at",
+    "expires_at", "state"}`, states `open used expired revoked`."""
 
     request: int
+    skip: int = 0
 
 
 class TokenRevoke(Message, frozen=True, tag=True):
@@ -642,20 +644,24 @@ class TokenRevoke(Message, frozen=True, tag=True):
 
 
 class IdentityList(Message, frozen=True, tag=True):
-    """Body: `[{"name", "role", "key", "pool", "since", "expires_at", "state"}]`, states `valid expired revoked`."""
+    """A page, as JobList's, of `{"name", "role", "key", "pool", "since", "expires_at", "state"}`, states
+    `valid expired revoked`."""
 
     request: int
+    skip: int = 0
 
 
 class IdentityRevoke(Message, frozen=True, tag=True):
-    """A person's certificates are void from now on, and so are their live connections."""
+    """A person's certificates are void from now on, and so are their live connections. Body: `{"name", "keys",
+    "tokens"}`, the last one the ids of the open tokens that admitted them and could admit more."""
 
     request: int
     name: str
 
 
 class NodeRevoke(Message, frozen=True, tag=True):
-    """The node's certificate is void and its connection cut; it is `left` at once, with the reason `revoked`."""
+    """The node's certificate is void and its connection cut; it is `left` at once, with the reason `revoked`. Body as
+    IdentityRevoke's."""
 
     request: int
     node: str

@@ -11,7 +11,20 @@ import msgspec
 
 OF_THIS_LIFE: Final[dict[str, frozenset[str]]] = {
     "Node": frozenset(
-        {"session", "join", "joined", "missing", "holding", "leaving", "dismissed", "heard_at", "reported"}
+        {
+            "session",
+            "join",
+            "joined",
+            "missing",
+            "holding",
+            "leaving",
+            "dismissed",
+            "heard_at",
+            "reported",
+            "last_session",
+            "fenced",
+            "alarm",
+        }
     ),
     "Pool": frozenset({"dirty"}),
     "Job": frozenset({"ineligible_since"}),
