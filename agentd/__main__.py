@@ -191,8 +191,8 @@ def _stand_on(node: NodeConfig, boot_id_file: str | None) -> tuple[NodeConfig, P
     remembered = Path(files.agent_directory) / "containment"
     before = remembered.read_text("utf-8") if remembered.exists() else None
     containment = probe(files.root, files.incarnation, boot, before)
-    if containment.base != before:
-        remembered.write_text(containment.base or "", "utf-8")
+    if containment.memory != before:
+        remembered.write_text(containment.memory, "utf-8")
     nofile = open_files_limit()
     raise_open_files_limit()
     become_subreaper()

@@ -9,19 +9,16 @@ import os
 
 import pytest
 
-from agentd import containment
-from agentd.containment import (
-    Containment,
+from agentd import boot
+from agentd.boot import boot_identity
+from agentd.containment import Containment, Leaves, Level, job_marks, probe
+from agentd.processes import (
     ContainmentError,
-    Level,
     ProcessProof,
-    boot_identity,
     descendants,
-    job_marks,
     kill_marked,
     marked,
     open_process,
-    probe,
     proof_of,
 )
 
@@ -47,17 +44,17 @@ def test_another_boot_id_is_another_boot(tmp_path):
 
 def test_a_boot_is_told_on_systems_that_do_not_tell_everything(monkeypatch):
     whole = boot_identity()
-    monkeypatch.setattr(containment, "_birth", lambda path: "")
-    monkeypatch.setattr(containment, "_link", lambda path: "")
+    monkeypatch.setattr(boot, "_birth", lambda path: "")
+    monkeypatch.setattr(boot, "_link", lambda path: "")
     assert boot_identity() != whole
     assert boot_identity() == boot_identity()
 
 
 def test_the_birth_of_a_file_is_told_or_empty(tmp_path):
     (tmp_path / "a").write_text("")
-    birth = containment._birth(str(tmp_path / "a"))
+    birth = boot._birth(str(tmp_path / "a"))
     assert birth == "" or float(birth) == pytest.approx((tmp_path / "a").stat().st_mtime, abs=5)
-    assert containment._birth(str(tmp_path / "missing")) == ""
+    assert boot._birth(str(tmp_path / "missing")) == ""
 
 
 def test_a_process_is_proven_by_more_than_its_number():
@@ -104,15 +101,16 @@ def test_marks_are_of_one_job_on_one_node():
 def test_a_cgroup_is_named_plainly(name):
     held = Containment("/r", BOOT, "/nowhere/base")
     with pytest.raises(ContainmentError):
-        held.leaf(name, "k")
+        held.leaves(name, "k")
     with pytest.raises(ContainmentError):
-        held.leaf("j", name)
+        held.leaves("j", name)
 
 
 def test_without_cgroups_there_is_no_leaf_and_nothing_to_kill():
     held = Containment("/nowhere", BOOT, None)
     assert held.level is Level.SUBREAPER
-    assert held.leaf("j-1", "k-1") is None
+    assert held.leaves("j-1", "k-1") == Leaves()
+    assert held.limits == []
     assert held.kill_job("j-1") == 0
     assert held.kill_keeper("j-1", "k-1", None) == 0
 
@@ -121,7 +119,7 @@ def test_a_cgroup_that_cannot_be_made_is_a_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     held = Containment("/nowhere", BOOT, str(tmp_path / "file"))
     with pytest.raises(ContainmentError, match=r"Could not make the cgroup .*file/j-1/k-1: "):
-        held.leaf("j-1", "k-1")
+        held.leaves("j-1", "k-1")
 
 
 def test_the_probe_leaves_nothing_and_says_what_works():
@@ -137,7 +135,7 @@ def test_cgroups_are_made_when_needed_and_go_with_the_last_keeper():
     held = probe("/nowhere", "lazy-test", BOOT)
     if held.base is None:
         pytest.skip("no cgroup can be made here")
-    leaves = [held.leaf("j-1", "k-1"), held.leaf("j-1", "k-2"), held.leaf("j-2", "k-1")]
+    leaves = [held.leaves(*names).directories[0] for names in (("j-1", "k-1"), ("j-1", "k-2"), ("j-2", "k-1"))]
     os.mkdir(f"{leaves[0]}/made-by-a-task")
     assert held.kill_keeper("j-1", "k-1", None) == 0
     assert [os.path.exists(leaf) for leaf in leaves] == [False, True, True]
@@ -154,7 +152,7 @@ def test_a_remembered_cgroup_is_used_again_if_it_works(tmp_path):
         pytest.skip("no cgroup can be made here")
     inner = f"{held.base}/elsewhere"
     os.makedirs(f"{inner}/j-1")
-    assert probe("/nowhere", "remembering-test", BOOT, remembered=inner).base == inner
-    assert probe("/nowhere", "remembering-test", BOOT, remembered=str(tmp_path)).base == held.base
+    assert probe("/nowhere", "remembering-test", BOOT, before=inner).base == inner
+    assert probe("/nowhere", "remembering-test", BOOT, before=str(tmp_path)).base == held.base
     held.remove_base()
     assert not os.path.exists(held.base)
