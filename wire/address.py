@@ -68,8 +68,3 @@ def unreachable(address: str, error: OSError) -> str:
 def not_logged_in(address: str) -> str:
     """In words, that there is no identity for the coordinator at `host:port`."""
     return f"you are not logged in at {address}: get a token from its administrator, then `coordinator login {address}`"
-
-
-def refused_endpoint(address: str) -> str:
-    """In words, why `host:port` is not taken."""
-    return f"{address}: a coordinator is reached over TCP only with TLS certificates; name its socket's path instead"

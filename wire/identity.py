@@ -7,7 +7,6 @@ a directory that has one is whole. Standard library only: short commands read it
 from __future__ import annotations
 
 import os
-import secrets
 import ssl
 import stat
 from collections.abc import Iterator
@@ -95,7 +94,7 @@ def write_private(directory: str | Path, name: str, content: bytes) -> None:
     """Write a file of mode 0600 into a directory of mode 0700 (made if need be), durable and whole or not at all.
     Raises IdentityError."""
     with _opened(directory, make=True) as handle:
-        draft = f".{name}.{secrets.token_hex(8)}"
+        draft = f".{name}.{os.urandom(8).hex()}"
         fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=handle)
         try:
             with os.fdopen(fd, "wb") as file:

@@ -1,6 +1,6 @@
 """All that a short command needs of the wire: a blocking socket and msgpack, no typed messages, nothing heavy.
 
-with connect(path) as coordinator:
+with connect(path) as coordinator:          a socket's path, or `host:port` where one is logged in
     job = coordinator.call("JobShow", job="daily")
 """
 
@@ -12,12 +12,12 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 import msgpack
 
 from wire import limits
-from wire.address import absence, is_host_and_port, refused_endpoint, short_path
+from wire.address import absence, is_host_and_port, short_path
 
 PROTOCOL_VERSION: Final = 1  # as in wire.messages, which is too heavy to import here; a test compares
 REPLY_S: Final = 60.0
@@ -65,11 +65,23 @@ class TurnedAway(NoCoordinator):
     """The coordinator refused the session, and said why."""
 
 
+class Connected(Protocol):
+    """What is asked of a socket here."""
+
+    def recv(self, size: int, /) -> bytes: ...
+    def sendall(self, content: bytes, /) -> None: ...
+    def settimeout(self, seconds: float | None, /) -> None: ...
+    def close(self) -> None: ...
+
+
 def connect(address: str, role: str | None = None) -> Coordinator:
-    """A session with the coordinator at this socket path, in the highest role that it grants us (or in `role`).
-    Raises NoCoordinator, ThinError."""
+    """A session with the coordinator at this socket path, in the highest role that it grants us (or in `role`); or
+    at `host:port`, in the role of our certificate. Raises NoCoordinator, ThinError."""
     if is_host_and_port(address):
-        raise ThinError("refused", refused_endpoint(address))
+        from wire.dial import dial  # TLS is loaded by who needs it
+
+        connected, own = dial(address)
+        return Coordinator(connected, address, role or own)
     path = os.path.abspath(address)
     *higher, last = _ROLES if role is None else (role,)
     for candidate in higher:
@@ -96,7 +108,7 @@ def _connect(path: str, role: str) -> Coordinator:
 class Coordinator:
     """One session, one request at a time."""
 
-    def __init__(self, connected: socket.socket, path: str, role: str) -> None:
+    def __init__(self, connected: Connected, path: str, role: str) -> None:
         self._socket = connected
         self._path = path
         self._epoch = 0
@@ -104,11 +116,15 @@ class Coordinator:
         self._received = 0
         self._request = 0
         self._buffer = bytearray()
-        self._send({"kind": "Hello", "version": PROTOCOL_VERSION, "role": role})
-        welcome = self._receive(limits.HANDSHAKE_S)
-        if welcome.get("kind") != "Welcome" or welcome.get("version") != PROTOCOL_VERSION:
-            raise NoCoordinator(f"what listens at {path} is no coordinator of this release")
-        self._epoch = welcome["epoch"]
+        try:
+            self._send({"kind": "Hello", "version": PROTOCOL_VERSION, "role": role})
+            welcome = self._receive(limits.HANDSHAKE_S)
+            if welcome.get("kind") != "Welcome" or welcome.get("version") != PROTOCOL_VERSION:
+                raise NoCoordinator(f"what listens at {path} is no coordinator of this release")
+            self._epoch = welcome["epoch"]
+        except BaseException:
+            connected.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -139,6 +155,15 @@ class Coordinator:
                 message.get("near"),
                 message.get("diagnostics"),
             )
+
+    def renew(self, request: bytes) -> bytes:
+        """The next certificate (DER) of the identity we came in with, for a signing request (DER) of its key.
+        Raises ThinError."""
+        self._send({"kind": "Renew", "request": request})
+        while True:
+            message = self._receive(limits.ENROLL_S)
+            if message.get("kind") == "Renewed":
+                return bytes(message["certificate"])
 
     def submit(
         self,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 
-from coordinator.cli.failure import Exit, Failure
-from wire.address import SOCKET_NAME, is_host_and_port, refused_endpoint
+from wire.address import SOCKET_NAME
 
 
 def user_state() -> str:
@@ -22,14 +21,8 @@ def state_directory(chosen: str | None = None) -> str:
 
 
 def coordinator_address(chosen: str | None) -> str:
-    """The path of the socket to ask; refuses what is no path."""
+    """The path of the socket to ask, or `host:port`."""
     address = chosen or os.environ.get("BATCH_COORDINATOR")
     if not address:
         return os.path.join(state_directory(), SOCKET_NAME)
-    if is_host_and_port(address):
-        raise Failure(
-            Exit.REFUSED,
-            "refused",
-            refused_endpoint(address),
-        )
     return address

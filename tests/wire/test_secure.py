@@ -12,7 +12,7 @@ from wire.enroll import answer_stranger, join
 from wire.identity import Identity, der_of
 from wire.invitation import Invitation, token_digest
 from wire.keys import make_key
-from wire.messages import AskAuthority, Authority, Enroll, Enrolled, Heartbeat, Role
+from wire.messages import AskAuthority, Authority, Enroll, Enrolled, Heartbeat, JobShow, Renew, Renewed, Reply, Role
 from wire.secure import connect_tls, listen_tcp, secure
 from wire.stream import SessionRefused, accepted, opened
 from wire.tls import client_context, server_context
@@ -27,6 +27,7 @@ class Coordinator:
         self.issuer = issuer
         server = server or issuer.server()
         self.context = server_context(server.certificate, server.key, server.authority)
+        self.roles: list[str] = []
         self.ends: list[str] = []
         self._ended = trio.Event()
         self.asked: list[object] = []
@@ -44,9 +45,14 @@ class Coordinator:
                 await answer_stranger(stream, self.answer)
                 self.end("answered")
                 return
+            self.roles.append(stream.peer.role)
             async with accepted(stream, frozenset({Role(stream.peer.role)}), self.epoch) as session:
                 async for message in session:
-                    session.send(message) if session.peer is None else None
+                    if isinstance(message, JobShow):
+                        session.send(Reply(message.request, {"id": message.job}))
+                    elif isinstance(message, Renew):
+                        renewed = self.issuer.sign_request(message.request, stream.peer.role, stream.peer.name)
+                        session.send(Renewed(der_of(renewed)))
             assert session.end is not None
             self.end(session.end.reason)
         except SessionRefused as refusal:

@@ -248,13 +248,6 @@ def test_a_socket_file_left_behind_is_told(tmp_path):
         thin.connect(str(path))
 
 
-@pytest.mark.parametrize("address", ["host:8443", "10.0.0.1:1", "[::1]:80"])
-def test_an_endpoint_is_refused_with_a_sentence(address):
-    with pytest.raises(thin.ThinError, match="only with TLS") as raised:
-        thin.connect(address)
-    assert raised.value.code == "refused"
-
-
 @pytest.mark.parametrize("address", ["./host:8443", "/run/pool:1/coordinator.sock"])
 def test_a_path_with_a_colon_is_a_path(address):
     with pytest.raises(thin.NoCoordinator, match="no coordinator runs"):
