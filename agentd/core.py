@@ -238,6 +238,8 @@ class AgentCore:
                 labels=config.labels,
                 elevation=config.elevation,
                 containment=config.containment,
+                users=config.users,
+                limits=list(config.limits),
                 version=config.version,
                 embedded=config.embedded,
                 life=config.life,

@@ -11,12 +11,12 @@ from typing import Final
 
 from agentd.desk import Desk
 from agentd.dialogue import ItemEnded
-from agentd.environment import scripts_of
+from agentd.environment import elevated_of, scripts_of
 from agentd.events import CleanJob, EmptyJob, JobCleaned, MakeJob
 from agentd.model import PREPARATION_DIRECTORY, RELEASE_DIRECTORY, Job, Round
 from agentd.records import RemovalAsked, Removed
+from wire.messages import Phase, RoundState
 from wire.messages import Removed as RemovedMessage
-from wire.messages import RoundState
 from wire.spec import Command
 
 MAKE_AGAIN_S: Final = 1.0
@@ -30,8 +30,8 @@ class Course:
 
     making: bool = False
     made: bool = False
-    fresh_for: int = 0
-    """The preparation attempt for which the `fresh` directories were emptied."""
+    made_for: tuple[Phase, int] | None = None
+    """The attempt of a phase for which directories were looked at last, and the `fresh` ones emptied."""
     make_after: float = 0.0
     """The boottime before which a directory that could not be made is not tried again."""
     emptying: bool = False
@@ -68,16 +68,18 @@ class Courses:
         fresh: tuple[str, ...] = ()
         if held.state is RoundState.PREPARING and held.prep.live is None:
             fresh = tuple(spec.name for spec in job.spec.dirs if spec.fresh)
-            course.fresh_for = attempts + 1
+            course.made_for = (Phase.PREPARATION, attempts + 1)
+        elif held.state is RoundState.RELEASING:
+            course.made_for = (Phase.RELEASE, held.release.attempts + 1)
         discard = () if began else (PREPARATION_DIRECTORY, RELEASE_DIRECTORY)
         dirs = tuple(spec.name for spec in job.spec.dirs)
-        self._desk.ready.chores.append(MakeJob(held.job, dirs, scripts_of(job), discard, fresh))
+        self._desk.ready.chores.append(MakeJob(held.job, dirs, scripts_of(job), discard, fresh, elevated_of(job)))
 
     def made(self, job: str, *, failed: bool) -> None:
         course = self.of(job)
         course.making, course.made = False, not failed
         if failed:
-            course.fresh_for = 0
+            course.made_for = None
             course.make_after = self._desk.now.boottime + MAKE_AGAIN_S
 
     def clean(self, job: str, keep_s: dict[str, float]) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 from agentd.dialogue import Template
 from agentd.model import (
     PREPARATION_DIRECTORY,
+    PRIVATE_ELEVATED,
     RELEASE_DIRECTORY,
     SCRIPTS,
     WORKITEMS,
@@ -20,6 +21,7 @@ from agentd.model import (
     Round,
 )
 from agentd.records import Allowance, Verdict
+from wire.bounds import steers
 from wire.messages import Phase
 from wire.spec import Command, GroupSpec
 from wire.sweep import Scalar, Sweep, axis_from_plain, text_of
@@ -48,15 +50,25 @@ class CommandRefused(ValueError):
 # ---- where
 
 
-def scripts_of(job: Job) -> dict[str, str]:
-    """Every script of the job by the name of its file."""
+def _commands_of(job: Job) -> dict[str, Command]:
+    """Every command of the job by the name of its script's file."""
     spec = job.spec
     named = {f"task.{group.name}": group.command for group in spec.groups}
     if spec.preparation is not None:
         named[PREPARATION_DIRECTORY] = spec.preparation.command
     if spec.release is not None:
         named[RELEASE_DIRECTORY] = spec.release.command
-    return {name: command.script for name, command in named.items() if command.script is not None}
+    return named
+
+
+def scripts_of(job: Job) -> dict[str, str]:
+    """Every script of the job by the name of its file."""
+    return {name: command.script for name, command in _commands_of(job).items() if command.script is not None}
+
+
+def elevated_of(job: Job) -> tuple[str, ...]:
+    """The names, as of scripts, of the commands that run as root."""
+    return tuple(name for name, command in _commands_of(job).items() if command.elevated)
 
 
 def attempt_directory(base: str, attempt: int) -> str:
@@ -97,12 +109,13 @@ def _both(shown: Mapping[str, Any]) -> dict[str, Any]:
     return {prefix + name: value for name, value in shown.items() for prefix in ("BATCH_", "AZ_BATCH_")}
 
 
-def _base(config: NodeConfig, job_directory: str) -> dict[str, str]:
+def _base(config: NodeConfig, own: str) -> dict[str, str]:
+    """`own`: the directory that holds the home."""
     return {
         "PATH": ":".join((*config.path_additions, PATH)),
-        "HOME": f"{job_directory}/home",
+        "HOME": f"{own}/home",
         "LANG": "C.UTF-8",
-        "TMPDIR": f"{job_directory}/tmp",
+        "TMPDIR": f"{own}/tmp",
         **config.site_env,
     }
 
@@ -122,7 +135,17 @@ class _Node:
 
     def given(self, command: Command) -> dict[str, str]:
         """Base, site, params, lets and dirs: everything before what the user's `env` says."""
-        return {**_base(self.config, self.directory), **self.job.spec.values, **command.lets, **self.dirs}
+        own = f"{self.directory}/{PRIVATE_ELEVATED}" if command.elevated else self.directory
+        return {**_base(self.config, own), **self.job.spec.values, **command.lets, **self.dirs}
+
+    def wanted(self, command: Command) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What the user's `env` says, the job's and the command's own. An elevated command takes nothing that steers
+        loaders and interpreters. Raises CommandRefused."""
+        if not command.elevated:
+            return self.job.spec.env, command.env
+        if steering := sorted(filter(steers, command.env)):
+            raise CommandRefused(f"It is elevated and sets {steering[0]}, which steers what else is loaded or run.")
+        return {name: text for name, text in self.job.spec.env.items() if not steers(name)}, command.env
 
     def own(self) -> dict[str, str]:
         return {
@@ -148,7 +171,7 @@ class _Node:
 
     def refuse_elevation(self, command: Command) -> None:
         if command.elevated and not self.config.elevation:
-            raise CommandRefused("It asks for elevation, which this node does not allow (agentd --allow-elevation).")
+            raise CommandRefused(f"It asks for elevation, {self.config.elevation_refused}.")
 
 
 def _limits(command: Command) -> dict[str, Any]:
@@ -175,7 +198,7 @@ def phase_template(config: NodeConfig, job: Job, held: Round, phase: Phase, atte
     known = {**node.scope.run, "attempt": attempt, "task.id": name, "task.index": 0}
     scope = Scope((), known, node.dirs)
     env = node.given(command)
-    for texts in (job.spec.env, command.env):
+    for texts in node.wanted(command):
         _set(env, texts, lambda text: render(text, scope))
     env.update(node.own())
     env.update(_both({"TASK_ID": name, "TASK_DIR": directory, "TASK_WORKING_DIR": f"{directory}/wd"}))
@@ -253,7 +276,7 @@ class TaskTexts:
         self._argv = [self._text(part) for part in node.argv_of(command, f"task.{self.spec.name}")]
         axes: dict[str, str | int] = {name: _FIRST_AXIS + n for n, name in enumerate(self.sweep.names)}
         self._env = {**node.given(command), **axes}
-        for texts in (job.spec.env, command.env):
+        for texts in node.wanted(command):
             _set(self._env, texts, self._text)
         self._env.update(node.own())
         self._env.update(node.preparation_directories(self._prepared))

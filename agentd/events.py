@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from agentd.dialogue import FromKeeper, ItemEnded, ToKeeper
 from agentd.records import Purpose, Record
-from wire.messages import FromNode, Message
+from wire.messages import Cleanliness, FromNode, Message
 from wire.spec import Needs
 
 # ---- events: the coordinator
@@ -75,11 +75,13 @@ class JobDirectoryMade:
 
 @dataclass(frozen=True, slots=True)
 class JobCleaned:
-    """The answer to CleanJob: `leftovers` could not be removed; something is kept for `kept_s` seconds more."""
+    """The answer to CleanJob: `leftovers` could not be removed; something is kept for `kept_s` seconds more. `clean`:
+    all that was found of the job afterwards, the leftovers among it."""
 
     job: str
     leftovers: tuple[str, ...] = ()
     kept_s: float | None = None
+    clean: Cleanliness | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,13 +182,18 @@ class EmptyJob:
 @dataclass(frozen=True, slots=True)
 class MakeJob:
     """Make `workitems/<job>/` with home, tmp and `dirs`; write `scripts` (name -> text, executable) below
-    `.agent/scripts/<job>/`; move `discard` (names below the job's directory) to the trash; empty `fresh` dirs."""
+    `scripts/<job>/`; move `discard` (names below the job's directory) to the trash; empty `fresh` dirs.
+
+    `elevated` names commands, as `scripts` does, that run as root: their scripts and directories are root's, and what
+    of the job stands in the place of such a directory goes to the trash. Other commands run as the job's user, which
+    is leased for it if it has none here."""
 
     job: str
     dirs: tuple[str, ...]
     scripts: dict[str, str]
     discard: tuple[str, ...] = ()
     fresh: tuple[str, ...] = ()
+    elevated: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

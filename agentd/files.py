@@ -23,6 +23,10 @@ PIECE_LIMIT: Final = 512 << 10
 LISTING_LIMIT: Final = 10_000
 PRIVATE: Final = ".agent"
 """The agent's own directory below the root; nobody reads it through us."""
+PRIVATE_JOB: Final = "private"
+PRIVATE_ELEVATED: Final = "private-elevated"
+PHASE_DIRECTORIES: Final = ("jobpreparation", "jobrelease")
+_MAKE_TRIES: Final = 5
 _SWEEP_TOGETHER_S: Final = 60.0
 _DEEP: Final = 40
 """Directories deeper than this in the trash are moved to its top before they are deleted."""
@@ -155,6 +159,32 @@ def _make_directory(parent: int, name: str, mode: int) -> int:
     return os.open(name, _DIRECTORY, dir_fd=parent)
 
 
+def _make_root(root: str, job_users: bool) -> None:
+    """Raises OSError."""
+    if not job_users:
+        os.makedirs(root, mode=0o755, exist_ok=True)
+        return
+    umask = os.umask(0o022)
+    try:
+        os.makedirs(root, mode=0o755, exist_ok=True)
+    finally:
+        os.umask(umask)
+
+
+@dataclass(frozen=True, slots=True)
+class _Whose:
+    """Mode, owner and group of a directory that is made; None: ours."""
+
+    mode: int
+    uid: int | None = None
+    gid: int | None = None
+
+    @classmethod
+    def of_job(cls, user: int | None, alone: int, shared: int) -> _Whose:
+        """Ours, with the mode `alone`, or `shared` with the job's group."""
+        return cls(alone) if user is None else cls(shared, None, user)
+
+
 def _plain(name: str) -> str:
     if not name or name in (".", "..") or "/" in name or "\0" in name:
         raise FilesError(f"{name!r} is no name for a directory.")
@@ -213,10 +243,10 @@ class _PausedError(Exception):
 class NodeFiles:
     """The directories below one root, made if they are not there; locked, so that one agent at a time has them."""
 
-    def __init__(self, root: str) -> None:
-        """Raises FilesError."""
+    def __init__(self, root: str, *, job_users: bool = False) -> None:
+        """`job_users`: jobs run as users of their own, who must be able to reach what is theirs. Raises FilesError."""
         try:
-            os.makedirs(root, mode=0o755, exist_ok=True)
+            _make_root(root, job_users)
             self.root = os.path.realpath(root)
             self._root = os.open(self.root, _DIRECTORY)
             self._agent = _make_directory(self._root, PRIVATE, 0o700)
@@ -224,8 +254,10 @@ class NodeFiles:
             os.close(_make_directory(self._root, "shared", 0o1777))
             os.close(_make_directory(self._root, "startup", 0o755))
             self._workitems = _make_directory(self._root, "workitems", 0o755)
+            if job_users:
+                os.fchmod(self._workitems, 0o711)
             self._trash = _make_directory(self._root, "trash", 0o700)
-            self._scripts = _make_directory(self._agent, "scripts", 0o700)
+            self._scripts = _make_directory(self._root, "scripts", 0o711)
             self.incarnation = self._incarnation()
         except OSError as error:
             raise FilesError(sentence(error, f"set up the node's root {root}")) from error
@@ -270,7 +302,9 @@ class NodeFiles:
         self._write(self._agent, "incarnation", made + "\n", 0o600, sync=True)
         return made
 
-    def _write(self, parent: int, name: str, text: str, mode: int, sync: bool = False) -> None:
+    def _write(
+        self, parent: int, name: str, text: str, mode: int, sync: bool = False, group: int | None = None
+    ) -> None:
         """Write a file whole or not at all."""
         fresh = f".{name}.{secrets.token_hex(4)}"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -279,6 +313,8 @@ class NodeFiles:
             with open(fd, "w", encoding="utf-8", newline="", errors="surrogateescape") as file:
                 file.write(text)
                 file.flush()
+                if group is not None:
+                    os.fchown(fd, -1, group)
                 os.fchmod(fd, mode)
                 if sync:
                     os.fsync(fd)
@@ -299,30 +335,109 @@ class NodeFiles:
         scripts: Mapping[str, str],
         discard: Collection[str] = (),
         fresh: Collection[str] = (),
+        *,
+        user: int | None = None,
+        elevated: Collection[str] = (),
     ) -> None:
         """Make `workitems/<job>/` with home, tmp and dirs, and its scripts (name -> text, executable). What of it is
         there stays, but `discard` (paths below the job's directory) goes to the trash, and the dirs in `fresh` are
-        emptied. Raises FilesError."""
+        emptied. `user`: the uid that the job's commands run as, None for ours; those in `elevated` (named as scripts
+        are) run as us, and what is theirs is out of its reach. Raises FilesError."""
         try:
-            with _closing(_make_directory(self._workitems, _plain(job), 0o750)) as here:
-                for name in ("home", "tmp"):
-                    os.close(_make_directory(here, name, 0o700))
+            _plain(job)
+            with _closing(self._made(self._workitems, job, _Whose.of_job(user, 0o750, 0o1770), user)) as here:
                 for path in discard:
                     self._discard_path(here, path)
-                with _closing(_make_directory(here, "dirs", 0o750)) as held:
-                    for name in fresh:
-                        self._discard(held, _plain(name))
-                    for name in dirs:
-                        os.close(_make_directory(held, _plain(name), 0o750))
-            with _closing(_make_directory(self._scripts, job, 0o700)) as held:
+                self._make_below(here, dirs, fresh, user)
+                if elevated:
+                    self._make_private(here, PRIVATE_ELEVATED, user)
+                    with _closing(os.open(PRIVATE_ELEVATED, _DIRECTORY, dir_fd=here)) as held:
+                        os.close(self._made(held, "home", _Whose(0o700), user))
+                for name in set(PHASE_DIRECTORIES).intersection(elevated):
+                    self._discard_if_of(here, name, user)
+            with _closing(self._made(self._scripts, job, _Whose.of_job(user, 0o700, 0o710), user)) as held:
                 for name, text in scripts.items():
-                    self._write(held, _plain(name), text, 0o700)
+                    closed = user is None or name in elevated
+                    mode = 0o500 if name in elevated else 0o700 if user is None else 0o550
+                    self._write(held, _plain(name), text, mode, group=None if closed else user)
         except OSError as error:
             raise FilesError(sentence(error, f"make the directories of job {job}")) from error
+        except FilesError as error:
+            raise FilesError(f"Could not make the directories of job {job}: {error}") from None
+
+    def _make_below(self, here: int, dirs: Collection[str], fresh: Collection[str], user: int | None) -> None:
+        for name in ("home", "tmp"):
+            os.close(self._made(here, name, _Whose(0o700, user, user), user))
+        if user is not None:
+            self._make_private(here, PRIVATE_JOB, user)
+        with _closing(self._made(here, "dirs", _Whose.of_job(user, 0o750, 0o750), user)) as held:
+            for name in fresh:
+                self._discard(held, _plain(name))
+            for name in dirs:
+                whose = _Whose(0o750) if user is None else _Whose(0o700, user, user)
+                os.close(self._made(held, _plain(name), whose, user))
+
+    def _make_private(self, here: int, name: str, user: int | None) -> None:
+        """What commands see as /tmp, /var/tmp and /dev/shm; they come there by mounts alone."""
+        with _closing(self._made(here, name, _Whose(0o700), user)) as held:
+            for below in ("tmp", "vartmp", "shm"):
+                os.close(self._made(held, below, _Whose(0o1777), user))
+
+    def _made(self, parent: int, name: str, whose: _Whose, user: int | None) -> int:
+        """The directory `name`, made if it is not there, opened. The job with this user may have put something of its
+        own in its place: that goes to the trash. Raises OSError, FilesError."""
+        for _ in range(_MAKE_TRIES):
+            try:
+                os.mkdir(name, 0o700, dir_fd=parent)
+            except FileExistsError:
+                held = self._as_made(parent, name, whose, user)
+                if held is not None:
+                    return held
+                self._discard(parent, name)
+                continue
+            # Nobody can have swapped it: where others may write the directory is sticky, and this entry is ours.
+            fd = os.open(name, _DIRECTORY, dir_fd=parent)
+            if whose.gid is not None:
+                os.fchown(fd, -1 if whose.uid is None else whose.uid, whose.gid)
+            os.fchmod(fd, whose.mode)
+            return fd
+        raise FilesError(f"something else is put in the place of {name} again and again.")
+
+    @staticmethod
+    def _as_made(parent: int, name: str, whose: _Whose, user: int | None) -> int | None:
+        """The directory that was made, opened; None: the job has put something there. Raises FilesError if it is
+        neither."""
+        kind = "a directory"
+        try:
+            fd = os.open(name, _DIRECTORY, dir_fd=parent)
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.ENOTDIR):
+                raise
+            owner, kind = os.stat(name, dir_fd=parent, follow_symlinks=False).st_uid, "a link or a file"
+        else:
+            owner = os.fstat(fd).st_uid
+            if owner == (os.geteuid() if whose.uid is None else whose.uid):
+                return fd
+            os.close(fd)
+        if user is not None and owner == user:
+            return None
+        raise FilesError(
+            f"there is {kind} of user {owner} in the place of {name}. Of a job that a node holds the user is not "
+            "changed ([users] in the agent's configuration)."
+        )
+
+    def _discard_if_of(self, here: int, name: str, user: int | None) -> None:
+        """A directory of an elevated command that is not ours was put there by another command of the job."""
+        try:
+            found = os.stat(name, dir_fd=here, follow_symlinks=False)
+        except FileNotFoundError:
+            return
+        if user is not None and (found.st_uid != os.geteuid() or not stat.S_ISDIR(found.st_mode)):
+            self._discard(here, name)
 
     def script_path(self, job: str, name: str) -> str:
         """Where `make_job` put a script."""
-        return f"{self.agent_directory}/scripts/{job}/{name}"
+        return f"{self.root}/scripts/{job}/{name}"
 
     def clean_job(self, job: str, keep_s: Mapping[str, float], now: float) -> Cleaned:
         """Move the job's directory to the trash, but what is to be kept: `keep_s` maps a group's name,

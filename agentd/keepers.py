@@ -102,9 +102,7 @@ class Keepers:
 
     # ---- life
 
-    def _add(
-        self, name: str, job: str, number: int, purpose: Purpose, stage: Stage, allowance: Allowance
-    ) -> Keeper:
+    def _add(self, name: str, job: str, number: int, purpose: Purpose, stage: Stage, allowance: Allowance) -> Keeper:
         keeper = Keeper(name, job, number, purpose, stage, self._desk.now.boottime, allowance)
         self.all[name] = keeper
         self._by_job.setdefault(job, {})[name] = keeper

@@ -40,7 +40,9 @@ from wire.messages import JobBody, Phase, PhaseEnd, Report, RoundState
 from wire.spec import JobSpec
 
 WORKITEMS: Final = "workitems"
-SCRIPTS: Final = ".agent/scripts"
+SCRIPTS: Final = "scripts"
+PRIVATE_ELEVATED: Final = "private-elevated"
+"""Below a job's directory: root's own home, and what elevated commands see as /tmp, /var/tmp and /dev/shm."""
 PREPARATION_DIRECTORY: Final = "jobpreparation"
 RELEASE_DIRECTORY: Final = "jobrelease"
 
@@ -58,7 +60,11 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     resources: dict[str, float] = {}
     labels: dict[str, str] = {}
     elevation: bool = False
+    elevation_refused: str = "which this node does not allow (agentd --allow-elevation)"
+    """Why, where there is none: the end of a sentence about what asked for it."""
     containment: str = "subreaper"
+    users: str = "same"
+    limits: tuple[str, ...] = ()
     version: str = ""
     embedded: bool = False
     life: str = ""

@@ -30,13 +30,14 @@ from agentd.records import (
     RoundForgotten,
     Verdict,
 )
-from wire.messages import NotHeld, Outcome, Phase, PhaseEnd, PhaseStarted, RoundState
+from wire.messages import Cleanliness, NotHeld, Outcome, Phase, PhaseEnd, PhaseStarted, RoundState
 from wire.retry import delay_s
 from wire.spec import Command
 from wire.template import TemplateError
 
 TAIL: Final = 64 * 1024
 MAX_LEFTOVERS: Final = 20
+MAX_LEFTOVER: Final = 200
 INTERRUPTED_FIRST_S: Final = 1.0
 INTERRUPTED_CAP_S: Final = 60.0
 DELETED: Final = "Deleted"
@@ -131,7 +132,7 @@ class Phases:
         all_gone = self.courses.cleaned(event)
         for held in self._rounds(event.job):
             if held.state is RoundState.RELEASING:
-                self._release_over(held, event.leftovers)
+                self._release_over(held, _found(event))
         if all_gone:
             self.courses.removed(event.job)
 
@@ -315,8 +316,9 @@ class Phases:
             return
         course = self.course(held.job)
         attempt = held.book(phase).attempts + 1
-        fresh = phase is Phase.PREPARATION and course.fresh_for != attempt and any(d.fresh for d in job.spec.dirs)
-        if not course.made or fresh:
+        anew = phase is Phase.PREPARATION and any(spec.fresh for spec in job.spec.dirs)
+        anew = anew or _command(job, phase).elevated  # what other commands of the job put in its way goes first
+        if not course.made or (anew and course.made_for != (phase, attempt)):
             self.courses.make(job, held)
             return
         keepers = self._keepers.of(held.job, PURPOSES[phase])
@@ -400,22 +402,22 @@ class Phases:
             self.course(held.job).emptied = False
         return bool(keepers)
 
-    def _release_over(self, held: Round, leftovers: tuple[str, ...]) -> None:
+    def _release_over(self, held: Round, clean: Cleanliness) -> None:
         """Cleaned: the release has run to its end, and is told. A round of which nothing ever began was none."""
         if not held.begun:
             self._desk.keep_of_job(RoundForgotten(held.job, held.number))
             self._desk.send(NotHeld(held.job, held.number))
             return
-        left = [name[:200] for name in leftovers[:MAX_LEFTOVERS]]
+        left = bool(clean.files or clean.processes or clean.cgroups or clean.mounts)
         wall = self._desk.now.wall
         end = held.release_end
         if end is None:
             end = PhaseEnd(
                 held.job, held.number, Phase.RELEASE, 1, True, not left, Outcome.EXITED, None, None, wall, wall,
-                "Not everything could be removed." if left else None, b"", b"", left,
+                "Not everything could be removed." if left else None, b"", b"", clean=clean,
             )  # fmt: skip
-        elif left:
-            end = msgspec.structs.replace(end, leftovers=left)
+        else:
+            end = msgspec.structs.replace(end, clean=clean)
         self._desk.keep(Released(held.job, held.number, self._desk.phase_ended(end)))
 
     def next_due(self) -> float | None:
@@ -437,6 +439,18 @@ def _wanted_phase(held: Round) -> Phase | None:
     if held.state is RoundState.PREPARING:
         return Phase.PREPARATION
     return Phase.RELEASE if held.state is RoundState.RELEASING else None
+
+
+def _found(event: JobCleaned) -> Cleanliness:
+    """What the clean-up left, short enough to be reported."""
+    clean = event.clean or Cleanliness(files=list(event.leftovers))
+    return msgspec.structs.replace(
+        clean, files=_short(clean.files), cgroups=_short(clean.cgroups), mounts=_short(clean.mounts)
+    )
+
+
+def _short(texts: list[str]) -> list[str]:
+    return [text[:MAX_LEFTOVER] for text in texts[:MAX_LEFTOVERS]]
 
 
 def _key(held: Round, phase: Phase, attempt: int) -> str:

@@ -7,21 +7,22 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import trio
 
 from agentd import events
-from agentd.containment import Containment, ContainmentError
+from agentd.chores import Chores
+from agentd.containment import Containment
 from agentd.core import AgentCore
 from agentd.events import Chore, Event, Leave, Ready
-from agentd.files import Cleaned, FilesError, NodeFiles
+from agentd.files import FilesError, NodeFiles
 from agentd.journal import open_journal
 from agentd.links import KILL_AGAIN_S, Links
 from agentd.model import NodeConfig
 from agentd.spawn import Starter
+from agentd.uids import Uids
 from wire.clock import boot_clock
 from wire.codec import FrameTooLarge
 from wire.driver import Driver
@@ -46,12 +47,14 @@ TRASH_STEPS: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What the agent stands on: its root, its boot, its way of holding processes."""
+    """What the agent stands on: its root, its boot, its way of holding processes, and the users of its jobs (None:
+    they run as its own)."""
 
     files: NodeFiles
     boot: str
     containment: Containment
     nofile: tuple[int, int]
+    uids: Uids | None = None
 
 
 async def run_agent(
@@ -93,6 +96,7 @@ class Agent:
         self._address = address
         self._wall = clock
         self._log: Any = daemon_log("agentd").bind(node=config.node)
+        self._chores = Chores(place.files, place.containment, place.uids, clock, self._log)
         starter = Starter(place.files.agent_directory, place.boot, place.containment, nofile=place.nofile, adopts=True)
         self._starter = starter
         self._links = Links(
@@ -189,51 +193,13 @@ class Agent:
     # ---- chores
 
     async def _do(self, chore: Chore) -> None:
-        answer = await trio.to_thread.run_sync(partial(self._done, chore), limiter=self._threads)
+        answer = await trio.to_thread.run_sync(self._chores.done, chore, limiter=self._threads)
         while answer is None:
             await trio.sleep(KILL_AGAIN_S)
-            answer = await trio.to_thread.run_sync(partial(self._done, chore), limiter=self._threads)
+            answer = await trio.to_thread.run_sync(self._chores.done, chore, limiter=self._threads)
         if isinstance(chore, events.CleanJob | events.MakeJob):
             self._trash.set()
         await self._driver.put(answer)
-
-    def _done(self, chore: Chore) -> Event | None:
-        """The answer to a chore, or None when it is to be tried again. In a thread."""
-        match chore:
-            case events.EmptyJob():
-                return self._empty(chore.job)
-            case events.MakeJob():
-                try:
-                    self._files.make_job(chore.job, chore.dirs, chore.scripts, chore.discard, chore.fresh)
-                except (FilesError, OSError) as error:
-                    self._log.error("a job's directory could not be made", job=chore.job, reason=str(error))
-                    return events.JobDirectoryMade(chore.job, str(error))
-                return events.JobDirectoryMade(chore.job)
-            case events.CleanJob():
-                return self._clean(chore)
-            case events.ReadTails():
-                tails = [self._files.tail(f"workitems/{chore.directory}/{name}.txt") for name in ("stdout", "stderr")]
-                return events.TailsRead(chore.keeper, chore.key, *tails)
-
-    def _empty(self, job: str) -> Event | None:
-        try:
-            survivors = self._containment.kill_job(job)
-        except (ContainmentError, OSError) as error:
-            self._log.error("a job's processes can't be killed", job=job, reason=str(error))
-            return None
-        if survivors:
-            self._log.error("a job's processes can't be killed", job=job, survivors=survivors)
-            return None
-        return events.JobEmptied(job)
-
-    def _clean(self, chore: events.CleanJob) -> Event:
-        try:
-            cleaned = self._files.clean_job(chore.job, chore.keep_s, self._wall())
-        except (FilesError, OSError) as error:
-            cleaned = Cleaned([str(error)], None)
-        for leftover in cleaned.leftovers:
-            self._log.error("not removed", job=chore.job, reason=leftover)
-        return events.JobCleaned(chore.job, tuple(cleaned.leftovers), cleaned.kept_s)
 
     async def _empty_trash(self) -> None:
         """Delete what was thrown away, in small steps and with pauses."""

@@ -201,7 +201,7 @@ def test_a_script_is_a_file_run_by_bash_or_by_its_first_line() -> None:
         release=Release(command=Command(script="#!/usr/bin/env python3\nprint(1)\n")),
         groups=[group(command=Command(script="  echo 2"), name="a")],
     )  # fmt: skip
-    held, scripts = job(spec), "/node/.agent/scripts/j-1"
+    held, scripts = job(spec), "/node/scripts/j-1"
     assert scripts_of(held) == {
         "task.a": "  echo 2", "jobpreparation": "echo 1", "jobrelease": "#!/usr/bin/env python3\nprint(1)\n",
     }  # fmt: skip

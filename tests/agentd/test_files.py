@@ -58,7 +58,7 @@ def test_the_layout_is_made_once_and_keeps_its_id(tmp_path):
     root = Path(node.root)
     assert mode(root / "shared") == 0o1777
     assert mode(root / ".agent") == 0o700
-    assert {path.name for path in root.iterdir()} == {"shared", "startup", "trash", "workitems", ".agent"}
+    assert {path.name for path in root.iterdir()} == {"shared", "startup", "trash", "workitems", "scripts", ".agent"}
     (root / "shared" / "x").write_text("x")
     node.close()
     again = NodeFiles(str(tmp_path / "root"))

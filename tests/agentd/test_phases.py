@@ -269,7 +269,7 @@ def test_a_round_is_released_cleaned_and_reported_in_this_order() -> None:
     node.tell(JobCleaned("j-1", ("x could not be removed",)))
     end = node.phase_ends()[-1]
     assert (end.phase, end.final, end.succeeded, end.exit_code) == (Phase.RELEASE, True, True, 0)
-    assert end.leftovers == ["x could not be removed"]
+    assert end.clean.files == ["x could not be removed"]
     assert state(node) is RoundState.RELEASED
 
 
