@@ -210,10 +210,10 @@ def test_without_a_coordinator_the_status_is_3_with_a_way_out(desk: Desk) -> Non
     assert error["help"]
 
 
-def test_a_tcp_address_is_refused_with_a_sentence(desk: Desk) -> None:
+def test_a_tcp_address_where_one_is_not_logged_in_is_refused_with_a_sentence(desk: Desk) -> None:
     outcome = desk.run("job", "list", "--coordinator", "example.org:7070")
     assert outcome.status == 3
-    assert "TLS" in outcome.err
+    assert "`coordinator login example.org:7070`" in outcome.err
 
 
 def test_a_socket_that_speaks_something_else_is_no_coordinator(desk: Desk) -> None:
