@@ -58,7 +58,7 @@ def open_session(desk: Desk, opened: SessionOpened) -> None:
     reason = _not_admitted(desk, opened, identity)
     if reason is not None:
         if identity is not None and identity.revoked and opened.role is m.Role.NODE:
-            desk.send(session.epoch, m.JoinRefused(reason))
+            desk.send(session.epoch, m.JoinRefused(reason, revoked=True))
         desk.close(session.epoch, reason)
     else:
         _arm_expiry(desk, session)

@@ -28,6 +28,11 @@ from wire.tls import client_context, unverified_context
 
 A = TypeVar("A", Authority, Enrolled)
 
+class EnrollRefused(SessionRefused):
+    """The coordinator will not have this newcomer, or is the wrong one: trying again with the same join string comes
+    to the same. Every other SessionRefused may pass."""
+
+
 ANYBODY = Role.USER
 """What a newcomer will be, its token says: until then any role but the coordinator's may ask."""
 
@@ -61,7 +66,7 @@ async def ask_authority(host: str, port: int, invitation: Invitation) -> bytes:
     stream = await connect_tls(host, port, unverified_context())
     answer = await _question(stream, AskAuthority(), Authority)
     if not invitation.pins(answer.certificate):
-        raise SessionRefused(
+        raise EnrollRefused(
             "the coordinator there is not the one of the join string (its authority is another): either the address "
             "or the join string is of another coordinator, or somebody stands between; nothing secret was said"
         )
@@ -86,7 +91,7 @@ async def _question(stream: trio.abc.Stream, question: AskAuthority | Enroll, ki
             except (ProtocolError, FrameTooLarge) as error:
                 raise SessionRefused(str(error)) from None
             if isinstance(answer, Goodbye):
-                raise SessionRefused(answer.reason)
+                raise (EnrollRefused if answer.error else SessionRefused)(answer.reason)
     finally:
         await trio.aclose_forcefully(stream)
     if patience.cancelled_caught:

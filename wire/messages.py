@@ -340,9 +340,10 @@ class Joined(Message, frozen=True, tag=True, kw_only=True):
 
 
 class JoinRefused(Message, frozen=True, tag=True):
-    """This node may not join as it is; the agent says why and ends."""
+    """This node may not join as it is; the agent says why and ends. `revoked`: what it needs is a new token."""
 
     reason: str
+    revoked: bool = False
 
 
 class HeartbeatAck(Message, frozen=True, tag=True):

@@ -276,10 +276,10 @@ async def accepted(
 
 
 async def refuse(stream: trio.abc.Stream, reason: str) -> None:
-    """Turn a peer away before it has said anything."""
+    """Turn a peer away before it has said anything: nothing is wrong with it, another time it may be let in."""
     async with _closing(stream):
         with trio.move_on_after(limits.GOODBYE_S), suppress(trio.BrokenResourceError):
-            await stream.send_all(Connection(Role.COORDINATOR).farewell(reason))
+            await stream.send_all(Connection(Role.COORDINATOR).farewell(reason, error=False))
 
 
 @asynccontextmanager
