@@ -244,8 +244,12 @@ def _remove(desk: Desk, job: Job) -> None:
         return
     debts = [(r.node, r.round) for r in job.rounds if r.owes_release and (job.id, r.round) in _owes(desk, r.node)]
     desk.forget(job.id)
-    siblings = desk.cluster.submissions[job.submission]
-    desk.keep(JobDeleted(job.id, job.spec.name, job.number, job.submission, debts, siblings, desk.cluster.last_grant))
+    siblings = desk.cluster.submissions[job.owner, job.submission]
+    desk.keep(
+        JobDeleted(
+            job.id, job.spec.name, job.number, job.submission, debts, siblings, desk.cluster.last_grant, job.owner
+        )
+    )
     desk.removing.pop(job.id)
     desk.bodies.pop(job.id, None)
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from coordinator import access
 from coordinator.desk import Desk
-from coordinator.finding import RefusedError, find_job, find_node, find_task
+from coordinator.finding import RefusedError, check_own, find_job, find_node, find_own_job, find_task
 from coordinator.model import Job, Node, TaskState
 from coordinator.preparation import NodeJob
 from coordinator.sessions import Relay, Session
@@ -20,30 +21,61 @@ Plain = dict[str, object]
 
 MAX_RELAYS: Final = 256
 """Requests to nodes under way at once."""
+MAX_PATH: Final = 4096
+MAX_PART: Final = 255
+"""Bytes of a path, and of one name in it, as the kernel takes them."""
 
 
 def read_file(desk: Desk, session: Session, message: m.FilesRead) -> None:
-    """`files cat`: a piece of any file below the node's root."""
+    """`files cat`: a piece of a file below the node's root, for those whom it concerns."""
     node = find_node(desk, message.node)
-    _ask_read(desk, session, message.request, node, message.path, message.offset, message.limit, None)
+    path = _permitted(desk, session, node, message.path)
+    _ask_read(desk, session, message.request, node, path, message.offset, message.limit, None)
 
 
 def list_files(desk: Desk, session: Session, message: m.FilesList) -> None:
     """`files ls`."""
     node = find_node(desk, message.node)
+    path = _permitted(desk, session, node, message.path)
     relay = _open(desk, session, message.request, node, None)
     if relay is not None:
-        desk.send(node.session, m.ListFiles(relay, message.path))
+        desk.send(node.session, m.ListFiles(relay, path))
+
+
+def _permitted(desk: Desk, session: Session, node: Node, path: str) -> str:
+    """The path, written plainly, if the session may read there: a job's tree as its logs, what is shared as who may
+    look at the pool's jobs, all else as an operator. Raises RefusedError."""
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    longest = max((len(part.encode()) for part in parts), default=0)
+    if path.startswith("/") or ".." in parts or "\0" in path or longest > MAX_PART or len(path.encode()) > MAX_PATH:
+        raise RefusedError(
+            m.RefusalCode.INVALID,
+            f"{path[:200]!r} is no path on a node: it is relative to the node's root directory and holds no `..`",
+        )
+    job = desk.cluster.jobs.get(parts[1]) if parts[:1] == ["workitems"] and len(parts) > 1 else None
+    pool = node.pool.name
+    if job is not None:
+        check_own(desk, session, find_job(desk, session, job.id))
+    elif not access.may_operate(desk, session, pool):
+        if len(parts) > 1 and parts[0] == "workitems":
+            find_job(desk, session, parts[1])
+        if parts[:1] != ["shared"] or not desk.policy.may_look(session.owner, session.role, pool):
+            raise RefusedError(
+                m.RefusalCode.REFUSED,
+                f"`{'/'.join(parts) or '.'}` on node `{node.name}` is for the operators of pool `{pool}`",
+                way_out="`workitems/JOB` of your own jobs and `shared` can be read",
+            )
+    return "/".join(parts) or "."
 
 
 def read_log(desk: Desk, session: Session, message: m.LogRead) -> None:
     """`logs`: a piece of a command's output, wherever the node is, or what was kept of it."""
     name = "stderr.txt" if message.stderr else "stdout.txt"
     if message.task is not None:
-        node, directory = _task_directory(desk, message)
+        node, directory = _task_directory(desk, session, message)
         kept = None
     else:
-        node_job, node, directory = _phase_directory(desk, message)
+        node_job, node, directory = _phase_directory(desk, session, message)
         view = node_job.preparation if message.phase is m.Phase.PREPARATION else node_job.release
         tail = (
             (view.stderr_tail if message.stderr else view.stdout_tail) if view is not None and view.finished else None
@@ -52,8 +84,9 @@ def read_log(desk: Desk, session: Session, message: m.LogRead) -> None:
     _ask_read(desk, session, message.request, node, f"{directory}/{name}", message.offset, message.limit, kept)
 
 
-def _task_directory(desk: Desk, message: m.LogRead) -> tuple[Node, str]:
-    job, group, index = find_task(desk, message.task or "")
+def _task_directory(desk: Desk, session: Session, message: m.LogRead) -> tuple[Node, str]:
+    job, group, index = find_task(desk, session, message.task or "")
+    check_own(desk, session, job)
     where = _attempts(desk, job, group.number, index)
     if not where:
         raise RefusedError(
@@ -83,10 +116,10 @@ def _attempts(desk: Desk, job: Job, group_number: int, index: int) -> dict[int, 
     return where
 
 
-def _phase_directory(desk: Desk, message: m.LogRead) -> tuple[NodeJob, Node, str]:
+def _phase_directory(desk: Desk, session: Session, message: m.LogRead) -> tuple[NodeJob, Node, str]:
     if message.job is None or message.node is None or message.phase not in (m.Phase.PREPARATION, m.Phase.RELEASE):
         raise RefusedError(m.RefusalCode.INVALID, "name a task, or a job with --node NODE and --phase prep or release")
-    job = find_job(desk, message.job)
+    job = find_own_job(desk, session, message.job)
     node_job = job.current.get(message.node)
     node_job = node_job or next((entry for entry in reversed(job.rounds) if entry.node == message.node), None)
     if node_job is None:

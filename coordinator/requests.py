@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, Final
 
-from coordinator import ending, files, submission, views
+from coordinator import access, admission, ending, files, submission, views
 from coordinator.desk import Desk
-from coordinator.finding import RefusedError, find_job, find_node, find_task
-from coordinator.model import OVER, Group, Job, JobState, TaskState
+from coordinator.finding import RefusedError, find_job, find_node, find_own_job, find_task
+from coordinator.model import OVER, Group, Job, JobState, Node, Pool, TaskState
 from coordinator.sessions import Session, Until, Waiter
 from wire import messages as m
 from wire.codec import encode_value
@@ -72,7 +72,7 @@ def _reply(desk: Desk, session: Session, request: int, body: Any) -> None:
 
 
 def _job_list(desk: Desk, session: Session, message: m.JobList) -> None:
-    jobs = islice(desk.cluster.jobs.values(), max(0, message.skip), None)
+    jobs = islice(access.jobs(desk, session), max(0, message.skip), None)
     _reply(desk, session, message.request, _fitting(views.job(desk.cluster, job) for job in jobs))
 
 
@@ -89,16 +89,18 @@ def _fitting(rows: Iterable[views.Plain]) -> list[views.Plain]:
 
 
 def _job_show(desk: Desk, session: Session, message: m.JobShow) -> None:
-    _reply(desk, session, message.request, views.job(desk.cluster, find_job(desk, message.job)))
+    _reply(desk, session, message.request, views.job(desk.cluster, find_job(desk, session, message.job)))
 
 
 def _job_nodes(desk: Desk, session: Session, message: m.JobNodes) -> None:
-    rounds = islice(find_job(desk, message.job).rounds, max(0, message.skip), None)
-    _reply(desk, session, message.request, _fitting(views.job_node(node_job) for node_job in rounds))
+    job = find_job(desk, session, message.job)
+    rounds = islice(job.rounds, max(0, message.skip), None)
+    tails = access.may_act(desk, session, job)  # what a command wrote is not for all who may look
+    _reply(desk, session, message.request, _fitting(views.job_node(node_job, tails) for node_job in rounds))
 
 
 def _job_wait(desk: Desk, session: Session, message: m.JobWait) -> None:
-    job = find_job(desk, message.job)
+    job = find_job(desk, session, message.job)
     until = Until.TASKS_OVER if message.tasks else Until.JOB_OVER
     _wait(desk, Waiter(session.epoch, message.request, until, job.id))
 
@@ -112,7 +114,7 @@ def _wait(desk: Desk, waiter: Waiter) -> None:
 
 
 def _job_terminate(desk: Desk, session: Session, message: m.JobTerminate) -> None:
-    job = find_job(desk, message.job)
+    job = find_own_job(desk, session, message.job)
     if job.state is JobState.COMPLETED:
         raise RefusedError(m.RefusalCode.FAILED, f"job `{job.id}` is over already ({job.end_reason})")
     ending.end(desk, job, message.reason[:1000], message.force)
@@ -120,13 +122,13 @@ def _job_terminate(desk: Desk, session: Session, message: m.JobTerminate) -> Non
 
 
 def _job_delete(desk: Desk, session: Session, message: m.JobDelete) -> None:
-    job = find_job(desk, message.job)
+    job = find_own_job(desk, session, message.job)
     _wait(desk, Waiter(session.epoch, message.request, Until.JOB_GONE, job.id))
     ending.delete(desk, job)
 
 
 def _task_list(desk: Desk, session: Session, message: m.TaskList) -> None:
-    job = find_job(desk, message.job)
+    job = find_job(desk, session, message.job)
     if message.state is not None and message.state not in SHOWN_STATES and message.state not in RESULTS:
         states = [*SHOWN_STATES, "succeeded", "failed", "cancelled", "skipped"]
         raise RefusedError(
@@ -147,7 +149,7 @@ def _task_list(desk: Desk, session: Session, message: m.TaskList) -> None:
     start = (-1, -1)
     if message.after is not None:
         name = message.after if "/" in message.after else f"{job.id}/{message.after}"
-        _, group, index = find_task(desk, name)
+        _, group, index = find_task(desk, session, name)
         start = (group.number, index)
     limit = max(1, min(message.limit, MAX_PAGE))
     _reply(desk, session, message.request, _fitting(islice(_found(desk, job, groups, message, start), limit)))
@@ -178,21 +180,29 @@ def _candidates(group: Group, first: int, state: str | None) -> Iterator[int]:
 
 
 def _task_show(desk: Desk, session: Session, message: m.TaskShow) -> None:
-    job, group, index = find_task(desk, message.task)
+    job, group, index = find_task(desk, session, message.task)
     _reply(desk, session, message.request, views.task(desk.cluster, job, group, index, history=True))
 
 
 def _node_list(desk: Desk, session: Session, message: m.NodeList) -> None:
     nodes = islice(desk.cluster.nodes.values(), max(0, message.skip), None)
-    _reply(desk, session, message.request, _fitting(views.node(node, desk.now) for node in nodes))
+    _reply(desk, session, message.request, _fitting(_node(desk, session, node) for node in nodes))
+
+
+def _node(desk: Desk, session: Session, node: Node) -> views.Plain:
+    return views.node(node, desk.now, access.owes(desk, session, node))
+
+
+def _pool(desk: Desk, session: Session, pool: Pool) -> views.Plain:
+    return views.pool(pool, access.pool_jobs(desk, session, pool))
 
 
 def _node_show(desk: Desk, session: Session, message: m.NodeShow) -> None:
-    _reply(desk, session, message.request, views.node(find_node(desk, message.node), desk.now))
+    _reply(desk, session, message.request, _node(desk, session, find_node(desk, message.node)))
 
 
 def _pool_list(desk: Desk, session: Session, message: m.PoolList) -> None:
-    _reply(desk, session, message.request, [views.pool(pool) for pool in desk.cluster.pools.values()])
+    _reply(desk, session, message.request, [_pool(desk, session, pool) for pool in desk.cluster.pools.values()])
 
 
 def _pool_show(desk: Desk, session: Session, message: m.PoolShow) -> None:
@@ -204,7 +214,7 @@ def _pool_show(desk: Desk, session: Session, message: m.PoolShow) -> None:
             near(message.pool, desk.cluster.pools),
             "`coordinator pool list` shows those there are",
         )
-    _reply(desk, session, message.request, views.pool(pool))
+    _reply(desk, session, message.request, _pool(desk, session, pool))
 
 
 def _overview(desk: Desk, session: Session, message: m.Overview) -> None:
@@ -241,6 +251,7 @@ _ANSWERS: Final[dict[type[m.Message], Callable[..., None]]] = {
     m.FilesList: files.list_files,
     m.Overview: _overview,
     m.Finish: _finish,
+    **admission.ANSWERS,
 }
 """`Upload` never gets here: the shell keeps blobs, and a Submit that names one arrives with its document."""
 
@@ -278,15 +289,17 @@ def _awaited(desk: Desk, waiter: Waiter) -> Any:
 
 
 def _overview_body(desk: Desk, waiter: Waiter) -> views.Plain:
-    jobs = [desk.cluster.jobs[name] for name in waiter.jobs if name in desk.cluster.jobs]
+    session = desk.sessions[waiter.session]
+    named = (desk.cluster.jobs[name] for name in waiter.jobs if name in desk.cluster.jobs)
+    jobs = [job for job in named if access.may_look(desk, session, job)]
     if not waiter.jobs:
-        jobs = list(desk.cluster.jobs.values())
+        jobs = list(access.jobs(desk, session))
     nodes = desk.cluster.nodes.values()
     rows = sum(len(job.rounds) for job in jobs) <= MAX_DRAWN
     return {
         "changed": desk.version,
         "jobs": [_overview_of(desk, job, rows) for job in jobs] if len(jobs) <= MAX_DRAWN else [],
-        "nodes": [views.node(node, desk.now) for node in nodes] if len(nodes) <= MAX_DRAWN else [],
+        "nodes": [_node(desk, session, node) for node in nodes] if len(nodes) <= MAX_DRAWN else [],
     }
 
 

@@ -39,7 +39,7 @@ OPTIONS: Final[dict[str, tuple[str, Any]]] = {
 
 def submit(desk: Desk, session: Session, message: m.Submit) -> None:
     """Answer a Submit: the ids of its jobs, new ones or those that this submission id gave before."""
-    known = desk.cluster.submissions.get(message.submission)
+    known = desk.cluster.submissions.get((session.owner, message.submission))
     if known is not None:
         desk.send(session.epoch, m.Reply(message.request, {"jobs": [_named(job) for job in known]}))
         return
@@ -58,14 +58,16 @@ def submit(desk: Desk, session: Session, message: m.Submit) -> None:
     if (refusal := _may_not_declare(desk, session, document)) is not None:
         desk.refuse(session.epoch, message.request, m.RefusalCode.REFUSED, refusal)
         return
-    problems = _problems(desk, document)
-    if problems:
-        diagnostics = [_diagnostic(message, path, code, text) for path, code, text in problems]
-        desk.refuse(
-            session.epoch, message.request, m.RefusalCode.INVALID, "; ".join(text for _, _, text in problems),
-            diagnostics=diagnostics,
-        )  # fmt: skip
-        return
+    for code, problems in (
+        (m.RefusalCode.INVALID, _problems(desk, document)),
+        (m.RefusalCode.REFUSED, _not_permitted(desk, session, document)),
+    ):
+        if problems:
+            desk.refuse(
+                session.epoch, message.request, code, "; ".join(text for _, _, text in problems),
+                diagnostics=[_diagnostic(message, *problem) for problem in problems],
+            )  # fmt: skip
+            return
     _accept(desk, session, message, document)
 
 
@@ -148,6 +150,35 @@ def _problems(desk: Desk, document: SpecDocument) -> list[Problem]:
             continue
         found += _too_wide(job, declared.get(job.pool), live)
     return found
+
+
+def _not_permitted(desk: Desk, session: Session, document: SpecDocument) -> list[Problem]:
+    """What the document asks for that its submitter has no right to."""
+    found: list[Problem] = []
+    declared = {claim.name: claim for claim in document.pools}
+    for job in document.jobs:
+        rules = f"`[pools.{job.pool}]` in the coordinator's configuration"
+        if not desk.policy.may_submit(session.owner, session.role, job.pool):
+            text = f"{session.owner} may not submit to pool `{job.pool}`: `users` of {rules} names who may"
+            found.append((f"job/{job.name}/pool", "B801", text))
+            continue
+        options = desk.cluster.pools[job.pool].options if _is_declared(desk, job.pool) else declared.get(job.pool)
+        for path in _elevated(job):
+            if options is None or options.elevation is not Elevation.ALLOWED:
+                text = f"pool `{job.pool}` runs no elevated commands: it has `elevation = forbidden`"
+                found.append((path, "B802", text))
+            elif not desk.policy.may_elevate(session.owner, session.role, job.pool):
+                text = f"{session.owner} may submit no elevated commands: `elevation` of {rules} names who may"
+                found.append((path, "B802", text))
+    return found
+
+
+def _elevated(job: JobSpec) -> list[str]:
+    """The paths of all `elevated = true` of a job."""
+    path = f"job/{job.name}"
+    phases = [("prep", job.preparation), ("release", job.release)]
+    found = [f"{path}/{name}/elevated" for name, phase in phases if phase is not None and phase.command.elevated]
+    return found + [f"{path}/task/{group.name}/elevated" for group in job.groups if group.command.elevated]
 
 
 def _differs(desk: Desk, claim: PoolSpec) -> list[Problem]:

@@ -319,8 +319,8 @@ def _history(shown: Job, group: Group, index: int, plain: Plain) -> list[Plain]:
 # ---- nodes and pools
 
 
-def node(shown: Node, now: Instant) -> Plain:
-    """What `node show` prints."""
+def node(shown: Node, now: Instant, owes: list[str]) -> Plain:
+    """What `node show` prints; `owes` as far as whoever asks may know."""
     join = shown.join
     return {
         "id": shown.name,
@@ -337,7 +337,7 @@ def node(shown: Node, now: Instant) -> Plain:
         "version": join.version if join else None,
         "last_seen_s": round(max(0.0, now.boottime - shown.heard_at), 1),
         "start": None,
-        "owes": list(dict.fromkeys(job_id for job_id, _ in shown.owes)),
+        "owes": owes,
     }
 
 
@@ -346,11 +346,13 @@ def _node_reason(shown: Node) -> str | None:
         return "out of contact"
     if shown.state is NodeState.DRAINING:
         return "it is leaving"
-    return "it left clean" if shown.left else None
+    if shown.left:
+        return "revoked" if shown.revoked else "it left clean"
+    return shown.alarm
 
 
-def pool(shown: Pool) -> Plain:
-    """What `pool show` prints."""
+def pool(shown: Pool, jobs: list[str]) -> Plain:
+    """What `pool show` prints; `jobs` as far as whoever asks may know."""
     options = shown.options
     live = [entry for entry in shown.nodes.values() if not entry.left]
     return {
@@ -365,5 +367,5 @@ def pool(shown: Pool) -> Plain:
         "sharing": shown.sharing.value,
         "elevation": (options.elevation or Elevation.FORBIDDEN).value,
         "lost_after_s": shown.lost_after_s,
-        "jobs": list(shown.jobs),
+        "jobs": jobs,
     }

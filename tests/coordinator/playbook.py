@@ -17,6 +17,7 @@ from coordinator import records
 from coordinator.core import Core
 from coordinator.events import Event, FinishAsked, Received, SessionClosed, SessionOpened, StoreState, Tick
 from coordinator.invariants import violations
+from coordinator.policy import Policy
 from coordinator.records import Record
 from wire import messages as m
 from wire.instant import Instant
@@ -84,6 +85,8 @@ class FakeNode:
     def __init__(self, play: Play, name: str, pool: str, slots: int | None, boot: str) -> None:
         self.play, self.name, self.pool, self.slots, self.boot = play, name, pool, slots, boot
         self.incarnation = f"root-of-{name}"
+        self.resources: dict[str, float] = {}
+        self.elevation = False
         self.epoch: int | None = None
         self.joined = False
         self.silent = False
@@ -116,7 +119,12 @@ class FakeNode:
         self.joined = self.departed = False
         self.recalls.clear()
         self.beat_at = self.play.t
-        self.say(m.Join(pool=self.pool, node=self.name, incarnation=self.incarnation, boot=self.boot, slots=self.slots))
+        self.say(
+            m.Join(
+                pool=self.pool, node=self.name, incarnation=self.incarnation, boot=self.boot, slots=self.slots,
+                resources=self.resources, elevation=self.elevation,
+            )
+        )  # fmt: skip
         if inventory and self.joined:
             self.resend()
             self.inventory()
@@ -422,11 +430,12 @@ class Batch:
 class Play:
     """A core with its store, its clock and those who talk to it."""
 
-    def __init__(self, *, checking: bool = True, telling: bool = False) -> None:
+    def __init__(self, *, checking: bool = True, telling: bool = False, policy: Policy | None = None) -> None:
+        self.policy = policy or Policy()
         self.t = 1000.0
         self.boot = "machine"
         self.wall_offset = WALL
-        self.core = Core()
+        self.core = Core(self.policy)
         self.checking = checking
         self.telling = telling
         self.rows: list[tuple[str, bytes]] = []
@@ -521,10 +530,20 @@ class Play:
 
     # ---- shorthands
 
-    def node(self, name: str, slots: int | None = 1, pool: str = "p", boot: str = "boot-1") -> FakeNode:
+    def node(
+        self,
+        name: str,
+        slots: int | None = 1,
+        pool: str = "p",
+        boot: str = "boot-1",
+        *,
+        resources: dict[str, float] | None = None,
+        elevation: bool = False,
+    ) -> FakeNode:
         """A node that joins with nothing."""
-        self.nodes[name] = FakeNode(self, name, pool, slots, boot)
-        return self.nodes[name].join()
+        node = self.nodes[name] = FakeNode(self, name, pool, slots, boot)
+        node.resources, node.elevation = resources or {}, elevation
+        return node.join()
 
     def person(self, owner: str, role: m.Role = m.Role.USER) -> Person:
         return Person(self, role, owner)
@@ -601,7 +620,7 @@ class Play:
         self.links.clear()
         for node in self.nodes.values():
             node.epoch, node.joined = None, False
-        self.core = Core()
+        self.core = Core(self.policy)
         for _, body in self.rows:
             self.core.apply(records.decode(body))
         self.core.restarted(self.now)

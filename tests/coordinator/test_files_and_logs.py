@@ -88,7 +88,7 @@ def test_an_answer_nobody_waits_for_is_dropped() -> None:
     play = Play()
     n1 = play.node("n1")
     ann = play.person("ann")
-    ann.start(m.FilesRead, "n1", "x")
+    ann.start(m.FilesRead, "n1", "shared/x")
     order = asked(n1)
     ann.drop()
     n1.say(m.FileContents(order.request, b"late", 4, True))

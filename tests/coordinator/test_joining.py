@@ -203,7 +203,7 @@ def test_a_message_no_coordinator_takes_closes_the_connection() -> None:
     n1 = play.node("n1")
     assert n1.epoch is not None
     play.happen(Received(n1.epoch, m.Depart()))
-    assert n1.closed == ["Depart is not for the coordinator"]
+    assert n1.closed == ["a Depart may not be sent by node"]
 
 
 def test_words_about_rounds_and_grants_that_do_not_exist_change_nothing() -> None:

@@ -127,7 +127,7 @@ BREAKS: Final = (
     Mutation(
         "a submission is taken twice",
         "coordinator",
-        "known = desk.cluster.submissions.get(message.submission)",
+        "known = desk.cluster.submissions.get((session.owner, message.submission))",
         "known = None",
     ),
     Mutation(
