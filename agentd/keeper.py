@@ -152,29 +152,39 @@ class SpawnFailed:
 class Exited:
     """The main process of the running command is over and reaped. Exactly one of `exit_code` and `signal` is set.
 
-    `alone`: no other process of this keeper is alive.
+    `alone`: no other process of this keeper is alive. `cpu_s` and `max_rss_bytes` are of all that was reaped since the
+    spawn. `starved`: the kernel killed a process of this keeper since then, for want of memory.
     """
 
-    __slots__ = ("alone", "cpu_s", "exit_code", "max_rss_bytes", "signal")
+    __slots__ = ("alone", "cpu_s", "exit_code", "max_rss_bytes", "signal", "starved")
 
     def __init__(
-        self, exit_code: int | None, signal: int | None, cpu_s: float, max_rss_bytes: int, alone: bool
+        self,
+        exit_code: int | None,
+        signal: int | None,
+        cpu_s: float,
+        max_rss_bytes: int,
+        alone: bool,
+        starved: bool = False,
     ) -> None:
         self.exit_code = exit_code
         self.signal = signal
         self.cpu_s = cpu_s
         self.max_rss_bytes = max_rss_bytes
         self.alone = alone
+        self.starved = starved
 
 
 class Swept:
     """The answer to `Ready.tree`: so many processes of this keeper are left. If the main process went meanwhile, its
-    `Exited` comes before."""
+    `Exited` comes before. `cpu_s` and `max_rss_bytes` are of what was reaped since the last event that had them."""
 
-    __slots__ = ("survivors",)
+    __slots__ = ("cpu_s", "max_rss_bytes", "survivors")
 
-    def __init__(self, survivors: int) -> None:
+    def __init__(self, survivors: int, cpu_s: float = 0.0, max_rss_bytes: int = 0) -> None:
         self.survivors = survivors
+        self.cpu_s = cpu_s
+        self.max_rss_bytes = max_rss_bytes
 
 
 if TYPE_CHECKING:
@@ -327,10 +337,19 @@ class KeeperCore:
     written only when none of its processes is left (or it may leave some running) and before it is reported.
     """
 
-    def __init__(self, keeper: str, pid: int, starttime: int, boot: str, idle_exit_s: float = 600.0) -> None:
+    def __init__(
+        self,
+        keeper: str,
+        pid: int,
+        starttime: int,
+        boot: str,
+        idle_exit_s: float = 600.0,
+        memory_bytes: int | None = None,
+    ) -> None:
         self._identity = {"keeper": keeper, "pid": pid, "boot": boot, "starttime": starttime}
         self._mark = keeper.encode()
         self._idle_exit_s = idle_exit_s
+        self._memory = "the node allows" if memory_bytes is None else f"it was given ({_bytes_shown(memory_bytes)})"
         self._templates: dict[str, Template] = {}
         self._queue: deque[Item] = deque()
         self._held: set[str] = set()  # keys queued, running, or ended and not acked
@@ -351,6 +370,8 @@ class KeeperCore:
         self._outcome: str | None = None
         self._reason: str | None = None
         self._result: Exited | None = None
+        self._cpu_s = 0.0
+        self._max_rss_bytes = 0
         self._leftovers = False
         # what was reported
         self._seq = 0
@@ -378,7 +399,7 @@ class KeeperCore:
             case Arrived():
                 self._arrived(event.message, boottime)
             case Swept():
-                self._swept(event.survivors, boottime, wall)
+                self._swept(event, boottime, wall)
             case SpawnFailed():
                 self._outcome, self._reason = "start_failed", event.reason
                 self._end(None, boottime, wall)
@@ -575,6 +596,7 @@ class KeeperCore:
     def _start(self, item: Item, boottime: float, wall: float) -> None:
         self._state, self._item, self._started_wall = _RUNNING, item, wall
         self._outcome = self._reason = self._result = None
+        self._cpu_s, self._max_rss_bytes = 0.0, 0
         self._lease_applied = False
         self._exit_at = NEVER
         self._announce_at = boottime + ANNOUNCE_AFTER_S
@@ -615,6 +637,9 @@ class KeeperCore:
 
     def _exited(self, event: Exited, boottime: float, wall: float) -> None:
         self._result = event
+        self._use(event.cpu_s, event.max_rss_bytes)
+        if event.starved and self._outcome is None:
+            self._starve(event)
         if self._state == _RUNNING and self._item is not None:
             if event.alone or (self._item.template.leave_running and event.exit_code == 0):
                 self._leftovers = not event.alone
@@ -628,7 +653,21 @@ class KeeperCore:
                 self._look_delay = 0.001
                 self._look_at = boottime + self._look_delay
 
-    def _swept(self, survivors: int, boottime: float, wall: float) -> None:
+    def _use(self, cpu_s: float, max_rss_bytes: int) -> None:
+        self._cpu_s += cpu_s
+        self._max_rss_bytes = max(self._max_rss_bytes, max_rss_bytes)
+
+    def _starve(self, event: Exited) -> None:
+        """A process of the command was killed for want of memory: the main one, or one whose death a shell passes on,
+        or another, which then only explains a failure."""
+        if event.signal == _signal.SIGKILL or event.exit_code == 128 + _signal.SIGKILL:
+            self._outcome, self._reason = "oom", f"The kernel killed it: it needed more memory than {self._memory}."
+        elif event.exit_code != 0:
+            self._reason = f"The kernel killed a process of it, which needed more memory than {self._memory}."
+
+    def _swept(self, event: Swept, boottime: float, wall: float) -> None:
+        survivors = event.survivors
+        self._use(event.cpu_s, event.max_rss_bytes)
         if self._state == _IDLE:
             if survivors == 0:
                 self._leftovers = False
@@ -669,8 +708,8 @@ class KeeperCore:
             f'{{"op":"ended","seq":{self._seq},"key":{encode(item.key)},"outcome":"{self._outcome or "exited"}",'
             f'"exit_code":{_number(how.exit_code)},"signal":{_number(how.signal)},'
             f'"reason":{encode(self._reason)},"started_at":{self._started_wall!r},'
-            f'"ended_at":{max(wall, self._started_wall)!r},"cpu_s":{how.cpu_s!r},'
-            f'"max_rss_bytes":{how.max_rss_bytes},"leftovers":{_truth(self._leftovers)}}}'
+            f'"ended_at":{max(wall, self._started_wall)!r},"cpu_s":{round(self._cpu_s, 6)!r},'
+            f'"max_rss_bytes":{self._max_rss_bytes},"leftovers":{_truth(self._leftovers)}}}'
         )
         self._to_idle()
         self._record(text)
@@ -750,27 +789,61 @@ def _truth(value: bool) -> str:
     return "true" if value else "false"
 
 
+def _bytes_shown(count: int) -> str:
+    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if count >= size:
+            return f"{count / size:.4g} {unit}"
+    return f"{count} bytes"
+
+
 def _start_line(key: str) -> str:
     return f'{{"op":"start","key":{encode(key)}}}'
 
 
-def read_record(content: bytes) -> tuple[list[dict[str, Any]], str | None]:
-    """What a dead keeper's record file says: the `ended` messages in it (some may have been acked: their keys are no
-    longer open), and the key that was started and never ended, if there is one. A torn last line is dropped."""
+def read_record(*files: bytes) -> tuple[list[dict[str, Any]], str | None]:
+    """What the record files of a dead keeper say: the `ended` messages in them (some may have been acked: their keys
+    are no longer open), and the key that was started and never ended, if there is one. A torn last line is dropped."""
     ended: dict[str, dict[str, Any]] = {}
     started: str | None = None
-    for line in content.split(b"\n")[:-1]:
-        try:
-            message = decode(line.decode("ascii"))
-            operation, key = message["op"], message["key"]
-        except (ValueError, KeyError, TypeError):
-            continue
+    for message in _recorded(files):
+        operation, key = message["op"], message.get("key")
         if operation == "start":
             started = key
-        elif operation == "ended":
+        elif operation == "ended" and key is not None:
             ended[key] = message
             started = None if started == key else started
     return list(ended.values()), started
+
+
+def read_identity(*files: bytes) -> tuple[int, int, str] | None:
+    """(pid, start time, boot) of the process that keeps this record, as far as it says so."""
+    for message in _recorded(files):
+        if message["op"] == "record":
+            try:
+                return int(message["pid"]), int(message["starttime"]), str(message["boot"])
+            except (KeyError, TypeError, ValueError):
+                return None
+    return None
+
+
+def _recorded(files: Sequence[bytes]) -> list[dict[str, Any]]:
+    """Every whole line, those of an older file before those of the one that replaces it."""
+    messages = [[message for line in content.split(b"\n")[:-1] for message in _line(line)] for content in files]
+    messages.sort(key=_generation)
+    return [message for file in messages for message in file]
+
+
+def _line(line: bytes) -> list[dict[str, Any]]:
+    try:
+        message = decode(line.decode("ascii"))
+    except ValueError:
+        return []
+    return [message] if type(message) is dict and type(message.get("op")) is str else []
+
+
+def _generation(messages: list[dict[str, Any]]) -> int:
+    number = messages[0].get("generation") if messages else None
+    return number if type(number) is int else 0
 
 
 # ---- the link
@@ -926,10 +999,17 @@ _OUTPUT: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_NOFOL
 
 
 class Places:
-    """Makes the directories of commands below one directory handle, never through a link."""
+    """Makes the directories of commands below one directory handle, never through a link.
 
-    def __init__(self, base: int) -> None:
+    `owner`: the job's user, or root for elevated commands. Then nobody else may look in, and a directory of anybody
+    else is not worked in; None where all jobs share the agent's user.
+    """
+
+    def __init__(self, base: int, owner: int | None = None) -> None:
         self._base = base
+        self._owner = owner
+        self._mode = 0o750 if owner is None else 0o700
+        self._output_mode = 0o640 if owner is None else 0o600
         self._parent_path = ""
         self._parent = -1
 
@@ -945,6 +1025,9 @@ class Places:
             except FileNotFoundError:  # the remembered parent was removed: walk again
                 self._forget()
                 return self._make(self._open_parent(parent_path), parts[-1])
+        except StartError:
+            self._forget()
+            raise
         except OSError as error:
             self._forget()
             raise StartError(_sentence(error, f"make the directory {directory}")) from error
@@ -957,12 +1040,28 @@ class Places:
             here = os.dup(self._base)
             for part in path.split("/"):
                 try:
-                    below = _enter(here, part)
+                    below = self._enter(here, part, way=True)
                 finally:
                     os.close(here)
                 here = below
             self._parent_path, self._parent = path, here
         return self._parent
+
+    def _enter(self, above: int, name: str, *, way: bool = False) -> int:
+        """The directory `name`, made if it is not there, opened. `way`: only on the way to what is to be made."""
+        try:
+            os.mkdir(name, self._mode, dir_fd=above)
+        except FileExistsError:
+            pass
+        except PermissionError:
+            if not way:
+                raise  # else it is not there, as the next line says
+        fd = os.open(name, _DIRECTORY, dir_fd=above)
+        if self._owner is not None and os.fstat(fd).st_uid not in (0, self._owner):
+            owner = os.fstat(fd).st_uid
+            os.close(fd)
+            raise StartError(f"The directory {name} belongs to another user (uid {owner}): nothing is started in it.")
+        return fd
 
     def _still_there(self) -> bool:
         """Whether the remembered parent is what its path names: it may have been moved to the trash."""
@@ -975,35 +1074,25 @@ class Places:
             os.close(self._parent)
         self._parent_path, self._parent = "", -1
 
-    @staticmethod
-    def _make(parent: int, name: str) -> Place:
+    def _make(self, parent: int, name: str) -> Place:
         opened: list[int] = []
         try:
-            directory = _enter(parent, name)
+            directory = self._enter(parent, name)
             opened.append(directory)
             try:
-                os.mkdir("wd", 0o750, dir_fd=directory)
+                os.mkdir("wd", self._mode, dir_fd=directory)
             except FileExistsError:
                 raise StartError(
                     f"The work directory of {name} exists already: an attempt was started there before."
                 ) from None
             opened.append(os.open("wd", _DIRECTORY, dir_fd=directory))
-            opened.append(os.open("stdout.txt", _OUTPUT, 0o640, dir_fd=directory))
-            opened.append(os.open("stderr.txt", _OUTPUT, 0o640, dir_fd=directory))
+            opened.append(os.open("stdout.txt", _OUTPUT, self._output_mode, dir_fd=directory))
+            opened.append(os.open("stderr.txt", _OUTPUT, self._output_mode, dir_fd=directory))
             return Place(*opened)
         except (OSError, StartError):
             for fd in opened:
                 os.close(fd)
             raise
-
-
-def _enter(above: int, name: str) -> int:
-    """The directory `name`, made if it is not there, opened."""
-    try:  # noqa: SIM105 - contextlib costs an import
-        os.mkdir(name, 0o750, dir_fd=above)
-    except FileExistsError:
-        pass
-    return os.open(name, _DIRECTORY, dir_fd=above)
 
 
 _MEANINGS: Final = {
@@ -1114,10 +1203,16 @@ class Tree:
         """Signal each, and let the stopped see it."""
         pids = self.pids()
         parents = {self._self, *pids}
+        own = set(_children(self._self))
         for pid in pids:
-            _signal_child(pid, parents, signum)
-            if signum not in (_signal.SIGKILL, _signal.SIGSTOP, _signal.SIGCONT):
-                _signal_child(pid, parents, _signal.SIGCONT)
+            for number in (signum,) if signum in _NOT_WAKING else (signum, _signal.SIGCONT):
+                if pid in own:
+                    _signal_own(pid, number)
+                else:
+                    _signal_child(pid, parents, number)
+
+
+_NOT_WAKING: Final = (_signal.SIGKILL, _signal.SIGSTOP, _signal.SIGCONT)
 
 
 def _children(pid: int) -> list[int]:
@@ -1130,7 +1225,7 @@ def _children(pid: int) -> list[int]:
                     found.extend(map(int, chunk.split()))
             finally:
                 os.close(fd)
-    except (FileNotFoundError, ProcessLookupError):
+    except (FileNotFoundError, ProcessLookupError, PermissionError):  # over, or /proc hides it: it is signalled anyway
         if not _CHILDREN_FILES:
             return _children_by_scan(pid)
     return found
@@ -1155,6 +1250,14 @@ def _parent(pid: int) -> int:
         return 0
 
 
+def _signal_own(pid: int, signum: int) -> None:
+    """Signal a child of ours: its number is its own until we reap it, whether or not /proc shows it."""
+    try:
+        os.kill(pid, signum)
+    except OSError:  # another user's (an elevated one): the sweep says what is left
+        return
+
+
 def _signal_child(pid: int, parents: set[int], signum: int) -> None:
     """Signal by a handle that was checked, never by the number alone: it may be another's by now."""
     try:
@@ -1170,7 +1273,10 @@ def _signal_child(pid: int, parents: set[int], signum: int) -> None:
         os.close(fd)
 
 
-def _prctl(option: int, value: int) -> None:
+# ---- the system's calls that Python has not
+
+
+def _libc() -> Callable[..., None]:
     class Int(_ctypes._SimpleCData):  # type: ignore[type-arg]
         _type_ = "i"
 
@@ -1179,75 +1285,279 @@ def _prctl(option: int, value: int) -> None:
         _restype_ = Int
 
     this_program = _ctypes.dlopen(None, 0)  # type: ignore[arg-type]
-    function = Function(_ctypes.dlsym(this_program, "prctl"))
-    if function(option, value, 0, 0, 0) != 0:
-        raise OSError(_ctypes.get_errno(), f"prctl({option}) failed")
+
+    def call(name: str, *arguments: bytes | int | None) -> None:
+        if Function(_ctypes.dlsym(this_program, name))(*arguments) != 0:
+            number = _ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+
+    return call
+
+
+_call: Final = _libc()
+"""Calls a function of the C library that answers 0. Raises OSError."""
+
+
+def _prctl(option: int, value: int) -> None:
+    _call("prctl", option, value, 0, 0, 0)
+
+
+def _mount(source: str | None, target: str, flags: int) -> None:
+    _call("mount", None if source is None else os.fsencode(source), os.fsencode(target), None, flags, None)
 
 
 _PR_SET_DUMPABLE: Final = 4
 _PR_SET_CHILD_SUBREAPER: Final = 36
+_PR_SET_NO_NEW_PRIVS: Final = 38
+_PR_CAP_AMBIENT: Final = 47
+_PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
+_CAPABILITY_VERSION: Final = 0x2008_0522
+_CLONE_NEWNS: Final = 0x2_0000
+_CLONE_NEWIPC: Final = 0x800_0000
+_MS_NOSUID: Final = 0x2
+_MS_NODEV: Final = 0x4
+_MS_REMOUNT: Final = 0x20
+_MS_BIND: Final = 0x1000
+_MS_REC: Final = 0x4000
+_MS_SLAVE: Final = 0x8_0000
+_MS_RELATIME: Final = 0x20_0000
+_ST_SAME: Final = 0x1 | 0x8 | 0x400 | 0x800
+"""Read-only, noexec, noatime, nodiratime: the same bits in statvfs and in mount."""
+_ST_RELATIME: Final = 0x1000
+
+
+# ---- the fence
+
+
+class FenceError(Exception):
+    """A keeper can't be held as it should be, so it does not start; the text is a sentence for people."""
+
+
+def _refused(error: OSError, doing: str) -> FenceError:
+    return FenceError(f"Could not {doing}: {error.strerror or error}.")
+
+
+def enter_cgroups(leaves: Sequence[str]) -> None:
+    """Move into each of these cgroups. Raises FenceError."""
+    for leaf in leaves:
+        try:
+            _write_file(leaf + "/cgroup.procs", b"0")
+        except OSError as error:
+            raise _refused(error, f"enter the cgroup {leaf}") from error
+
+
+PRIVATE_PLACES: Final = (("/tmp", "tmp"), ("/var/tmp", "vartmp"), ("/dev/shm", "shm"))
+"""What everybody may write to, and the names below the private directory of what covers it."""
+
+
+def isolate(base: str, private: str, root: str) -> None:
+    """Mount and IPC namespaces of our own, in which what everybody may write to is the job's own directory `private`
+    below `base`. The node's root stays where it is if it lies below one of these. Raises FenceError."""
+    try:
+        _call("unshare", _CLONE_NEWNS | _CLONE_NEWIPC)
+        _mount(None, "/", _MS_REC | _MS_SLAVE)  # what the host unmounts goes here as well; nothing of ours goes there
+    except OSError as error:
+        raise _refused(error, "make mount and IPC namespaces for the job") from error
+    here = os.open(base, _DIRECTORY)
+    for part in private.split("/"):
+        here = _enter_roots(here, part, 0o700)
+    node = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    covered: set[str] = set()
+    for place, name in PRIVATE_PLACES:
+        target = os.path.realpath(place)
+        if target in covered or not os.path.isdir(target):
+            continue
+        covered.add(target)
+        try:
+            _cover(target, _enter_roots(os.dup(here), name, 0o1777))
+            if (root + "/").startswith(target + "/"):
+                _show(node, target, root[len(target) + 1 :])
+        except OSError as error:
+            raise _refused(error, f"give the job a {place} of its own") from error
+    os.close(node)
+    os.close(here)
+
+
+def _enter_roots(above: int, name: str, mode: int) -> int:
+    """The directory `name`, made if it is not there, and nobody's but ours; `above` is closed. Raises FenceError."""
+    try:
+        try:
+            os.mkdir(name, 0o700, dir_fd=above)
+            made = True
+        except FileExistsError:
+            made = False
+        below = os.open(name, _DIRECTORY, dir_fd=above)
+    except OSError as error:
+        raise _refused(error, f"make the job's private directory {name}") from error
+    finally:
+        os.close(above)
+    if made:
+        os.fchmod(below, mode)
+    if os.fstat(below).st_uid != os.geteuid():
+        raise FenceError(f"The directory {name} on the way to the job's private places is not the agent's.")
+    return below
+
+
+def _cover(target: str, directory: int) -> None:
+    """Mount `directory`, which is closed, over `target`."""
+    _mount(f"/proc/self/fd/{directory}", target, _MS_BIND)
+    os.close(directory)
+    _harden(target)
+
+
+def _harden(target: str) -> None:
+    """No set-user-id programs and no devices in what is mounted here; what it refused before it refuses still."""
+    flags = os.statvfs(target).f_flag
+    kept = (flags & _ST_SAME) | (_MS_RELATIME if flags & _ST_RELATIME else 0)
+    _mount(None, target, _MS_BIND | _MS_REMOUNT | _MS_NOSUID | _MS_NODEV | kept)
+
+
+def _show(node: int, covered: str, path: str) -> None:
+    """Mount the node's root at `path` below a covered directory, where it was before."""
+    if not path:
+        raise FenceError(f"A node's root can't be {covered} itself, of which each job has its own.")
+    here = os.open(covered, _DIRECTORY)
+    for part in path.split("/"):
+        here = _enter_roots(here, part, 0o755)
+    _mount(f"/proc/self/fd/{node}", f"/proc/self/fd/{here}", _MS_BIND | _MS_REC)
+    os.close(here)
+
+
+def drop(uid: int, gid: int) -> None:
+    """Be this user from here on, for good; 0 stays root (of an elevated command). Raises FenceError."""
+    try:
+        with open("/proc/sys/fs/suid_dumpable", "rb") as file:
+            if file.read().strip() == b"1":
+                raise FenceError("While fs.suid_dumpable is 1, a task can look into its keeper: set it to 0 or 2.")
+        os.setgroups([])
+        os.setresgid(gid, gid, gid)
+        os.setresuid(uid, uid, uid)
+        _call("prctl", _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+        if uid != 0:
+            _call("capset", _CAPABILITY_VERSION.to_bytes(4, sys.byteorder) + bytes(4), bytes(24))
+            _call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    except OSError as error:
+        raise _refused(error, f"become the job's user (uid {uid})") from error
+    if os.getresuid() != (uid,) * 3 or os.getresgid() != (gid,) * 3 or os.getgroups():
+        raise FenceError(f"The system did not let the keeper become the job's user (uid {uid}).")
+
+
+def probe(uid: int) -> None:
+    """Try in this process what every keeper of a node with users of jobs does. Raises FenceError."""
+    try:
+        _call("unshare", _CLONE_NEWNS | _CLONE_NEWIPC)
+        _mount(None, "/", _MS_REC | _MS_SLAVE)
+        _mount("/tmp", "/tmp", _MS_BIND)
+        _harden("/tmp")
+    except OSError as error:
+        raise _refused(error, "make mount and IPC namespaces for a job") from error
+    drop(uid, uid)
 
 
 # ---- the shell
 
 
 class Settings:
-    """What a keeper is started with, as NAME=VALUE.
+    """What a keeper is started with, as NAME=VALUE; those in `_MANY` any number of times.
 
     keeper     its id
     boot       the node's boot identity
     base       the directory below which items' directories are
-    agent      the agent's private directory, in which it listens on `keepers.sock`
-    record     the record file
-    leaf       the cgroup to enter first (empty: none)
+    door       the directory in which the agent listens on `keepers.sock`
+    record     the record file; `<record>2` is its second half
+    leaf       a cgroup to enter first
+    oom        a file in which the kernel counts its kills for want of memory (`oom_kill N`)
+    memory     the bytes that commands may use, for people (empty: unknown)
+    uid, gid   who to become before any command starts (empty: stay; 0: commands are elevated)
+    private    the directory below `base` that holds the job's own /tmp, /var/tmp and /dev/shm (empty: none of its own)
+    root       the node's root, which stays visible
     nofile     soft:hard, the limits of open files before the agent raised its own (empty: leave)
     idle_exit_s   without agent, queue and leftovers for so long it ends by itself
     """
 
     def __init__(self, arguments: Sequence[str]) -> None:
-        given = dict(argument.split("=", 1) for argument in arguments)
+        given: dict[str, str] = {}
+        many: dict[str, list[str]] = {name: [] for name in _MANY}
+        for argument in arguments:
+            name, value = argument.split("=", 1)
+            if name in many:
+                many[name].append(value)
+            else:
+                given[name] = value
         self.keeper = given["keeper"]
         self.boot = given["boot"]
         self.base = given["base"]
-        self.agent = given["agent"]
+        self.door = given["door"]
         self.record = given["record"]
-        self.leaf = given.get("leaf", "")
+        self.leaf = many["leaf"]
+        self.oom = many["oom"]
+        self.memory = given.get("memory", "")
+        self.uid = given.get("uid", "")
+        self.gid = given.get("gid", "")
+        self.private = given.get("private", "")
+        self.root = given.get("root", "")
         self.nofile = given.get("nofile", "")
         self.idle_exit_s = float(given.get("idle_exit_s", "600"))
 
     def arguments(self) -> list[str]:
         """The command line that says this."""
-        return [f"{name}={value}" for name, value in vars(self).items()]
+        return [
+            f"{name}={one}"
+            for name, value in vars(self).items()
+            for one in (value if isinstance(value, list) else [value])
+        ]
+
+
+_MANY: Final = ("leaf", "oom")
 
 
 class Record:
-    """The record file: lines appended, now and then replaced."""
+    """The record: lines appended to one of two files, which are opened here and never again, as a keeper that became
+    another user may not. What is still needed is written to the other one when there is much that is not; then the
+    first is emptied. Both say in their first line whose they are and which is newer (`generation`).
 
-    def __init__(self, path: str) -> None:
-        directory, self._name = os.path.split(path)
-        self._directory = os.open(directory, _DIRECTORY)
-        self._fd = self._open(self._name)
+    Invariant: at every moment the two files together hold every line that is needed.
+    """
+
+    def __init__(self, path: str, pid: int, starttime: int, boot: str) -> None:
+        directory, name = os.path.split(path)
+        here = os.open(directory, _DIRECTORY)
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._files = [os.open(half, flags, 0o600, dir_fd=here) for half in (name, name + "2")]
+        os.close(here)
+        self._identity = f'"pid":{pid},"starttime":{starttime},"boot":{encode(boot)}'
+        self._turn = 0  # which of the files is appended to
+        self._generation = 1
+        self._blank = True  # it has no first line yet
         self._owed: list[str] = []  # lines a full disk refused
 
-    def _open(self, name: str, flags: int = 0) -> int:
-        flags |= os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        return os.open(name, flags, 0o600, dir_fd=self._directory)
+    def _write(self, file: int, content: bytes) -> int:
+        return os.write(file, content)
+
+    def _empty(self, file: int) -> None:
+        os.ftruncate(file, 0)
 
     def append(self, lines: list[str]) -> str | None:
         """Store lines, all or none; the reason when they could not be. They are stored with the next that can."""
         if self._owed:
             lines = self._owed + lines
-        content = ("\n".join(lines) + "\n").encode("ascii")
+        file = self._files[self._turn]
+        content = self._content(lines, self._generation if self._blank else None)
         try:
-            written = os.write(self._fd, content)
-            if written == len(content):
-                self._owed = []
-                return None
-            os.ftruncate(self._fd, os.fstat(self._fd).st_size - written)
-            raise OSError(errno.ENOSPC, "short write")
+            written = self._write(file, content)
+            if written != len(content):
+                os.ftruncate(file, os.fstat(file).st_size - written)
+                raise OSError(errno.ENOSPC, "short write")
         except OSError as error:
             self._owed = lines
             return _sentence(error, "record the start on the node")
+        self._owed, self._blank = [], False
+        return None
+
+    def _content(self, lines: list[str], generation: int | None) -> bytes:
+        if generation is not None:
+            lines = [f'{{"op":"record","generation":{generation},{self._identity}}}', *lines]
+        return ("\n".join(lines) + "\n").encode("ascii")
 
     def drop_owed_start(self) -> None:
         """The start whose line was refused did not happen."""
@@ -1257,32 +1567,51 @@ class Record:
     def rewrite(self, lines: list[str]) -> str | None:
         """Replace all; where there is no room for that, append instead (a line twice says the same)."""
         self._owed = []
-        if not lines:
-            os.ftruncate(self._fd, 0)
-            return None
-        name = self._name + ".new"
-        try:
-            fresh = self._open(name, os.O_TRUNC)
-        except OSError:
-            return self.append(lines)
-        kept, self._fd = self._fd, fresh
-        if self.append(lines) is None:
-            os.rename(name, self._name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
-            os.close(kept)
-            return None
-        self._owed = []
-        self._fd = kept
-        os.close(fresh)
-        os.unlink(name, dir_fd=self._directory)
-        return self.append(lines)
+        full, other = self._files[self._turn], self._files[1 - self._turn]
+        if lines:
+            content = self._content(lines, self._generation + 1)
+            try:
+                written = self._write(other, content)
+            except OSError:
+                written = 0
+            if written != len(content):
+                self._empty(other)
+                return self.append(lines)
+            self._turn, self._generation, self._blank = 1 - self._turn, self._generation + 1, False
+        else:
+            self._blank = True
+        self._empty(full)
+        return None
+
+
+class Counters:
+    """How often the kernel killed for want of memory, in the cgroups of this keeper."""
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self._files = [os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in paths]
+        self._seen = 0
+        self.rose()
+
+    def rose(self) -> bool:
+        """Whether it did so since this was asked last."""
+        count = 0
+        for file in self._files:
+            for line in os.pread(file, 4096, 0).split(b"\n"):
+                if line.startswith(b"oom_kill "):
+                    count += int(line[9:])
+        rose, self._seen = count > self._seen, count
+        return rose
 
 
 class Keeper:
     """The process: does what its core decides."""
 
     def __init__(self, settings: Settings) -> None:
-        if settings.leaf:
-            _write_file(settings.leaf + "/cgroup.procs", b"0")
+        """The order is the point: what only root may open is opened before it becomes the job's user, and nothing is
+        imported or executed of its own after that. Raises FenceError, OSError, ValueError."""
+        pid = os.getpid()
+        starttime = _starttime(pid)
+        enter_cgroups(settings.leaf)
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
         _prctl(_PR_SET_DUMPABLE, 0)
         if settings.nofile:
@@ -1293,14 +1622,24 @@ class Keeper:
         null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         os.dup2(null, 0)  # every command inherits it as its stdin
         os.close(null)
-        self._base = os.open(settings.base, _DIRECTORY)
-        self._agent = os.open(settings.agent, _DIRECTORY)
         self._agent_uid = os.getuid()
-        self._places = Places(self._base)
-        self._record = Record(settings.record)
+        self._door = os.open(settings.door, _DIRECTORY)
+        self._record = Record(settings.record, pid, starttime, settings.boot)
+        if (refused := self._record.append([])) is not None:
+            _complain(refused)
+        self._starved = Counters(settings.oom)
+        if settings.private:
+            isolate(settings.base, settings.private, settings.root)
+        self._base = os.open(settings.base, _DIRECTORY)  # as our namespace shows it
+        uid = int(settings.uid) if settings.uid else None
+        if uid is not None:
+            drop(uid, int(settings.gid or uid))
+            sys.meta_path.clear()  # an import would run what the job's user may have put somewhere
+            _prctl(_PR_SET_DUMPABLE, 0)  # a change of user sets it anew
+        self._places = Places(self._base, uid)
         self._tree = Tree()
-        pid = os.getpid()
-        self._core = KeeperCore(settings.keeper, pid, _starttime(pid), settings.boot, settings.idle_exit_s)
+        memory = int(settings.memory) if settings.memory else None
+        self._core = KeeperCore(settings.keeper, pid, starttime, settings.boot, settings.idle_exit_s, memory)
         self._poll = select.poll()
         self._sock: _socket.socket | None = None
         self._outbox: Outbox | None = None
@@ -1310,6 +1649,8 @@ class Keeper:
         self._pidfd = -1
         self._directory = -1
         self._spawned_at = 0.0
+        self._cpu_s = 0.0  # of what was reaped since the last event that told
+        self._max_rss_bytes = 0
         self._vigilant = False
         self._deaths, wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         _signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
@@ -1391,6 +1732,8 @@ class Keeper:
         try:
             os.fchdir(place.wd)
             program = find_program(spawn.argv[0], spawn.env.get(b"PATH", b""))
+            self._starved.rose()
+            self._take_usage()
             try:
                 self._pid = os.posix_spawn(
                     program,
@@ -1437,10 +1780,10 @@ class Keeper:
             if how == KILL:
                 self._tree.signal(_signal.SIGKILL)
             if self._reap():
-                self._handle(Swept(0))
+                self._handle(Swept(0, *self._take_usage()))
                 return
             if how == LOOK or time.monotonic() > patience:
-                self._handle(Swept(max(1, len(self._tree.pids()))))
+                self._handle(Swept(max(1, len(self._tree.pids())), *self._take_usage()))
                 return
 
     # ---- ends
@@ -1448,7 +1791,8 @@ class Keeper:
     def _reap_main(self) -> None:
         pid, status, usage = os.wait4(self._pid, os.WNOHANG)
         if pid:
-            self._main_over(status, usage, alone=self._reap())
+            self._use(usage)
+            self._main_over(status, alone=self._reap())
 
     def _reap(self) -> bool:
         """Reap whatever is dead; whether nothing is left."""
@@ -1459,8 +1803,19 @@ class Keeper:
                 return True
             if pid == 0:
                 return False
+            self._use(usage)
             if pid == self._pid:
-                self._main_over(status, usage, alone=False)
+                self._main_over(status, alone=False)
+
+    def _use(self, usage: Any) -> None:
+        """Count what a process and those it had waited for had used."""
+        self._cpu_s += usage.ru_utime + usage.ru_stime
+        self._max_rss_bytes = max(self._max_rss_bytes, usage.ru_maxrss * 1024)
+
+    def _take_usage(self) -> tuple[float, int]:
+        usage = (self._cpu_s, self._max_rss_bytes)
+        self._cpu_s, self._max_rss_bytes = 0.0, 0
+        return usage
 
     def _keep_vigil(self) -> None:
         """What a command orphans and what then dies must not fill the process table. Signals tell of it, which costs a
@@ -1484,9 +1839,9 @@ class Keeper:
         except BlockingIOError:
             pass
         if self._reap():
-            self._handle(Swept(0))
+            self._handle(Swept(0, *self._take_usage()))
 
-    def _main_over(self, status: int, usage: Any, alone: bool) -> None:
+    def _main_over(self, status: int, alone: bool) -> None:
         self._poll.unregister(self._pidfd)
         os.close(self._pidfd)
         try:
@@ -1497,8 +1852,7 @@ class Keeper:
         self._pid, self._pidfd, self._directory = 0, -1, -1
         code = os.waitstatus_to_exitcode(status)
         exit_code, signum = (code, None) if code >= 0 else (None, -code)
-        cpu_s = round(usage.ru_utime + usage.ru_stime, 6)
-        self._handle(Exited(exit_code, signum, cpu_s, usage.ru_maxrss * 1024, alone))
+        self._handle(Exited(exit_code, signum, *self._take_usage(), alone, self._starved.rose()))
 
     # ---- the agent
 
@@ -1507,14 +1861,14 @@ class Keeper:
         self._connect_delay = min(self._connect_delay * 1.6, RECONNECT_CAP_S)
         sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC)
         try:
-            sock.connect(f"/proc/self/fd/{self._agent}/keepers.sock")
+            sock.connect(f"/proc/self/fd/{self._door}/keepers.sock")
             if peer_uid(sock) != self._agent_uid:
                 _complain("the process listening on keepers.sock is not the agent's user; not talking to it")
                 sock.close()
                 return
         except OSError:
             sock.close()
-            if os.fstat(self._agent).st_nlink == 0:
+            if os.fstat(self._door).st_nlink == 0:
                 self._handle(AgentGone())
                 self._deliver()
             return
@@ -1612,9 +1966,15 @@ def _complain(text: str) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run a keeper. 0 when it ended in order, 1 when it could not start."""
+    """Run a keeper. 0 when it ended in order, 1 when it could not start. `probe=UID` only tries what it would do."""
     try:
+        if arguments and arguments[0].startswith("probe="):
+            probe(int(arguments[0][6:]))
+            return 0
         keeper = Keeper(Settings(arguments))
+    except FenceError as error:
+        _complain(str(error))
+        return 1
     except (OSError, KeyError, ValueError) as error:
         _complain(f"could not start: {error!r}")
         return 1

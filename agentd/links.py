@@ -1,7 +1,8 @@
 """The keepers as processes: started, listened to, watched, and buried with all that they had started.
 
-A keeper is known by its process (pid, start time, boot), never by what it says. What it says reaches the core in
-order; that it is dead reaches the core last, when nothing of it is alive and its record file was read.
+A keeper is known by its process (pid, start time, boot) and its user, never by what it says: a task that came to the
+socket under its name is a stranger. What it says reaches the core in order; that it is dead reaches the core last, when
+nothing of it is alive and its record was read.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from agentd.containment import ContainmentError, ProcessProof, open_process, pro
 from agentd.dialogue import FromKeeper, KeeperHello, ToKeeper
 from agentd.events import Event, ForgetKeeper, KeeperDead, KeeperSaid, KillKeeper, StartKeeper, SurveyKeeper
 from agentd.keeper import Outbox, ProtocolError, receive_packet
-from agentd.spawn import Starter
+from agentd.spawn import AS_WE_ARE, Fence, Starter
 from wire.address import short_path
 
 HELLO_S: Final = 10.0
@@ -45,6 +46,8 @@ class Kept:
 
     name: str
     job: str
+    uid: int | None = None
+    """Who it became; None: as we are."""
     proof: ProcessProof | None = None
     known: trio.Event = field(default_factory=trio.Event)
     """Set once its process is known, or known not to be."""
@@ -113,9 +116,11 @@ class Links:
         boot: str,
         put: Callable[[Event], Awaitable[None]],
         log: Any,
+        fence: Callable[[StartKeeper | SurveyKeeper], Fence] = lambda order: AS_WE_ARE,
     ) -> None:
+        """`fence` says how a keeper is held; in a thread, and it may raise ContainmentError or OSError."""
         self._starter = starter
-        self._directory = agent_directory
+        self._fence = fence
         self._base = base
         self._boot = boot
         self._put = put
@@ -147,11 +152,11 @@ class Links:
 
     def _listening(self) -> socket.socket:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-        path = f"{self._directory}/keepers.sock"
+        path = f"{self._starter.door}/keepers.sock"
         Path(path).unlink(missing_ok=True)
         with short_path(path) as short:
             listener.bind(short)
-        os.chmod(path, 0o600)
+        os.chmod(path, 0o666 if os.geteuid() == 0 else 0o600)  # to be reached, one needs a handle of the door
         listener.listen(128)
         listener.setblocking(False)
         return listener
@@ -164,10 +169,10 @@ class Links:
         match order:
             case StartKeeper():
                 kept = self._kept[order.keeper] = Kept(order.keeper, order.job)
-                self._nursery.start_soon(self._start, kept)
+                self._nursery.start_soon(self._start, kept, order)
             case SurveyKeeper():
                 kept = self._kept[order.keeper] = Kept(order.keeper, order.job)
-                self._nursery.start_soon(self._survey, kept)
+                self._nursery.start_soon(self._survey, kept, order)
             case KillKeeper():
                 self._nursery.start_soon(self._kill, order.keeper)
             case ForgetKeeper():
@@ -196,9 +201,9 @@ class Links:
     async def _in_thread(self, act: Callable[..., Any], *arguments: Any) -> Any:
         return await trio.to_thread.run_sync(partial(act, *arguments), limiter=self._threads)
 
-    async def _start(self, kept: Kept) -> None:
+    async def _start(self, kept: Kept, order: StartKeeper) -> None:
         try:
-            kept.proof = await self._in_thread(self._spawn, kept)
+            kept.proof = await self._in_thread(self._spawn, kept, order)
         except (ContainmentError, OSError) as error:
             kept.burying = True
             self._log.error("a keeper could not be started", keeper=kept.name, job=kept.job, reason=str(error))
@@ -209,19 +214,22 @@ class Links:
             kept.known.set()
         await self._watch(kept)
 
-    def _spawn(self, kept: Kept) -> ProcessProof:
-        proof = self._starter.start(kept.name, kept.job, self._base)
+    def _spawn(self, kept: Kept, order: StartKeeper) -> ProcessProof:
+        fence = self._fence(order)
+        kept.uid = fence.uid
+        proof = self._starter.start(kept.name, kept.job, self._base, fence)
+        who = "-" if fence.uid is None else fence.uid
         try:
-            (self._proofs / kept.name).write_text(f"{proof.pid} {proof.starttime} {proof.boot}\n", "ascii")
+            (self._proofs / kept.name).write_text(f"{proof.pid} {proof.starttime} {proof.boot} {who}\n", "ascii")
         except OSError:
             self._starter.kill(kept.name, kept.job, proof)
             raise
         return proof
 
-    async def _survey(self, kept: Kept) -> None:
+    async def _survey(self, kept: Kept, order: SurveyKeeper) -> None:
         """Of an earlier life of ours: alive, it connects; dead, it is buried. One without a proof was being started
         when we died: it has been given nothing, and connects or not."""
-        kept.proof = await self._in_thread(self._read_proof, kept.name)
+        await self._in_thread(self._identify, kept, order)
         kept.known.set()
         if kept.proof is not None:
             await self._watch(kept)
@@ -230,12 +238,17 @@ class Links:
         if kept.link is None:
             await self._bury(kept)
 
-    def _read_proof(self, name: str) -> ProcessProof | None:
+    def _identify(self, kept: Kept, order: SurveyKeeper) -> None:
+        """Whom we noted when we started it; else who says so in its record, where only itself can have written."""
         try:
-            pid, starttime, boot = (self._proofs / name).read_text("ascii").split()
+            pid, starttime, boot, who = (self._proofs / kept.name).read_text("ascii").split()
+            kept.proof, kept.uid = ProcessProof(int(pid), int(starttime), boot), None if who == "-" else int(who)
         except (OSError, ValueError):
-            return None
-        return ProcessProof(int(pid), int(starttime), boot)
+            kept.proof = self._starter.recorded_process(kept.name)
+            try:
+                kept.uid = self._fence(order).uid
+            except (ContainmentError, OSError) as error:
+                self._log.warning("a keeper's user is not known", keeper=kept.name, reason=str(error))
 
     async def _watch(self, kept: Kept) -> None:
         """Until its process is over."""
@@ -322,27 +335,32 @@ class Links:
             link.sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         )
         said = await self._packet(link)
-        if uid != os.geteuid() or not said or not isinstance(said[0], KeeperHello):
+        if not said or not isinstance(said[0], KeeperHello):
             self._log.warning("a stranger at the keepers' socket", uid=uid, pid=pid)
             return None
         hello = said[0]
         kept = self._kept.get(hello.keeper)
         if kept is not None:
             await kept.known.wait()
-        proof = proof_of(pid, self._boot)
-        if kept is None or kept.burying or proof is None or kept.proof not in (None, proof):
-            self._log.warning("a keeper that is not known", keeper=hello.keeper[:100], pid=pid)
+            if kept.proof is None:
+                kept.proof = await self._in_thread(self._starter.recorded_process, kept.name)
+                if kept.proof is not None:
+                    self._nursery.start_soon(self._watch, kept)
+        if kept is None or not self._is(kept, pid, uid):
+            self._log.warning("a stranger who calls itself a keeper", keeper=hello.keeper[:100], uid=uid, pid=pid)
             return None
         if kept.link is not None:  # one process, one connection: what was on the first one can't be known
             self._nursery.start_soon(self._bury, kept)
             return None
         kept.link = link
-        if kept.proof is None:
-            kept.proof = proof
-            self._nursery.start_soon(self._watch, kept)
         for message in said:
             await self._put(KeeperSaid(kept.name, message))
         return kept
+
+    def _is(self, kept: Kept, pid: int, uid: int) -> bool:
+        """Whether this process, which connected as this user, is the keeper."""
+        whose = os.geteuid() if kept.uid is None else kept.uid
+        return not kept.burying and uid == whose and kept.proof is not None and proof_of(pid, self._boot) == kept.proof
 
     async def _listen(self, kept: Kept, link: Link) -> None:
         while said := await self._packet(link):

@@ -11,9 +11,10 @@ import os
 import py_compile
 import resource
 import signal
+import subprocess
 import sys
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,10 +28,38 @@ from agentd.containment import (
     kill_until_none,
     proof_of,
 )
+from wire.spec import Needs
 
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _IGNORED_BY_PYTHON: Final = (signal.SIGPIPE, signal.SIGXFSZ)
 _NAME_MAX: Final = 100
+_PROBE_S: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """Who a keeper is, and what holds it in; as it stands here, the keeper is as we are.
+
+    uid      the user it becomes before its first command: the job's, or 0, which keeps root and its commands elevated
+    gid      that user's group; None: of the same number
+    private  the directory below the keeper's base that holds the job's own /tmp, /var/tmp and /dev/shm, all of it ours
+             alone; None: it shares the machine's, and its namespaces
+    needs    what its commands may not exceed together, where the kernel can see to it
+    """
+
+    uid: int | None = None
+    gid: int | None = None
+    private: str | None = None
+    needs: Needs = field(default_factory=Needs)
+
+    def settings(self, root: str) -> list[str]:
+        """What the keeper is told of it; `root` is the node's."""
+        said = [] if self.uid is None else [f"uid={self.uid}", f"gid={self.uid if self.gid is None else self.gid}"]
+        if self.private is not None:
+            said += [f"private={self.private}", f"root={root}"]
+        if self.needs.memory_bytes is not None:
+            said.append(f"memory={self.needs.memory_bytes}")
+        return said
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +78,12 @@ def become_subreaper() -> None:
         raise OSError(ctypes.get_errno(), "the kernel refused PR_SET_CHILD_SUBREAPER")
 
 
+AS_WE_ARE: Final = Fence()
+
+
 class Starter:
-    """The keepers below one agent directory: `<agent>/keepers/<name>.record` and `.log`, and the socket
-    `<agent>/keepers.sock` that the caller listens on. `adopts`: we are the subreaper of the keepers."""
+    """The keepers below one agent directory: `<agent>/keepers/<name>.record`, `.record2` and `.log`, and the socket
+    `<agent>/door/keepers.sock` that the caller listens on. `adopts`: we are the subreaper of the keepers."""
 
     def __init__(
         self,
@@ -72,19 +104,30 @@ class Starter:
         self._lock = threading.Lock()
         self._children: set[int] = set()
         (self._agent / "keepers").mkdir(mode=0o700, exist_ok=True)
+        self.door.mkdir(mode=0o700, exist_ok=True)
+        # A keeper that became a job's user passes through it by the handle it has; to others what is above it is shut.
+        self.door.chmod(0o711 if os.geteuid() == 0 else 0o700)
         self._program = _compiled(self._agent)
 
-    def start(self, keeper: str, job: str, base: str) -> ProcessProof:
-        """Start a keeper whose items' directories are below `base`. It connects by itself. Raises ContainmentError."""
-        leaf = self._containment.leaf(job, keeper)
+    @property
+    def door(self) -> Path:
+        """The directory of the socket that keepers connect to."""
+        return self._agent / "door"
+
+    def start(self, keeper: str, job: str, base: str, fence: Fence = AS_WE_ARE) -> ProcessProof:
+        """Start a keeper whose items' directories are below `base`. It connects by itself, or says in its log why it
+        can't be held as `fence` says, and ends. Raises ContainmentError."""
+        leaves = self._containment.leaves(job, keeper, fence.needs)
         settings = keeper_program.Settings(
             [
                 f"keeper={keeper}",
                 f"boot={self._boot}",
                 f"base={base}",
-                f"agent={self._agent}",
+                f"door={self.door}",
                 f"record={self.record_file(keeper)}",
-                f"leaf={leaf or ''}",
+                *(f"leaf={leaf}" for leaf in leaves.directories),
+                *(f"oom={file}" for file in leaves.oom),
+                *fence.settings(os.path.realpath(self._agent.parent)),
                 "nofile=" + (f"{self._nofile[0]}:{self._nofile[1]}" if self._nofile else ""),
                 f"idle_exit_s={self._idle_exit_s}",
             ]
@@ -125,12 +168,20 @@ class Starter:
         return survivors
 
     def record(self, keeper: str) -> KeeperRecord:
-        """What the record file of a dead keeper says."""
-        try:
-            content = Path(self.record_file(keeper)).read_bytes()
-        except FileNotFoundError:
-            content = b""
-        return KeeperRecord(*keeper_program.read_record(content))
+        """What the record of a dead keeper says."""
+        return KeeperRecord(*keeper_program.read_record(*self._records(keeper)))
+
+    def recorded_process(self, keeper: str) -> ProcessProof | None:
+        """The process that keeps this record, as only itself can have written there."""
+        identity = keeper_program.read_identity(*self._records(keeper))
+        return None if identity is None else ProcessProof(*identity)
+
+    def _records(self, keeper: str) -> list[bytes]:
+        found = []
+        for half in ("record", "record2"):
+            with contextlib.suppress(FileNotFoundError):
+                found.append(Path(self._file(keeper, half)).read_bytes())
+        return found
 
     def last_words(self, keeper: str) -> str:
         """The end of what a keeper complained about, for a reason; empty in the usual case."""
@@ -141,7 +192,7 @@ class Starter:
 
     def forget(self, keeper: str) -> None:
         """Remove the files of a keeper that is dead and whose record was taken."""
-        for ending in ("record", "record.new", "log"):
+        for ending in ("record", "record2", "log"):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._file(keeper, ending))
 
@@ -185,6 +236,23 @@ def _children_of(pid: int) -> set[int]:
         with contextlib.suppress(FileNotFoundError):
             children.update(map(int, Path(f"/proc/{pid}/task/{thread}/children").read_text("ascii").split()))
     return children
+
+
+def isolation_refused(uid: int) -> str | None:
+    """Why a keeper can't be given namespaces of its own and become this user here, in a sentence; None: it can. Tried
+    with a process."""
+    try:
+        tried = subprocess.run(
+            [_base_interpreter(), "-I", "-S", keeper_program.__file__, f"probe={uid}"],
+            stdin=subprocess.DEVNULL, capture_output=True, env={"LANG": "C.UTF-8"}, cwd="/",
+            timeout=_PROBE_S, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"Could not try what keepers do for users of jobs: {error}."
+    if tried.returncode == 0:
+        return None
+    words = tried.stderr.decode("utf-8", "replace").strip()
+    return words.partition(": ")[2] or f"A keeper that tried it ended with status {tried.returncode}."
 
 
 def _base_interpreter() -> str:

@@ -113,11 +113,12 @@ class Agent:
 
     def listen(self) -> None:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.root / ".agent" / "keepers.sock")
+            os.unlink(self.starter.door / "keepers.sock")
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        directory = os.open(self.root / ".agent", os.O_RDONLY)
+        directory = os.open(self.starter.door, os.O_RDONLY)
         self.listener.bind(f"/proc/self/fd/{directory}/keepers.sock")
         os.close(directory)
+        os.chmod(self.starter.door / "keepers.sock", 0o666)
         self.listener.listen(16)
         self.listener.settimeout(PATIENCE_S)
 

@@ -502,9 +502,9 @@ def test_a_keeper_whose_agents_directory_is_removed_kills_all_and_ends(tmp_path)
 @pytest.mark.skipif(os.geteuid() != 0, reason="a listener of another user needs root")
 def test_a_listener_of_another_user_is_not_talked_to(agent, talk):
     agent.vanish()
-    os.unlink(agent.root / ".agent" / "keepers.sock")
+    os.unlink(agent.starter.door / "keepers.sock")
     impostor = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    impostor.bind(str(agent.root / ".agent" / "keepers.sock"))
+    impostor.bind(str(agent.starter.door / "keepers.sock"))
     os.seteuid(4242)
     impostor.listen(4)
     os.seteuid(0)
@@ -705,7 +705,9 @@ def test_a_full_disk_fails_the_attempt_and_the_keeper_lives(tmp_path):
         with open(place / "ballast", "wb", buffering=0) as file, contextlib.suppress(OSError):
             while True:
                 file.write(b"x" * 512)
-        end = agent.ended(talk, ["true"])
+        item = ["k" * 5000, "t", [], "j-1/a"]  # more than what is left of the record's last block
+        talk.say(agent.template(["true"]), {"op": "run", "items": [item]})
+        end = talk.hear("ended")
         assert end["outcome"] == "start_failed", end
         assert end["reason"].endswith("no space is left on the node's disk."), end
         os.unlink(place / "ballast")

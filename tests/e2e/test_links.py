@@ -64,7 +64,7 @@ class Ears:
     def connection(self) -> socket.socket:
         stranger = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         stranger.settimeout(PATIENCE_S)
-        stranger.connect(f"{self.agent}/keepers.sock")
+        stranger.connect(str(self.starter.door / "keepers.sock"))
         return stranger
 
     async def hung_up_on(self, content: bytes) -> bool:
