@@ -18,6 +18,7 @@ import click
 from wire.address import SOCKET_NAME, is_host_and_port
 
 if TYPE_CHECKING:
+    from agentd.config import FileConfig
     from agentd.model import NodeConfig
     from agentd.session import Place
 
@@ -94,7 +95,7 @@ def _version() -> str:
 @click.option("--label", multiple=True, metavar="K=V", help="What this node is.")
 @click.option("--config", "config_file", metavar="FILE", help="Configuration (TOML).")
 @click.option("--join", metavar="TOKEN", help="A join string (needs TLS, which this version has not).")
-@click.option("--allow-elevation", is_flag=True, help="Run elevated commands with this agent's own rights.")
+@click.option("--allow-elevation", is_flag=True, help="Let jobs run elevated commands here, as root.")
 @click.option("--embedded", is_flag=True, hidden=True)
 @click.option("--lifeline", type=int, hidden=True)
 def agentd(  # one parameter an option
@@ -126,7 +127,6 @@ def agentd(  # one parameter an option
     for kind, given in (("node", name), ("pool", pool)):
         if not _NAME.match(given):
             raise Failure(f"{given!r} is no name for a {kind}: letters, digits, `_`, `-` and `.`, 64 at most.", 2)
-    root = root or os.path.join(_state_home(), "poolkeeper", "nodes", name)
     from agentd.config import ConfigError, FileConfig, read_config
 
     try:
@@ -135,38 +135,65 @@ def agentd(  # one parameter an option
         raise Failure(str(error), 2) from None
     from agentd.model import NodeConfig
 
+    users = _users(config.users.mode, embedded)
+    elevation, refused = _elevation(allow_elevation or config.allow_elevation)
     node = NodeConfig(
-        root=os.path.abspath(root),
+        root=os.path.abspath(root or _default_root(name, users)),
         incarnation="",
         pool=pool,
         node=name,
         slots=slots or config.slots,
         resources={**_measured(), **config.resources, **_resources(resource)},
         labels={**config.labels, **_pairs("label", label)},
-        elevation=allow_elevation or config.allow_elevation,
+        elevation=elevation,
+        elevation_refused=refused,
+        users=users,
         version=_version(),
         embedded=embedded,
         path_additions=tuple(config.path),
         site_env=config.env,
     )
-    raise SystemExit(_run(node, os.path.abspath(address), config.boot_id_file, lifeline))
+    raise SystemExit(_run(node, os.path.abspath(address), config, lifeline))
 
 
-def _run(node: NodeConfig, address: str, boot_id_file: str | None, lifeline: int | None) -> int:
+def _users(wanted: str | None, embedded: bool) -> str:
+    """Whether each job runs as a user of its own here, or all as the agent's."""
+    root = os.geteuid() == 0
+    if wanted == "job" and not root:
+        raise Failure('[users] mode = "job": only root can run jobs as users of their own; start the agent as root.', 2)
+    return "same" if embedded or not root else wanted or "job"
+
+
+def _elevation(allowed: bool) -> tuple[bool, str]:
+    """Whether elevated commands run here, and why not: the end of a sentence."""
+    if allowed and os.geteuid() != 0:
+        return False, "which this node can't give: its agent is not run by root"
+    return allowed, "which this node does not allow (agentd --allow-elevation)"
+
+
+def _default_root(name: str, users: str) -> str:
+    """Users of jobs must be able to get there, which they can't below root's home."""
+    home = "/var/lib/poolkeeper-node" if users == "job" else os.path.join(_state_home(), "poolkeeper", "nodes")
+    return os.path.join(home, name)
+
+
+def _run(node: NodeConfig, address: str, file: FileConfig, lifeline: int | None) -> int:
     """Take the root, then run. What is heavy is imported here, when the command line is known to be right."""
     import trio
 
+    from agentd.containment import ContainmentError
     from agentd.events import Leave
     from agentd.files import FilesError
     from agentd.session import run_agent
+    from agentd.uids import UidsError
     from wire.ledger import StoreError
 
     try:
-        config, place = _stand_on(node, boot_id_file)
+        config, place = _stand_on(node, file)
         why, reason = trio.run(partial(run_agent, config, place, address, lifeline=lifeline, announce=_say))
     except Exception as error:
         cause = _innermost(error)
-        if isinstance(cause, FilesError | StoreError):
+        if isinstance(cause, FilesError | StoreError | UidsError | ContainmentError):
             raise Failure(str(cause), 3) from None
         if isinstance(cause, OSError):
             raise Failure(f"{cause.filename or node.root}: {cause.strerror or cause}.", 3) from None
@@ -176,21 +203,30 @@ def _run(node: NodeConfig, address: str, boot_id_file: str | None, lifeline: int
     return 0
 
 
-def _stand_on(node: NodeConfig, boot_id_file: str | None) -> tuple[NodeConfig, Place]:
-    """Take the root and find out what this machine lets us do. Raises FilesError, OSError."""
+def _stand_on(node: NodeConfig, file: FileConfig) -> tuple[NodeConfig, Place]:
+    """Take the root and find out what this machine lets us do. Raises FilesError, UidsError, ContainmentError,
+    OSError."""
     import msgspec
 
     from agentd.containment import boot_identity, probe
     from agentd.files import NodeFiles
     from agentd.session import Place
-    from agentd.spawn import become_subreaper, open_files_limit, raise_open_files_limit
+    from agentd.spawn import become_subreaper, isolation_refused, open_files_limit, raise_open_files_limit
+    from agentd.uids import Range, Uids, UidsError, refuse_way
 
-    boot = boot_identity(boot_id_file)
-    files = NodeFiles(node.root)
+    boot = boot_identity(file.boot_id_file)
+    users = Range(file.users.first, file.users.count) if node.users == "job" else None
+    files = NodeFiles(node.root, job_users=users is not None)
     os.umask(0o077)  # whatever this process makes from here on is its own, unless it says otherwise
+    uids = None
+    if users is not None:
+        refuse_way(files.root)
+        uids = Uids(file.users.leases, users, files.incarnation, files.root)
+        if (refused := isolation_refused(users.last)) is not None:
+            raise UidsError(f'{refused} (With mode = "same" in [users] all jobs run as the agent\'s own user.)')
     remembered = Path(files.agent_directory) / "containment"
     before = remembered.read_text("utf-8") if remembered.exists() else None
-    containment = probe(files.root, files.incarnation, boot, before)
+    containment = probe(files.root, files.incarnation, boot, before, pids_max=file.limits.pids, users=users)
     if containment.memory != before:
         remembered.write_text(containment.memory, "utf-8")
     nofile = open_files_limit()
@@ -198,9 +234,9 @@ def _stand_on(node: NodeConfig, boot_id_file: str | None) -> tuple[NodeConfig, P
     become_subreaper()
     config = msgspec.structs.replace(
         node, root=files.root, incarnation=files.incarnation, containment=containment.level.value,
-        life=secrets.token_hex(8),
+        limits=tuple(containment.limits), life=secrets.token_hex(8),
     )  # fmt: skip
-    return config, Place(files, boot, containment, nofile)
+    return config, Place(files, boot, containment, nofile, uids)
 
 
 def _mistake(error: BaseException, root: str) -> str:

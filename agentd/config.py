@@ -12,20 +12,47 @@ gpus = 2
 
 [labels]                          # as --label
 zone = "a"
+
+[users]
+mode = "job"                      # each job runs as a user of its own (the default if root runs the agent), or "same"
+first = 1879048192                # these are the users of jobs; no account may be among them. The last one is the
+count = 65536                     # agent's, to kill with
+leases = "/var/lib/poolkeeper-uids/leases.json"   # which of them are in use, for all agents of the machine
+
+[limits]
+pids = 4096                       # processes and threads at once of each command, where control groups can see to it
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
+
+from agentd.containment import PIDS_MAX
+from agentd.uids import COUNT, FIRST, LEASES, LEAST, MAX_UID
 
 _MAX_BYTES: Final = 1024 * 1024
 
 
 class ConfigError(Exception):
     """The file can't be used. The text says where and why."""
+
+
+class UsersConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The table `[users]`."""
+
+    mode: Literal["job", "same"] | None = None
+    first: Annotated[int, msgspec.Meta(ge=LEAST, le=MAX_UID)] = FIRST
+    count: Annotated[int, msgspec.Meta(ge=2, le=MAX_UID)] = COUNT
+    leases: str = LEASES
+
+
+class LimitsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The table `[limits]`."""
+
+    pids: Annotated[int, msgspec.Meta(ge=16, le=4_194_304)] = PIDS_MAX
 
 
 class FileConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -38,6 +65,8 @@ class FileConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     resources: dict[str, float] = {}
     labels: dict[str, str] = {}
     allow_elevation: bool = False
+    users: UsersConfig = UsersConfig()
+    limits: LimitsConfig = LimitsConfig()
 
 
 def read_config(path: Path) -> FileConfig:
@@ -55,6 +84,8 @@ def read_config(path: Path) -> FileConfig:
     for text in (*config.path, *config.env, *config.env.values()):
         if "\0" in text:
             raise ConfigError(f"{path}: a NUL byte can stand in no environment.")
+    if not config.users.leases.startswith("/"):
+        raise ConfigError(f"{path}: [users] leases is an absolute path, found {config.users.leases!r}.")
     wrong = [name for name in config.env if not name or "=" in name]
     if wrong:
         raise ConfigError(f"{path}: {wrong[0]!r} is no name of an environment variable.")

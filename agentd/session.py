@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,14 +15,14 @@ import trio
 
 from agentd import events
 from agentd.chores import Chores
-from agentd.containment import Containment
+from agentd.containment import Containment, ContainmentError
 from agentd.core import AgentCore
 from agentd.events import Chore, Event, Leave, Ready
-from agentd.files import FilesError, NodeFiles
+from agentd.files import PRIVATE_ELEVATED, PRIVATE_JOB, FilesError, NodeFiles
 from agentd.journal import open_journal
 from agentd.links import KILL_AGAIN_S, Links
 from agentd.model import NodeConfig
-from agentd.spawn import Starter
+from agentd.spawn import Fence, Starter
 from agentd.uids import Uids
 from wire.clock import boot_clock
 from wire.codec import FrameTooLarge
@@ -82,6 +83,19 @@ async def run_agent(
         return await agent.run(lifeline, announce)
 
 
+def fence_of(uids: Uids | None, order: events.StartKeeper | events.SurveyKeeper) -> Fence:
+    """How a keeper is held: as its job's user, or as root for elevated commands, with private places of its own; where
+    jobs have no users of their own, as we are. Raises ContainmentError."""
+    if uids is None:
+        return Fence(needs=order.needs)
+    if order.elevated:
+        return Fence(0, 0, f"{order.job}/{PRIVATE_ELEVATED}", order.needs)
+    user = uids.of(order.job)
+    if user is None:
+        raise ContainmentError(f"Job {order.job} has no user here: its directories were not made.")
+    return Fence(user, user, f"{order.job}/{PRIVATE_JOB}", order.needs)
+
+
 class Agent:
     """Everything around one driver. Invariant: a message goes to the session whose Connected it follows from, or
     nowhere."""
@@ -100,8 +114,9 @@ class Agent:
         starter = Starter(place.files.agent_directory, place.boot, place.containment, nofile=place.nofile, adopts=True)
         self._starter = starter
         self._links = Links(
-            starter, place.files.agent_directory, place.files.workitems, place.boot, driver.put, self._log
-        )
+            starter, place.files.agent_directory, place.files.workitems, place.boot, driver.put, self._log,
+            partial(fence_of, place.uids),
+        )  # fmt: skip
         self._session: Session | None = None
         self._session_over = trio.Event()
         self._left: tuple[Leave, str] = (Leave.STOPPED, "")

@@ -22,6 +22,8 @@ from typing import Annotated, Final
 
 import msgspec
 
+from agentd.keeper import PRIVATE_PLACES
+
 FIRST: Final = 1_879_048_192
 """Above what distributions and container tools hand out, below what is negative as a signed number."""
 COUNT: Final = 65_536
@@ -319,11 +321,15 @@ def _is_mapped(path: str, among: Range) -> bool:
 
 
 def refuse_way(root: str) -> None:
-    """Raises UidsError unless jobs' users can reach what is below `root`, and nobody but root can swap it."""
+    """Raises UidsError unless jobs' users can reach what is below `root`, and nobody but root can swap it.
+
+    What is below a directory that keepers cover with the job's own is shown there on a way of its own."""
     real = Path(os.path.realpath(root))
+    covered = {Path(os.path.realpath(place)) for place, _ in PRIVATE_PLACES}
     for here in (real, *real.parents):
         found = here.stat()
-        if not found.st_mode & stat.S_IXOTH:
+        hidden = not covered.isdisjoint(here.parents)
+        if not hidden and not found.st_mode & stat.S_IXOTH:
             raise UidsError(
                 f"{here} is closed to others, so that jobs could not run as users of their own below {root}; give "
                 '--root another place (or say mode = "same" in [users]: then all jobs run as the agent\'s user).'

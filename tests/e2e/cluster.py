@@ -55,8 +55,17 @@ class Cluster:
     def agent_unawaited(self, name: str, *options: str, pool: str = "p", slots: int = 1) -> subprocess.Popen[str]:
         """Start an agent; its process runs when this returns, no more."""
         command = [*AGENTD, "--coordinator", str(self.socket), "--pool", pool, "--name", name]
+        if "--config" not in options:
+            options = (*options, "--config", str(self.config(name)))
         command += ["--root", str(self.root(name)), "--slots", str(slots), *options]
         return self._start(name, command)
+
+    def config(self, name: str, text: str = '[users]\nmode = "same"\n') -> Path:
+        """A configuration for an agent. Unless a test asks for it, jobs have no users of their own: what they do is
+        to be seen in the test's own directory."""
+        path = self.directory / f"{name}.toml"
+        path.write_text(text)
+        return path
 
     def root(self, name: str) -> Path:
         """The node's root directory."""

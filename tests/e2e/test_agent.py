@@ -145,7 +145,7 @@ def test_sigint_stops_what_runs_pays_the_release_and_ends(cluster: Cluster) -> N
 def test_another_boot_runs_the_preparation_again_and_says_so_to_it(cluster: Cluster) -> None:
     boot, config = cluster.directory / "boot", cluster.directory / "agentd.toml"
     boot.write_text("one")
-    config.write_text(f'boot_id_file = "{boot}"')
+    config.write_text(f'boot_id_file = "{boot}"\n[users]\nmode = "same"\n')
     cluster.agent("n", "--config", str(config))
     said, go = cluster.pipe("said"), cluster.pipe("go")
     job = cluster.submit(f"""

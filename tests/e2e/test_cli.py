@@ -556,10 +556,12 @@ class Cluster:
         self.serve = home.start("serve")
         assert self.serve.stdout is not None
         assert "ready" in self.serve.stdout.readline()
+        config = home.path / "agent.toml"
+        config.write_text('[users]\nmode = "same"\n')
         self.agent = subprocess.Popen(
             [
                 *(str(home.bin / "agentd"), "--coordinator", str(home.path / "served" / "coordinator.sock")),
-                *("--pool", "p", "--name", "p-1", "--root", str(home.path / "node")),
+                *("--pool", "p", "--name", "p-1", "--root", str(home.path / "node"), "--config", str(config)),
             ],
             env=home.environment,
             stdout=subprocess.DEVNULL,
