@@ -15,6 +15,7 @@ import errno
 import fcntl
 import gc
 import os
+import resource  # also what os.wait4 would import at its first call
 import select
 import sys
 import time
@@ -1948,8 +1949,6 @@ def _write_file(path: str, content: bytes) -> None:
 
 
 def _limit_files(limits: str) -> None:
-    import resource
-
     soft, hard = map(int, limits.split(":"))
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
