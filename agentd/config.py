@@ -21,6 +21,7 @@ leases = "/var/lib/poolkeeper-uids/leases.json"   # which of them are in use, fo
 
 [limits]
 pids = 4096                       # processes and threads at once of each command, where control groups can see to it
+cgroups = true                    # false: no control groups even where the machine lets us make them
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ class LimitsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The table `[limits]`."""
 
     pids: Annotated[int, msgspec.Meta(ge=16, le=4_194_304)] = PIDS_MAX
+    cgroups: bool = True
 
 
 class FileConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
