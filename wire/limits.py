@@ -38,5 +38,9 @@ SEND_S: Final = 30.0
 """For one write to be taken by the peer."""
 GOODBYE_S: Final = 2.0
 """For the last frames to leave before a connection is closed regardless."""
-MAX_UNGREETED: Final = 64
-"""Connections that have not finished their handshake."""
+MAX_UNGREETED: Final = 128
+"""Connections that have not finished their handshake, at one gate; one address has a quarter of them at most."""
+MAX_QUEUE: Final = 4096
+"""Connections that wait for such a place, for `HANDSHAKE_S` at most."""
+CHANCE_S: Final = 1.0
+"""So long nobody loses his place, however many wait."""
