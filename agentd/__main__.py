@@ -15,12 +15,17 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from wire.address import SOCKET_NAME, is_host_and_port
+from wire.address import SOCKET_NAME, host_and_port, is_host_and_port
+from wire.clock import boot_clock
+from wire.notify import supervisor
 
 if TYPE_CHECKING:
     from agentd.config import FileConfig
+    from agentd.dial import SecureWay
+    from agentd.identity import Door, JoinGiven
     from agentd.model import NodeConfig
     from agentd.session import Place
+    from wire.notify import Supervisor
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}\Z")
 
@@ -86,7 +91,7 @@ def _version() -> str:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--coordinator", metavar="ADDRESS", help="The coordinator's socket (default: as the commands find it).")
+@click.option("--coordinator", metavar="ADDRESS", help="HOST:PORT, or the coordinator's socket on this machine.")
 @click.option("--pool", required=True, metavar="POOL", help="The pool that this node joins.")
 @click.option("--name", metavar="NODE", help="The node's id (default: this machine's name).")
 @click.option("--root", metavar="DIR", help="The node's directory (default: in the user's state directory).")
@@ -94,7 +99,7 @@ def _version() -> str:
 @click.option("--resource", multiple=True, metavar="NAME=N", help="What this node offers.")
 @click.option("--label", multiple=True, metavar="K=V", help="What this node is.")
 @click.option("--config", "config_file", metavar="FILE", help="Configuration (TOML).")
-@click.option("--join", metavar="TOKEN", help="A join string (needs TLS, which this version has not).")
+@click.option("--join", metavar="JOIN", help="A join string for the first start: @FILE, - for stdin, or itself.")
 @click.option("--allow-elevation", is_flag=True, help="Let jobs run elevated commands here, as root.")
 @click.option("--embedded", is_flag=True, hidden=True)
 @click.option("--lifeline", type=int, hidden=True)
@@ -114,15 +119,12 @@ def agentd(  # one parameter an option
 ) -> None:
     """Run a node: join POOL, run what the coordinator grants, leave the machine as it was found.
 
+    A coordinator at HOST:PORT lets a node in by its certificate, which the first start gets for a join string (also
+    taken from $BATCH_JOIN). Later starts need none.
+
     SIGTERM stops the agent and leaves tasks to their keepers; SIGINT leaves the node clean.
     """
     address = coordinator or _default_address()
-    if join is not None or is_host_and_port(address):
-        raise Failure(
-            f"{join or address}: a coordinator is reached over TCP with TLS and certificates only, which this version "
-            "has not. Give --coordinator the path of its socket on this machine.",
-            3,
-        )
     name = name or platform.node()
     for kind, given in (("node", name), ("pool", pool)):
         if not _NAME.match(given):
@@ -133,8 +135,19 @@ def agentd(  # one parameter an option
         config = FileConfig() if config_file is None else read_config(Path(config_file))
     except ConfigError as error:
         raise Failure(str(error), 2) from None
+    from agentd.identity import read_join
     from agentd.model import NodeConfig
+    from wire.invitation import InvitationError
 
+    try:
+        endpoint = host_and_port(address) if is_host_and_port(address) else None
+        invited = read_join(join)
+    except InvitationError as error:
+        raise Failure(f"{error}.", 2) from None
+    except ValueError as error:
+        raise Failure(f"--coordinator {error}.", 2) from None
+    if join is not None and endpoint is None:
+        raise Failure(f"--join is for a coordinator at HOST:PORT; the one at {address} knows who you are without.", 2)
     users = _users(config.users.mode, embedded)
     elevation, refused = _elevation(allow_elevation or config.allow_elevation)
     node = NodeConfig(
@@ -153,7 +166,7 @@ def agentd(  # one parameter an option
         path_additions=tuple(config.path),
         site_env=config.env,
     )
-    raise SystemExit(_run(node, os.path.abspath(address), config, lifeline))
+    raise SystemExit(_run(node, address, endpoint, invited, config, lifeline))
 
 
 def _users(wanted: str | None, embedded: bool) -> str:
@@ -177,30 +190,73 @@ def _default_root(name: str, users: str) -> str:
     return os.path.join(home, name)
 
 
-def _run(node: NodeConfig, address: str, file: FileConfig, lifeline: int | None) -> int:
+def _run(
+    node: NodeConfig,
+    address: str,
+    endpoint: tuple[str, int] | None,
+    given: JoinGiven,
+    file: FileConfig,
+    lifeline: int | None,
+) -> int:
     """Take the root, then run. What is heavy is imported here, when the command line is known to be right."""
     import trio
 
     from agentd.containment import ContainmentError
+    from agentd.dial import LocalWay
     from agentd.events import Leave
     from agentd.files import FilesError
+    from agentd.identity import DIRECTORY, Door, OutcastError
     from agentd.session import run_agent
     from agentd.uids import UidsError
+    from wire.identity import IdentityError
     from wire.ledger import StoreError
 
     try:
         config, place = _stand_on(node, file)
-        why, reason = trio.run(partial(run_agent, config, place, address, lifeline=lifeline, announce=_say))
+        run = partial(run_agent, supervisor=_SUPERVISOR, lifeline=lifeline, announce=_say)
+        if endpoint is None:
+            why, reason = trio.run(run, config, place, LocalWay(os.path.abspath(address)))
+        else:
+            door = Door(*endpoint, os.path.join(place.files.agent_directory, DIRECTORY), given)
+            config, way = _let_in(door, config)
+            why, reason = trio.run(run, config, place, way)
+            if why is Leave.REVOKED and door.may_come_again():
+                config, way = _let_in(door, config)
+                why, reason = trio.run(run, config, place, way)
     except Exception as error:
         cause = _innermost(error)
+        if isinstance(cause, IdentityError | OutcastError):
+            raise Failure(f"node {node.node}: {str(cause).removesuffix('.')}.", 3) from None
         if isinstance(cause, FilesError | StoreError | UidsError | ContainmentError):
             raise Failure(str(cause), 3) from None
         if isinstance(cause, OSError):
             raise Failure(f"{cause.filename or node.root}: {cause.strerror or cause}.", 3) from None
         raise Failure(_mistake(cause, node.root), 1) from None
-    if why is Leave.REFUSED:
-        raise Failure(f"the coordinator refused node {config.node}: {reason}.", 3)
+    if why in (Leave.REFUSED, Leave.REVOKED):
+        raise Failure(f"the coordinator refused node {config.node}: {reason.removesuffix('.')}.", 3)
     return 0
+
+
+def _let_in(door: Door, config: NodeConfig) -> tuple[NodeConfig, SecureWay]:
+    """Who this node is, and its way in. Raises OutcastError, IdentityError (in groups)."""
+    import msgspec
+
+    from agentd.dial import SecureWay
+    from wire.log import daemon_log
+
+    log = daemon_log("agentd").bind(node=config.node)
+    said: set[str] = set()
+
+    def waits(reason: str) -> None:
+        if reason not in said:
+            said.add(reason)
+            log.warning("not admitted yet", reason=reason)
+        _SUPERVISOR.ready(f"node {config.node}: not admitted yet: {reason}")
+
+    wall = boot_clock("")
+    papers = door.enter(config.node, wall().wall, waits)
+    way = SecureWay(door.host, door.port, papers, lambda: wall().wall, log)
+    return msgspec.structs.replace(config, node=papers.certificate.name), way
 
 
 def _stand_on(node: NodeConfig, file: FileConfig) -> tuple[NodeConfig, Place]:
@@ -260,6 +316,10 @@ def _innermost(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
+
+
+_SUPERVISOR: Final[Supervisor] = supervisor()
+"""Made before anything else, so that nobody below this process finds the way to it."""
 
 
 def main() -> None:

@@ -281,7 +281,7 @@ class AgentCore:
         if not self._connected:
             return
         if isinstance(message, m.JoinRefused):
-            self._shut_out(message.reason)
+            self._shut_out(message)
             return
         if not self._desk.joined:
             if isinstance(message, m.Joined):
@@ -314,14 +314,14 @@ class AgentCore:
             case _:
                 self._hang_up(f"a node has no answer to {type(message).__name__}")
 
-    def _shut_out(self, reason: str) -> None:
+    def _shut_out(self, refused: m.JoinRefused) -> None:
         """A newcomer goes, and what runs below its keepers is not its to judge. A life that was in is fenced: another
         agent lives by its identity and may be given its work, so nothing that it started goes on. A release does: it
         only leaves the node clean, and nobody else will."""
         if not self._was_in:
-            self._leave(Leave.REFUSED, reason)
+            self._leave(Leave.REVOKED if refused.revoked else Leave.REFUSED, refused.reason)
             return
-        self._fenced = reason
+        self._fenced = refused.reason
         self._session_over()
         for keeper in self._fenced_keepers():
             self._keepers.kill(keeper)

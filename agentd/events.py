@@ -223,6 +223,7 @@ class Leave(enum.Enum):
     STOPPED = "stopped"  # SIGTERM: keepers live on
     DEPARTED = "departed"  # nothing is owed
     REFUSED = "refused"  # the coordinator will not have this node
+    REVOKED = "revoked"  # the coordinator will not have it by this key: another one needs another token
 
 
 @dataclass(slots=True)

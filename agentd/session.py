@@ -17,8 +17,10 @@ from agentd import events
 from agentd.chores import Chores
 from agentd.containment import Containment, ContainmentError
 from agentd.core import AgentCore
+from agentd.dial import Way
 from agentd.events import Chore, Event, Leave, Ready
 from agentd.files import PRIVATE_ELEVATED, PRIVATE_JOB, FilesError, NodeFiles
+from agentd.identity import OutcastError
 from agentd.journal import open_journal
 from agentd.links import KILL_AGAIN_S, Links
 from agentd.model import NodeConfig
@@ -28,12 +30,22 @@ from wire.clock import boot_clock
 from wire.codec import FrameTooLarge
 from wire.driver import Driver
 from wire.log import daemon_log
-from wire.messages import FileContents, FileListing, FileRefused, Join, ListFiles, Message, ReadFile, Role
+from wire.messages import (
+    FileContents,
+    FileListing,
+    FileRefused,
+    Join,
+    Joined,
+    ListFiles,
+    Message,
+    ReadFile,
+    Renewed,
+    Role,
+)
+from wire.notify import Supervisor
 from wire.retry import delay_s
-from wire.spec import Backoff
-from wire.stream import Session, SessionRefused, connect_unix, opened
+from wire.stream import Session, SessionRefused, opened
 
-RECONNECT: Final = Backoff(first_ms=50, cap_ms=3000)
 RECONNECT_LEAST_S: Final = 0.01
 PART_S: Final = 2.0
 """For the last messages to leave when the agent goes."""
@@ -59,7 +71,13 @@ class Place:
 
 
 async def run_agent(
-    config: NodeConfig, place: Place, address: str, *, lifeline: int | None, announce: Callable[[str], None]
+    config: NodeConfig,
+    place: Place,
+    way: Way,
+    *,
+    supervisor: Supervisor,
+    lifeline: int | None,
+    announce: Callable[[str], None],
 ) -> tuple[Leave, str]:
     """Run until the node may or must go; why it went. Raises StoreError, OSError (in groups)."""
     clock = boot_clock(place.boot)
@@ -79,7 +97,7 @@ async def run_agent(
             store_state=events.StoreState,
             short_is_full=False,
         )
-        agent = Agent(driver, config, place, address, clock=lambda: clock().wall)
+        agent = Agent(driver, config, place, way, supervisor, clock=lambda: clock().wall)
         return await agent.run(lifeline, announce)
 
 
@@ -101,13 +119,20 @@ class Agent:
     nowhere."""
 
     def __init__(
-        self, driver: Driver[Event, Ready], config: NodeConfig, place: Place, address: str, clock: Callable[[], float]
+        self,
+        driver: Driver[Event, Ready],
+        config: NodeConfig,
+        place: Place,
+        way: Way,
+        supervisor: Supervisor,
+        clock: Callable[[], float],
     ) -> None:
         self._driver = driver
         self._config = config
         self._files = place.files
         self._containment = place.containment
-        self._address = address
+        self._way = way
+        self._supervisor = supervisor
         self._wall = clock
         self._log: Any = daemon_log("agentd").bind(node=config.node)
         self._chores = Chores(place.files, place.containment, place.uids, clock, self._log)
@@ -137,6 +162,7 @@ class Agent:
                 nursery.start_soon(self._dial)
                 nursery.start_soon(self._empty_trash)
                 announce(f"agentd: node {self._config.node} ready at {self._files.root}")
+                self._tell(self._supervisor.ready(f"node {self._config.node}: no session yet"))
                 await self._driver.run()
                 await self._part()
                 nursery.cancel_scope.cancel()
@@ -145,7 +171,12 @@ class Agent:
     async def _hear_signals(self, signals: AsyncIterator[int]) -> None:
         async for number in signals:
             self._log.info("signal", signal=signal.Signals(number).name)
+            self._tell(self._supervisor.stopping() if number == signal.SIGTERM else None)
             self._driver.post(events.Terminated() if number == signal.SIGTERM else events.Interrupted())
+
+    def _tell(self, unheard: str | None) -> None:
+        if unheard is not None:
+            self._log.warning("the service manager does not listen", reason=unheard)
 
     async def _hold(self, lifeline: int) -> None:
         """Until the pipe that `run` holds breaks."""
@@ -238,17 +269,22 @@ class Agent:
         complained = ""
         while True:
             try:
-                async with opened(await connect_unix(self._address), Role.NODE) as session:
+                async with opened(await self._way.dial(), Role.NODE) as session:
                     failures, complained = 0, ""
                     await self._converse(session)
             except (OSError, SessionRefused) as error:
                 reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
                 if reason != complained:
                     complained = reason
-                    self._log.warning("no session with the coordinator", address=self._address, reason=reason)
+                    self._log.warning("no session with the coordinator", address=self._way.address, reason=reason)
+                    self._tell(self._supervisor.status(f"node {self._config.node}: no session: {reason}"))
+            except OutcastError as error:
+                self._left = (Leave.REFUSED, str(error))
+                self._driver.stop()
+                return
             failures += 1
             seed = f"{self._config.node}/{self._wall()}"
-            await trio.sleep(RECONNECT_LEAST_S + delay_s(RECONNECT, failures, seed))
+            await trio.sleep(RECONNECT_LEAST_S + delay_s(self._way.again, failures, seed))
 
     async def _converse(self, session: Session) -> None:
         """One session, from its welcome to its end."""
@@ -256,10 +292,14 @@ class Agent:
         try:
             await self._driver.put(events.Connected(session.epoch))
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._way.attend, session)
                 async for message in session:
                     if isinstance(message, ReadFile | ListFiles):
                         nursery.start_soon(self._serve_files, session, message)
+                    elif isinstance(message, Renewed):
+                        await self._way.renewed(session, message)
                     else:
+                        self._note(message)
                         await self._driver.put(events.Received(message))
                 nursery.cancel_scope.cancel()
         finally:
@@ -268,6 +308,10 @@ class Agent:
             reason = session.end.reason if session.end is not None else "the agent stops"
             self._log.info("session over", session=session.epoch, reason=reason)
             self._driver.post(events.Disconnected(reason))
+
+    def _note(self, message: Message) -> None:
+        if isinstance(message, Joined):
+            self._tell(self._supervisor.status(f"node {self._config.node}: joined at {self._way.address}"))
 
     async def _serve_files(self, session: Session, request: ReadFile | ListFiles) -> None:
         session.send(await trio.to_thread.run_sync(self._looked_up, request, limiter=self._readers))

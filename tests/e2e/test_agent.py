@@ -45,8 +45,11 @@ def refused(cluster: Cluster, *words: str, status: int) -> str:
 @pytest.mark.parametrize(
     ("words", "status", "sentence"),
     [
-        (["--coordinator", "host:4000"], 3, "TLS"),
-        (["--join", "token"], 3, "TLS"),
+        (["--coordinator", "host:4000"], 3, "has not joined over TLS yet"),
+        (["--coordinator", "host:70000"], 2, "a port is 1 to 65535"),
+        (["--coordinator", "host:4000", "--join", "token"], 2, "is no join string"),
+        (["--coordinator", "host:4000", "--join", "@/nowhere/at/all"], 3, "can't be read from /nowhere/at/all"),
+        (["--join", "bj1." + "0" * 64 + "." + "x" * 43], 2, "--join is for a coordinator at HOST:PORT"),
         (["--name", "a/b"], 2, "is no name for a node"),
         (["--pool", ".."], 2, "is no name for a pool"),
         (["--slots", "0"], 2, "slots"),
