@@ -118,7 +118,8 @@ class Cluster:
             root = self.state.inside(NODES, agent.name)
             words = ["-m", "agentd", "--coordinator", self.socket, "--pool", agent.pool, "--name", agent.name]
             slots = [] if agent.slots is None else ["--slots", str(agent.slots)]
-            self._start(agent.name, [*words, "--root", root, *slots, "--embedded"])
+            elevation = ["--allow-elevation"] if os.geteuid() == 0 else []  # commands run as the caller, who is root
+            self._start(agent.name, [*words, "--root", root, *slots, *elevation, "--embedded"])
 
     def _start(self, name: str, words: list[str]) -> None:
         self.gone = False
