@@ -21,6 +21,8 @@ Plain = dict[str, object]
 
 MAX_RELAYS: Final = 256
 """Requests to nodes under way at once."""
+MAX_RELAYS_EACH: Final = 32
+"""Of one connection: a node that never answers must not let one person take everybody's."""
 MAX_PATH: Final = 4096
 MAX_PART: Final = 255
 """Bytes of a path, and of one name in it, as the kernel takes them."""
@@ -153,7 +155,8 @@ def _open(desk: Desk, session: Session, request: int, node: Node, kept: Plain | 
             )
         desk.send(session.epoch, m.Reply(request, kept))
         return None
-    if len(desk.relays) >= MAX_RELAYS:
+    mine = sum(relay.session == session.epoch for relay in desk.relays.values())
+    if len(desk.relays) >= MAX_RELAYS or mine >= MAX_RELAYS_EACH:
         raise RefusedError(m.RefusalCode.REFUSED, "too many files are being read just now: try again")
     desk.last_relay += 1
     desk.relays[desk.last_relay] = Relay(session.epoch, request, node.name, node.session, kept)
