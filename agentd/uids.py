@@ -15,7 +15,7 @@ import pwd
 import secrets
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
@@ -34,6 +34,7 @@ MAX_UID: Final = 2**32 - 2
 _NOBODY: Final = 65_534
 _MAX_BYTES: Final = 64 << 20
 _SUBORDINATE: Final = ("/etc/subuid", "/etc/subgid")
+_MAPS: Final = ("/proc/self/uid_map", "/proc/self/gid_map")
 
 
 class UidsError(Exception):
@@ -81,7 +82,7 @@ class Uids:
 
     def __init__(self, path: str, among: Range, incarnation: str, root: str) -> None:
         """Raises UidsError when the range or the file can't be used."""
-        _refuse_range(among)
+        refuse_range(among)
         self._path = path
         self._among = among
         self._incarnation = incarnation
@@ -245,28 +246,35 @@ def _refuse_wide(found: os.stat_result, path: str, kind: int) -> None:
 # ---- the range
 
 
-def _refuse_range(among: Range) -> None:
-    """Raises UidsError unless nobody else uses these numbers."""
+def refuse_range(
+    among: Range,
+    *,
+    accounts: Iterable[tuple[str, int]] | None = None,
+    subordinate: Sequence[str] = _SUBORDINATE,
+    maps: Sequence[str] = _MAPS,
+) -> None:
+    """Raises UidsError unless nobody else uses these numbers: as far as it is told by this machine's `accounts` (None:
+    all users and groups), the files of its containers' users, and the `maps` of the container that we may be in."""
     if among.first < LEAST or among.count < 2 or among.last > MAX_UID or _NOBODY in among:
         raise UidsError(
             f"[users] first and count: {among} is no range of users for jobs: it takes two users at least, none below "
             f"{LEAST}, and not {_NOBODY}."
         )
     bounds = [("an account", number) for number in (among.first, among.last) if _is_account(number)]
-    for name, number in (*_accounts(), *bounds):
+    for name, number in (*(_accounts() if accounts is None else accounts), *bounds):
         if number in among:
             raise UidsError(
                 f"[users] first and count: {name} ({number}) is among the users for jobs, {among}; "
                 "a job would have its files. Choose a range that no account and no group is in."
             )
-    for path in _SUBORDINATE:
+    for path in subordinate:
         for name, start, count in _subordinate(path):
             if start <= among.last and among.first < start + count:
                 raise UidsError(
                     f"[users] first and count: {path} gives {start} to {start + count - 1} to {name}, and some of "
                     f"these are users for jobs, {among}. Choose a range of their own for jobs."
                 )
-    for path in ("/proc/self/uid_map", "/proc/self/gid_map"):
+    for path in maps:
         if not _is_mapped(path, among):
             raise UidsError(
                 f"[users] first and count: the container that the agent runs in has no users {among} ({path}). "
