@@ -12,7 +12,7 @@ from coordinator import joining, views
 from coordinator.desk import Desk
 from coordinator.events import Admitted, EnrollAsked, RenewAsked, SessionOpened
 from coordinator.finding import RefusedError
-from coordinator.identities import MAY_ACT_AS, Identity, Token
+from coordinator.identities import ANOTHER_TOKEN, Identity, Token
 from coordinator.joining import NAME
 from coordinator.records import (
     IdentityAdmitted,
@@ -41,7 +41,6 @@ RENEWED_LATELY: Final = 0.01
 _PEOPLE: Final = (m.Role.USER, m.Role.OPERATOR, m.Role.ADMIN)
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}\Z")
 _LIST_TOKENS: Final = "`coordinator token list` shows those there are"
-_ANOTHER_TOKEN: Final = "an administrator makes another with `coordinator token create`"
 _FULL_DISK: Final = "the coordinator's disk is full: nothing new can be kept; free some space and try again"
 
 
@@ -54,28 +53,15 @@ def open_session(desk: Desk, opened: SessionOpened) -> None:
     desk.sessions[session.epoch] = session
     if opened.key is None:
         return
-    identity = desk.cluster.identities.by_key.get(opened.key)
-    reason = _not_admitted(desk, opened, identity)
+    identities = desk.cluster.identities
+    reason = identities.nobody(opened.key, opened.owner, opened.role, desk.now.wall)
     if reason is not None:
-        if identity is not None and identity.revoked and opened.role is m.Role.NODE:
-            desk.send(session.epoch, m.JoinRefused(reason, revoked=True))
+        identity = identities.by_key.get(opened.key)
+        if opened.role is m.Role.NODE and identity is not None and identity.revoked:
+            desk.send(session.epoch, m.JoinRefused(reason))
         desk.close(session.epoch, reason)
     else:
         _arm_expiry(desk, session)
-
-
-def _not_admitted(desk: Desk, opened: SessionOpened, identity: Identity | None) -> str | None:
-    """What is wrong with the certificate that this session was opened with. Its signature and date were looked at."""
-    wall = desk.now.wall
-    if identity is None:
-        return f"the certificate of {opened.owner[:80]} is not known to this coordinator: {_ANOTHER_TOKEN}"
-    if identity.revoked:
-        return f"the certificate of {identity.name} was revoked: {_ANOTHER_TOKEN}"
-    if wall >= min(identity.until, opened.expires or identity.until):
-        return f"the certificate of {identity.name} has expired: {_ANOTHER_TOKEN}"
-    if opened.owner != identity.name or opened.role not in MAY_ACT_AS[identity.role]:
-        return f"this certificate is for {identity.role.value} {identity.name} and for nobody else"
-    return None
 
 
 def _arm_expiry(desk: Desk, session: Session) -> None:
@@ -91,7 +77,7 @@ def expired(desk: Desk, epoch: int) -> None:
     if desk.now.wall < session.expires:
         _arm_expiry(desk, session)
     else:
-        _cut(desk, session, f"the certificate of {session.owner} has expired: log in again, or {_ANOTHER_TOKEN}")
+        _cut(desk, session, f"the certificate of {session.owner} has expired: log in again, or {ANOTHER_TOKEN}")
 
 
 def _cut(desk: Desk, session: Session, reason: str) -> None:
@@ -118,7 +104,7 @@ def _enrolled(desk: Desk, asked: EnrollAsked) -> Identity:
     identities, wall = desk.cluster.identities, desk.now.wall
     token = identities.tokens.get(asked.token)
     if token is None:
-        raise _refused(f"this token is not known here: {_ANOTHER_TOKEN}")
+        raise _refused(f"this token is not known here: {ANOTHER_TOKEN}")
     state, known = token.state(wall), identities.by_key.get(asked.key)
     if known is not None and known.revoked:
         raise _refused(f"this key was revoked, as {known.name}: come with a new key and a new token")
@@ -126,7 +112,7 @@ def _enrolled(desk: Desk, asked: EnrollAsked) -> Identity:
         return known
     if state != "open":
         ended = {"used": "was used up", "expired": "has expired", "revoked": "was revoked"}[state]
-        raise _refused(f"this token {ended}: {_ANOTHER_TOKEN}")
+        raise _refused(f"this token {ended}: {ANOTHER_TOKEN}")
     if desk.store_full:
         raise _refused(_FULL_DISK)
     name = _name_for(desk, token, asked)

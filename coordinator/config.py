@@ -1,50 +1,82 @@
 """What an administrator may set, in one TOML file; everything has a default and nothing unknown is taken.
 
-[socket]
-group = "batch"              # who beside the own uid and root may connect at all
-
-[roles]
-alice = "operator"           # user, operator, admin or node, by user name
+[local]                      # who beside the own uid and root may use the socket of this machine
+group = "batch"              # the socket opens to this group
+group_role = "user"          # what its members are
+[local.roles]
+alice = "operator"           # of whom more is said: user, operator, admin or node, by user name or "uid:1000"
+[pools.render]               # who may do what with a pool, see coordinator.policy
+users = ["alice", "bob"]
+[certificates]
+node = "7d"                  # how long they are valid; renewed at half of it
+people = "30d"
 """
 
 from __future__ import annotations
 
 import pwd
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from coordinator.durations import seconds_of
+from coordinator.identities import MAY_ACT_AS
+from coordinator.policy import Policy, PoolRules
 from wire.messages import Role
 
-_WIDER: Final[dict[Role, frozenset[Role]]] = {
-    Role.USER: frozenset({Role.USER}),
-    Role.OPERATOR: frozenset({Role.USER, Role.OPERATOR}),
-    Role.ADMIN: frozenset({Role.USER, Role.OPERATOR, Role.ADMIN}),
-    Role.NODE: frozenset({Role.NODE}),
-}
 _ALL: Final = frozenset(Role) - {Role.COORDINATOR}
 _MAX_BYTES: Final = 1024 * 1024
+_SHORTEST_S: Final = 1.0
+_LONGEST_S: Final = 3650 * 86_400.0
 
 
 class ConfigError(Exception):
     """The file can't be used. The text says where and why."""
 
 
-class SocketConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class LocalConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Who may come over the unix socket."""
+
     group: str | None = None
+    group_role: Role = Role.USER
+    roles: dict[str, Role] = {}
+
+
+class CertificateConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How long the certificates that are signed here are valid, as durations."""
+
+    node: str = "7d"
+    people: str = "30d"
+
+    @property
+    def node_s(self) -> float:
+        return seconds_of(self.node) or 0.0
+
+    @property
+    def people_s(self) -> float:
+        return seconds_of(self.people) or 0.0
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    socket: SocketConfig = SocketConfig()
-    roles: dict[str, Role] = {}
+    local: LocalConfig = LocalConfig()
+    pools: dict[str, PoolRules] = {}
+    certificates: CertificateConfig = CertificateConfig()
 
-    def roles_of(self, uid: int, own: int) -> frozenset[Role]:
-        """The roles that this identity may take here: all of them for the own uid and root."""
+    @property
+    def policy(self) -> Policy:
+        return Policy(self.pools)
+
+    def roles_of(self, uid: int, own: int, groups: Collection[int] = (), opened: int | None = None) -> frozenset[Role]:
+        """The roles that this local user may take here: all of them for the own uid and root, else what is said of the
+        user, else what the members of the `opened` group are."""
         if uid in (0, own):
             return _ALL
-        role = self.roles.get(name_of(uid))
-        return _WIDER[role] if role is not None else frozenset()
+        role = self.local.roles.get(name_of(uid)) or self.local.roles.get(f"uid:{uid}")
+        if role is None and opened is not None and opened in groups:
+            role = self.local.group_role
+        return MAY_ACT_AS[role] if role is not None else frozenset()
 
 
 def name_of(uid: int) -> str:
@@ -67,6 +99,19 @@ def read_config(path: Path) -> Config:
         raise ConfigError(f"{path} can't be read: {error.strerror}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from None
-    if Role.COORDINATOR in config.roles.values():
-        raise ConfigError(f"{path}: `coordinator` is no role that a person can have")
+    reason = _what_is_wrong(config)
+    if reason is not None:
+        raise ConfigError(f"{path}: {reason}")
     return config
+
+
+def _what_is_wrong(config: Config) -> str | None:
+    if Role.COORDINATOR in (config.local.group_role, *config.local.roles.values()):
+        return "`coordinator` is no role that a person can have"
+    if config.local.roles and config.local.group is None:
+        return "[local.roles] names users, but without `group` in [local] the socket opens to none of them"
+    for name, duration in (("node", config.certificates.node), ("people", config.certificates.people)):
+        seconds = seconds_of(duration)
+        if seconds is None or not _SHORTEST_S <= seconds <= _LONGEST_S:
+            return f"{name} = {duration!r} in [certificates] is no duration from 1s to 3650d: write it like 7d or 12h"
+    return None

@@ -1,7 +1,7 @@
 """The coordinator's decisions: events in, `Ready` out; no clock, socket, file or chance.
 
 `Cluster` holds what is durable and changes by records alone; `Desk` what is of this life only, and what the parts do
-with it; this class takes each event to the part that decides. `coordinator.server` is the shell that drives it.
+with it; this class takes each event to the part that decides. `coordinator.daemon` is the shell that drives it.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from coordinator.records import (
 from wire.instant import Instant
 from wire.messages import Role
 
+ANOTHER_TOKEN: Final = "an administrator makes a new token with `coordinator token create`"
 TOKEN_ID: Final = 8
 """Hex digits of a token's digest that name it."""
 
@@ -153,6 +154,19 @@ class Identities:
     def node(self, name: str) -> Identity | None:
         """The key that holds this node's name, if any; one whose certificate ended holds it still."""
         return next(iter(self.of_name(name, Role.NODE)), None)
+
+    def nobody(self, key: str, name: str, role: Role, wall: float) -> str | None:
+        """Why a certificate is worth nothing here whose signature and date are good, or None."""
+        identity = self.by_key.get(key)
+        if identity is None:
+            return f"the certificate of {name[:80]} is not known to this coordinator: {ANOTHER_TOKEN}"
+        if identity.revoked:
+            return f"the certificate of {identity.name} was revoked: {ANOTHER_TOKEN}"
+        if wall >= identity.until:
+            return f"the certificate of {identity.name} has expired: {ANOTHER_TOKEN}"
+        if name != identity.name or role not in MAY_ACT_AS[identity.role]:
+            return f"this certificate is for {identity.role.value} {identity.name} and for nobody else"
+        return None
 
     def dead_tokens(self, wall: float) -> Iterator[Token]:
         """Oldest first, those that admit nobody any more."""

@@ -1,143 +1,82 @@
-"""The coordinator's shell: a socket, sessions, the store, and the driver around `coordinator.core`.
-
-`serve` is the whole daemon. What a session says reaches the core as an event; what the core wants said goes out once
-the records before it are durable. Uploads end here: the core sees documents.
+"""The coordinator's sessions: what they say reaches the core as an event, what the core wants said goes out once the
+records before it are durable. Uploads and signing requests end here: the core sees documents and keys.
 """
 
 from __future__ import annotations
 
-import gc
-import grp
 import os
-import resource
 import signal
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from functools import partial
-from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import trio
 
-from coordinator.config import Config, ConfigError, name_of, read_config
-from coordinator.core import Core
-from coordinator.events import Event, FinishAsked, Ready, Received, SessionClosed, SessionOpened, StoreState, Tick
-from coordinator.store import Store, open_store
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+
+from coordinator.doors import Guest, LocalDoor, TlsDoor, caller_of
+from coordinator.events import (
+    Event,
+    FinishAsked,
+    Ready,
+    Received,
+    RenewAsked,
+    SessionClosed,
+    SessionOpened,
+)
+from coordinator.store import Store
 from wire import codec, limits
-from wire.address import SOCKET_NAME
 from wire.blobs import BlobRefused, Blobs
-from wire.clock import boot_clock
 from wire.codec import FrameTooLarge, ProtocolError
 from wire.driver import Driver
-from wire.ledger import StoreError, StoreFull, StoreHeld
+from wire.identity import IdentityError
+from wire.ledger import StoreError, StoreFull
 from wire.log import daemon_log
-from wire.messages import AnyMessage, Message, RefusalCode, Refused, Reply, Submit, Upload
-from wire.stream import End, Session, SessionRefused, accepted, listen_unix, peer_uid, refuse
+from wire.messages import AnyMessage, Join, Message, RefusalCode, Refused, Renew, Renewed, Reply, Submit, Upload
+from wire.stream import End, Session, SessionRefused, accepted, refuse
 
 MAX_SESSIONS: Final = 20_000
+MAX_WARNINGS: Final = 1_000
+"""Nodes that were warned of once."""
 BLOBS: Final = "blobs"
 BROKEN_LIFELINE: Final = "UserTerminate"
 """The end reason of jobs whose `run` died."""
-
-_STATUS: Final[dict[type[Exception], int]] = {StoreHeld: 3, StoreError: 1, ConfigError: 2, OSError: 1}
-"""Ends that are no mistake of ours, with their exit status (the first that fits)."""
-
-
-def serve(
-    state: str | Path,
-    config_file: str | Path | None = None,
-    *,
-    lifeline: int | None = None,
-    announce: Callable[[str], None] | None = None,
-) -> int:
-    """Serve the state directory until SIGTERM, or until all is over after it was asked to finish; the exit status.
-
-    `lifeline` is the reading end of a pipe that `run` holds: when it breaks, every job is ended, every release paid,
-    and the coordinator goes. `announce` is given the one line that says it is ready (else stdout is). What prevents
-    serving is a sentence on stderr.
-    """
-    os.umask(0o077)  # nothing of the state directory is for others
-    try:
-        config = Config() if config_file is None else read_config(Path(config_file))
-        trio.run(partial(serve_state, Path(state), config, lifeline=lifeline, announce=announce or _say))
-    except Exception as error:
-        cause = _innermost(error)
-        status = next((status for kind, status in _STATUS.items() if isinstance(cause, kind)), None)
-        if status is None:
-            raise
-        reason = f"{cause.filename or state}: {cause.strerror or cause}" if isinstance(cause, OSError) else str(cause)
-        print(f"coordinator: {reason}", file=sys.stderr, flush=True)
-        return status
-    return 0
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)  # stdout may be a file, and somebody waits for the line
-
-
-def _innermost(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
-
-
-async def serve_state(
-    state: Path, config: Config, *, lifeline: int | None = None, announce: Callable[[str], None]
-) -> None:
-    """As `serve`, inside trio. Raises StoreError, ConfigError, OSError (in groups)."""
-    _raise_file_limit()
-    clock = boot_clock()
-    async with open_store(state) as store:
-        core = Core()
-        for record in await store.load():
-            core.apply(record)
-        core.restarted(clock())
-        gc.freeze()  # what was loaded stays: no collection need walk it again
-        blobs = Blobs(state / BLOBS)
-        blobs.expire(clock().wall)
-        driver = Driver[Event, Ready](
-            core,
-            clock=clock,
-            tick=Tick(),
-            commit=store.commit,
-            deliver=lambda ready: server.deliver(ready),
-            send_at_once=lambda ready: server.send_at_once(ready),
-            store_state=StoreState,
-        )
-        server = Server(driver, store, blobs, config)
-        path = state / SOCKET_NAME
-        listener = listen_unix(str(path))
-        try:
-            if config.socket.group is not None:
-                _admit_group(state, path, config.socket.group)
-            await server.run(listener, lifeline, partial(announce, f"coordinator: ready at {path}"))
-        finally:
-            await listener.aclose()
-            path.unlink(missing_ok=True)
 
 
 class Server:
     """The sessions around one driver. Invariant: a message is sent only to a session that the core was told of."""
 
-    def __init__(self, driver: Driver[Event, Ready], store: Store, blobs: Blobs, config: Config) -> None:
+    def __init__(self, driver: Driver[Event, Ready], store: Store, blobs: Blobs, local: LocalDoor) -> None:
         self.counts: Counter[str] = Counter()
         """What was refused or dropped, by kind."""
+        self.tls: TlsDoor | None = None
+        """Where the network is listened to."""
+        self.log: Any = daemon_log("coordinator")
         self._driver = driver
         self._store = store
         self._blobs = blobs
-        self._config = config
-        self._own = os.getuid()
+        self._local = local
         self._sessions: dict[int, Session] = {}
         self._uploaded: dict[tuple[int, int], tuple[str, str]] = {}
         """(session, request) of a Submit whose document was a blob -> (owner, digest), until it is answered."""
+        self._renewing: dict[int, ec.EllipticCurvePublicKey] = {}
+        """Sessions that asked for their next certificate, with the key that it is for."""
+        self._warned: set[str] = set()
         self._ungreeted = 0
         self._all_gone = trio.Event()
         self._stopping = False
-        self._log: Any = daemon_log("coordinator")
 
-    async def run(self, listener: trio.SocketListener, lifeline: int | None, ready: Callable[[], None]) -> None:
+    async def run(
+        self,
+        listener: trio.SocketListener,
+        remote: list[trio.SocketListener],
+        lifeline: int | None,
+        ready: Callable[[], None],
+    ) -> None:
         """Serve until the driver stops, then say goodbye to everybody."""
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async with trio.open_nursery() as nursery:
@@ -145,6 +84,10 @@ class Server:
                 if lifeline is not None:
                     nursery.start_soon(self._finish_on_break, lifeline)
                 nursery.start_soon(partial(trio.serve_listeners, self._admit, [listener], handler_nursery=nursery))
+                if self.tls is not None:
+                    admit = partial(self._admit_remote, self.tls)
+                    nursery.start_soon(partial(trio.serve_listeners, admit, remote, handler_nursery=nursery))
+                    nursery.start_soon(self.tls.stay_valid)
                 ready()
                 await self._driver.run()
                 await self._part()
@@ -153,7 +96,7 @@ class Server:
     async def _stop_on_signal(self, signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
         """The first one stops cleanly, a second one does not wait for anybody."""
         async for number in signals:
-            self._log.info("stopping", signal=signal.Signals(number).name)
+            self.log.info("stopping", signal=signal.Signals(number).name)
             if self._stopping:
                 scope.cancel()
             self._stopping = True
@@ -164,7 +107,7 @@ class Server:
             await trio.lowlevel.wait_readable(lifeline)
             if not os.read(lifeline, 4096):
                 break
-        self._log.warning("run is gone: ending every job and releasing every node")
+        self.log.warning("run is gone: ending every job and releasing every node")
         self._driver.post(FinishAsked(BROKEN_LIFELINE))
 
     async def _part(self) -> None:
@@ -177,46 +120,79 @@ class Server:
     # ---- one peer
 
     async def _admit(self, stream: trio.SocketStream) -> None:
-        """A connection: who is it, may it come in, what does it say."""
-        uid = peer_uid(stream)
-        allowed = self._config.roles_of(uid, self._own)
-        if not allowed:
-            await self._turn_away(stream, f"this coordinator does not serve the user {name_of(uid)}")
+        """A connection over the unix socket: who is it, may it come in, what does it say."""
+        try:
+            guest = self._local.guest(stream)
+        except SessionRefused as refusal:
+            await self._turn_away(stream, str(refusal))
             return
         if self._ungreeted >= limits.MAX_UNGREETED or len(self._sessions) >= MAX_SESSIONS:
             await self._turn_away(stream, "too many connections at once: try again")
             return
         self._ungreeted += 1
-        greeted = False
+        left = False
+
+        def leave() -> None:
+            nonlocal left
+            self._ungreeted -= not left
+            left = True
+
         try:
-            async with accepted(stream, allowed, self._store.next_epoch) as session:
-                self._ungreeted -= 1
-                greeted = True
-                await self._converse(session, name_of(uid))
+            await self._receive(stream, guest, leave)
+        finally:
+            leave()
+
+    async def _admit_remote(self, door: TlsDoor, transport: trio.SocketStream) -> None:
+        """A connection over the network. Whatever it does or fails to do is its own loss."""
+        caller = caller_of(transport)
+        try:
+            if len(self._sessions) >= MAX_SESSIONS:
+                raise SessionRefused("too many connections at once")
+            place = await door.anteroom.enter(caller)
+        except SessionRefused as refusal:  # nothing can be said before TLS is up, which is what there is no room for
+            self.counts["turned away"] += 1
+            self.log.warning("turned away", caller=caller, reason=str(refusal))
+            await trio.aclose_forcefully(transport)
+            return
+        try:
+            admitted = await door.guest(transport)
+            if admitted is not None:
+                await self._receive(*admitted, place.leave)
         except SessionRefused as refusal:
             self.counts["refused"] += 1
-            self._log.warning("handshake failed", uid=uid, reason=str(refusal))
-        except StoreFull as full:  # the numbers of sessions are durable
-            self._log.error("no session can be opened", reason=str(full))
+            self.log.warning("refused", caller=caller, reason=str(refusal))
         finally:
-            if not greeted:
-                self._ungreeted -= 1
+            place.leave()
+            await trio.aclose_forcefully(transport)
+
+    async def _receive(self, stream: trio.abc.Stream, guest: Guest, greeted: Callable[[], None]) -> None:
+        """A session with a guest, from its greeting to its end."""
+        try:
+            async with accepted(stream, guest.allowed, self._store.next_epoch) as session:
+                greeted()
+                await self._converse(session, guest)
+        except SessionRefused as refusal:
+            self.counts["refused"] += 1
+            self.log.warning("handshake failed", origin=guest.origin, reason=str(refusal))
+        except StoreFull as full:  # the numbers of sessions are durable
+            self.log.error("no session can be opened", reason=str(full))
 
     async def _turn_away(self, stream: trio.SocketStream, reason: str) -> None:
         self.counts["turned away"] += 1
-        self._log.warning("turned away", reason=reason)
+        self.log.warning("turned away", reason=reason)
         await refuse(stream, reason)
 
-    async def _converse(self, session: Session, owner: str) -> None:
+    async def _converse(self, session: Session, guest: Guest) -> None:
         epoch = session.epoch
         self._sessions[epoch] = session
         try:
-            await self._driver.put(SessionOpened(epoch, session.peer, owner))
+            await self._driver.put(SessionOpened(epoch, session.peer, guest.owner, guest.key, guest.expires))
             async for message in session:
-                await self._take(session, owner, message)
+                await self._take(session, guest, message)
         finally:
             end = session.end or End("the coordinator stops")
             del self._sessions[epoch]
+            self._renewing.pop(epoch, None)
             self._uploaded = {key: blob for key, blob in self._uploaded.items() if key[0] != epoch}
             self._driver.post(SessionClosed(epoch, end.reason))
             self._account(session, end)
@@ -228,16 +204,44 @@ class Server:
         self.counts["doubled"] += session.connection.doubled
         if end.error:
             self.counts["protocol errors"] += 1
-            self._log.warning("session broken", session=session.epoch, role=session.peer.value, reason=end.reason)
+            self.log.warning("session broken", session=session.epoch, role=session.peer.value, reason=end.reason)
 
-    async def _take(self, session: Session, owner: str, message: AnyMessage) -> None:
+    async def _take(self, session: Session, guest: Guest, message: AnyMessage) -> None:
         """What the shell answers itself, and all else to the core. Awaited, so a peer can't outrun the disk."""
         if isinstance(message, Upload):
-            await self._take_upload(session, owner, message)
+            await self._take_upload(session, guest.owner, message)
         elif isinstance(message, Submit) and message.digest is not None:
-            await self._take_submission(session, owner, message, message.digest)
+            await self._take_submission(session, guest.owner, message, message.digest)
+        elif isinstance(message, Renew):
+            await self._take_renewal(session, guest, message)
         else:
+            if isinstance(message, Join):
+                self._warn_of_shared_user(guest, message)
             await self._driver.put(Received(session.epoch, message))
+
+    async def _take_renewal(self, session: Session, guest: Guest, renewal: Renew) -> None:
+        """The next certificate is for the key that the session lives by, and for no other."""
+        from wire.keys import fingerprint, requested_key
+
+        try:
+            key = requested_key(renewal.request)
+        except IdentityError as error:
+            session.close(str(error), error=True)
+            return
+        if guest.key is None or fingerprint(key) != guest.key:
+            session.close("a certificate is renewed for the key that this connection was opened with", error=True)
+            return
+        self._renewing[session.epoch] = key
+        await self._driver.put(RenewAsked(session.epoch))
+
+    def _warn_of_shared_user(self, guest: Guest, join: Join) -> None:
+        if self._local.is_own(guest) and join.users == "same" and not join.embedded and join.node not in self._warned:
+            if len(self._warned) < MAX_WARNINGS:
+                self._warned.add(join.node)
+            self.log.warning(
+                f"tasks of node {join.node[:80]} run as the user that owns this coordinator ({guest.owner}), so they "
+                "can do whatever it can: run its agent as root, or as another user"
+            )
 
     async def _take_upload(self, session: Session, owner: str, piece: Upload) -> None:
         try:
@@ -277,8 +281,18 @@ class Server:
 
     def deliver(self, ready: Ready) -> None:
         """Everything else of a batch whose records are durable."""
+        for epoch in ready.discard:
+            if (session := self._sessions.get(epoch)) is not None:
+                session.discard()
         for epoch, message in ready.frames:
             self._send(epoch, message)
+        for sentence in ready.alarms:
+            self.log.error("alarm", reason=sentence)
+        if self.tls is not None:
+            self.tls.deliver(ready)
+            for admitted in ready.admitted:
+                if (key := self._renewing.get(admitted.connection)) is not None:
+                    self._send(admitted.connection, Renewed(self.tls.sign(admitted, key)))
         for epoch, reason in ready.close:
             if (session := self._sessions.get(epoch)) is not None:
                 session.close(reason)
@@ -299,7 +313,7 @@ class Server:
                 self._blobs.forget(*blob)
 
     def _too_large(self, session: Session, message: Message, reason: str) -> None:
-        self._log.error("answer too large", session=session.epoch, reason=reason)
+        self.log.error("answer too large", session=session.epoch, reason=reason)
         if isinstance(message, Reply | Refused):
             sentence = f"the answer is too large ({reason}): ask for less at once"
             session.send(Refused(request=message.request, code=RefusalCode.FAILED, message=sentence))
@@ -313,21 +327,3 @@ def _refusal(request: int, error: Exception) -> Refused:
     if isinstance(error, StoreError):
         code = RefusalCode.REFUSED if isinstance(error, StoreFull) else RefusalCode.FAILED
     return Refused(request=request, code=code, message=str(error))
-
-
-def _raise_file_limit() -> None:
-    """As many sessions as the system allows."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _admit_group(state: Path, path: Path, group: str) -> None:
-    """Let the members of a group come as far as the socket; nothing else of the directory opens to them."""
-    try:
-        number = grp.getgrnam(group).gr_gid
-    except KeyError:
-        raise ConfigError(f"the socket's group `{group}` does not exist on this machine") from None
-    os.chown(state, -1, number)
-    state.chmod(0o710)
-    os.chown(path, -1, number)
-    path.chmod(0o660)

@@ -140,6 +140,10 @@ class Session:
         if self._outbox.size > limits.MAX_QUEUED:
             self._end(End(f"the peer does not read: {self._outbox.size} bytes wait for it", error=True))
 
+    def discard(self) -> None:
+        """Drop what is queued: it is no longer for this peer."""
+        self._outbox.clear()
+
     def close(self, reason: str, *, error: bool = False) -> None:
         """Say goodbye after what is queued, and end."""
         if self.end is None:

@@ -6,7 +6,7 @@ import os
 
 import click
 
-from coordinator.cli.failure import Exit, Failure, failed, reason_of
+from coordinator.cli.failure import failed, reason_of
 from coordinator.cli.places import state_directory
 
 
@@ -14,23 +14,18 @@ from coordinator.cli.places import state_directory
 @click.option(
     "--state", metavar="DIR", help="Where its state is (default: $BATCH_STATE, else the user's state directory)."
 )
-@click.option("--listen", metavar="HOST:PORT", help="Also listen on TCP (needs TLS, which this version has not).")
+@click.option(
+    "--listen", metavar="HOST:PORT", help="Also open a port to the network, for those who joined or logged in."
+)
 @click.option("--config", type=click.Path(dir_okay=False), metavar="FILE", help="Configuration (TOML).")
 @click.option("--lifeline", type=int, hidden=True, help="End all jobs and go when this descriptor is at its end.")
 def serve(state: str | None, listen: str | None, config: str | None, lifeline: int | None) -> int:
     """Run the coordinator in the foreground. It says so when it is ready; SIGTERM stops it, jobs stay as they are."""
-    if listen is not None:
-        raise Failure(
-            Exit.REFUSED,
-            "refused",
-            f"--listen {listen}: nothing is served over TCP without TLS and certificates, which this version has not",
-            "agents and commands on this machine use the socket in the state directory",
-        )
     path = state_directory(state)
     try:
         os.makedirs(path, mode=0o700, exist_ok=True)
     except OSError as error:
         raise failed(f"no state directory at {path}: {reason_of(error)}") from None
-    from coordinator import server
+    from coordinator.daemon import serve as serve_until_stopped
 
-    return server.serve(path, config, lifeline=lifeline)
+    return serve_until_stopped(path, config, listen=listen, lifeline=lifeline)

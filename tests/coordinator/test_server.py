@@ -13,8 +13,8 @@ import msgpack
 import pytest
 import trio
 
-from coordinator.config import Config, ConfigError, SocketConfig, name_of, read_config
-from coordinator.server import serve, serve_state
+from coordinator.config import CertificateConfig, Config, ConfigError, LocalConfig, name_of, read_config
+from coordinator.daemon import serve, serve_state
 from wire import codec, limits, thin
 from wire.address import SOCKET_NAME
 from wire.ledger import StoreHeld
@@ -253,7 +253,16 @@ def test_a_configured_user_may_be_what_was_set_and_less():
         Role.NODE: {Role.NODE},
     }
     for role, allowed in expected.items():
-        assert Config(roles={nobody: role}).roles_of(65534, own=1000) == allowed
+        for name in (nobody, "uid:65534"):
+            assert Config(LocalConfig(roles={name: role})).roles_of(65534, own=1000) == allowed
+
+
+def test_members_of_the_group_are_what_it_is_unless_more_is_said_of_them():
+    config = Config(LocalConfig("batch", Role.OPERATOR, {"uid:1002": Role.USER}))
+    assert config.roles_of(1001, 1000, groups={7}, opened=7) == {Role.USER, Role.OPERATOR}
+    assert config.roles_of(1002, 1000, groups={7}, opened=7) == {Role.USER}
+    assert config.roles_of(1001, 1000, groups={8}, opened=7) == frozenset()
+    assert config.roles_of(1001, 1000, groups={7}, opened=None) == frozenset()
 
 
 def test_a_uid_without_a_name_has_one():
@@ -262,12 +271,25 @@ def test_a_uid_without_a_name_has_one():
 
 def test_a_configuration_is_read_and_anything_unknown_in_it_refused(tmp_path):
     file = tmp_path / "coordinator.toml"
-    file.write_text('[socket]\ngroup = "batch"\n[roles]\nalice = "operator"\n')
-    assert read_config(file) == Config(SocketConfig("batch"), {"alice": Role.OPERATOR})
+    file.write_text(
+        '[local]\ngroup = "batch"\n[local.roles]\nalice = "operator"\n'
+        '[pools.render]\nusers = ["bob"]\n[certificates]\nnode = "12h"\n'
+    )
+    config = read_config(file)
+    assert config.local == LocalConfig("batch", Role.USER, {"alice": Role.OPERATOR})
+    assert config.certificates == CertificateConfig(node="12h")
+    assert (config.certificates.node_s, config.certificates.people_s) == (43_200, 30 * 86_400)
+    assert config.policy.may_submit("bob", Role.USER, "render")
+    assert not config.policy.may_submit("eve", Role.USER, "render")
     for text, reason in [
         ("[sockets]\n", "sockets"),
-        ('[roles]\nalice = "king"\n', "king"),
-        ('[roles]\nalice = "coordinator"\n', "no role"),
+        ('[local]\ngroup = "g"\n[local.roles]\nalice = "king"\n', "king"),
+        ('[local]\ngroup = "g"\n[local.roles]\nalice = "coordinator"\n', "no role"),
+        ('[local]\ngroup = "g"\ngroup_role = "coordinator"\n', "no role"),
+        ('[local.roles]\nalice = "user"\n', "opens to none of them"),
+        ('[certificates]\nnode = "soon"\n', "no duration"),
+        ('[certificates]\npeople = "100ms"\n', "no duration"),
+        ("[pools.p]\nuser = []\n", "user"),
         ("x = \n", "coordinator.toml"),
         ("x" * 2_000_000, "larger than"),
     ]:
@@ -282,8 +304,8 @@ def test_a_configuration_is_read_and_anything_unknown_in_it_refused(tmp_path):
 
 
 async def test_a_group_that_does_not_exist_is_told(tmp_path):
-    with pytest.raises(ConfigError, match="`no-such-group` does not exist"):
-        await serve_state(tmp_path, Config(SocketConfig("no-such-group")), announce=lambda line: None)
+    with pytest.raises(ConfigError, match=r"`no-such-group` in \[local\] does not exist"):
+        await serve_state(tmp_path, Config(LocalConfig("no-such-group")), announce=lambda line: None)
     assert not (tmp_path / SOCKET_NAME).exists()
 
 

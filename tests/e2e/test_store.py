@@ -164,7 +164,7 @@ def test_another_user_is_refused_by_the_file_and_by_the_coordinator(tmp_path):
 def test_a_configured_user_gets_as_far_as_the_role_goes(tmp_path):
     reachable(tmp_path)
     config = tmp_path / "coordinator.toml"
-    config.write_text(f'[socket]\ngroup = "{grp.getgrgid(65534).gr_name}"\n[roles]\n{name_of(65534)} = "user"\n')
+    config.write_text(f'[local]\ngroup = "{grp.getgrgid(65534).gr_name}"\n[local.roles]\n{name_of(65534)} = "user"\n')
     with Daemon(tmp_path / "state", "--config", str(config)).ready() as daemon:
         with python(STRANGER, daemon.path, "JobList", "Finish") as stranger:
             said = stranger.stdout.read().splitlines()
