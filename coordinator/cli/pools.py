@@ -11,9 +11,23 @@ from coordinator.cli.options import Terms, facts
 from coordinator.render import table
 
 
-@click.group()
+class _Pools(click.Group):
+    """Knows `bootstrap` by name: what it imports is needed by no other command."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*super().list_commands(ctx), "bootstrap"]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name == "bootstrap":
+            from coordinator.cli.bootstrap import bootstrap_pool
+
+            return bootstrap_pool
+        return super().get_command(ctx, cmd_name)
+
+
+@click.group(cls=_Pools)
 def pool() -> None:
-    """Show pools."""
+    """Show pools, and make nodes of hosts."""
 
 
 @pool.command("list")
