@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import os
 import select
+import shutil
 import socket
 import sys
 import time
@@ -15,11 +16,17 @@ from typing import Any
 from agentd.containment import Containment, Level, ProcessProof, boot_identity, open_process, probe
 from agentd.files import NodeFiles
 from agentd.keeper import Outbox, encode, messages_of, receive_packet
-from agentd.spawn import Starter
+from agentd.spawn import AS_WE_ARE, Fence, Starter
 
 PATIENCE_S = 30.0
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-PYTHON = [os.path.realpath(getattr(sys, "_base_executable", sys.executable)), "-I", "-S", "-c"]
+PYTHON = [
+    shutil.which("python3", path=PATH) or os.path.realpath(getattr(sys, "_base_executable", sys.executable)),
+    *("-I", "-S", "-c"),
+]
+"""Preferably one that every user may execute."""
+USER = 2_000_000_000 + 2 * os.getpid()
+"""The user of a job, and with 1 added of another: nobody's else on this machine."""
 _tokens = itertools.count(1)
 
 
@@ -96,9 +103,12 @@ class Conversation:
 
 
 class Agent:
-    """A node's root, its keepers and the socket they connect to."""
+    """A node's root, its keepers and the socket they connect to. `user`: whom its jobs run as, fenced; None: as us."""
 
-    def __init__(self, place: Path, level: Level = Level.SUBREAPER, adopts: bool = False) -> None:
+    def __init__(
+        self, place: Path, level: Level = Level.SUBREAPER, adopts: bool = False, user: int | None = None
+    ) -> None:
+        self.user = user
         self.files = NodeFiles(str(place / "root"))
         self.root = Path(self.files.root)
         self.boot = boot_identity()
@@ -127,15 +137,23 @@ class Agent:
         self.conversations.append(Conversation(sock))
         return self.conversations[-1]
 
-    def start(self, keeper: str = "k-1", job: str = "j-1") -> Conversation:
+    def fence(self, job: str) -> Fence:
+        return AS_WE_ARE if self.user is None else Fence(self.user, private=f"{job}/private")
+
+    def start(self, keeper: str = "k-1", job: str = "j-1", fence: Fence | None = None) -> Conversation:
         """A new keeper that has said hello and knows the template `t`."""
-        self.files.make_job(job, [], {})
-        proof = self.starter.start(keeper, job, self.files.workitems)
-        self.proofs[keeper] = (job, proof)
+        self.files.make_job(job, [], {}, user=self.user)
+        proof = self.spawn(keeper, job, fence)
         talk = self.accept()
         hello = talk.hear("hello")
         assert (hello["keeper"], hello["pid"], hello["starttime"]) == (keeper, proof.pid, proof.starttime)
         return talk
+
+    def spawn(self, keeper: str = "k-1", job: str = "j-1", fence: Fence | None = None) -> ProcessProof:
+        """Start a keeper's process, and no more."""
+        proof = self.starter.start(keeper, job, self.files.workitems, fence or self.fence(job))
+        self.proofs[keeper] = (job, proof)
+        return proof
 
     def template(self, argv: list[Any], **changes: Any) -> dict[str, Any]:
         fields = {

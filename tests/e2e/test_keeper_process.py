@@ -17,9 +17,11 @@ from pathlib import Path
 import pytest
 
 from agentd.containment import Level, boot_identity, descendants, probe, proof_of
-from tests.e2e.keeper_play import PATIENCE_S, PYTHON, Agent, alive, token, until
+from agentd.spawn import isolation_refused
+from tests.e2e.keeper_play import PATIENCE_S, PYTHON, USER, Agent, alive, token, until
 
 ROOT = Path(__file__).parent.parent.parent
+FENCES = os.geteuid() == 0 and isolation_refused(USER) is None and not PYTHON[0].startswith(str(Path.home()))
 HAS_CGROUPS = probe("/nowhere", f"t{os.getpid()}", boot_identity()).level is Level.CGROUP
 LEVELS = [
     Level.SUBREAPER,
@@ -27,9 +29,12 @@ LEVELS = [
 ]
 
 
-@pytest.fixture
-def agent(tmp_path):
-    agent = Agent(tmp_path)
+@pytest.fixture(params=["same", "job"])
+def agent(tmp_path, request):
+    """Whatever holds for commands of the agent's own user holds for those of a job's user in its namespaces."""
+    if request.param == "job" and not FENCES:
+        pytest.skip("users of jobs and their namespaces need root, and a Python outside of its home")
+    agent = Agent(tmp_path, user=USER if request.param == "job" else None)
     yield agent
     agent.close()
 
@@ -121,8 +126,8 @@ def test_a_message_larger_than_a_packet_arrives(agent, talk):
 
 
 @pytest.fixture
-def programs(tmp_path):
-    place = tmp_path / "programs"
+def programs(agent):
+    place = agent.root / "shared" / "programs"  # the one place that every command sees at its path
     place.mkdir()
     for name, text, rights in (
         ("plain", "echo hello", 0o644),
@@ -215,7 +220,8 @@ def test_an_output_file_that_is_there_is_not_written_to(agent, talk, tmp_path):
 def test_a_job_directory_that_vanished_is_made_again(agent, talk):
     assert agent.ended(talk, ["true"])["exit_code"] == 0
     shutil.rmtree(agent.root / "workitems" / "j-1")
-    assert agent.ended(talk, ["true"], "b")["exit_code"] == 0
+    if agent.user is None:  # a job's user may not make what is the agent's
+        assert agent.ended(talk, ["true"], "b")["exit_code"] == 0
     shutil.rmtree(agent.root / "workitems")
     end = agent.ended(talk, ["true"], "c")
     assert (end["outcome"], end["reason"]) == (
@@ -227,7 +233,7 @@ def test_a_job_directory_that_vanished_is_made_again(agent, talk):
 def test_nothing_is_started_in_a_job_directory_that_is_in_the_trash(agent, talk):
     assert agent.ended(talk, ["true"])["exit_code"] == 0
     (agent.root / "workitems" / "j-1").rename(agent.root / "trash" / "j-1.old")
-    agent.files.make_job("j-1", [], {})
+    agent.files.make_job("j-1", [], {}, user=agent.user)
     assert agent.ended(talk, sh("pwd"), "b")["exit_code"] == 0
     assert agent.output("b") == f"{agent.root}/workitems/j-1/b/wd\n"
     assert not (agent.root / "trash" / "j-1.old" / "b").exists()
@@ -505,6 +511,7 @@ def test_a_listener_of_another_user_is_not_talked_to(agent, talk):
     os.unlink(agent.starter.door / "keepers.sock")
     impostor = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     impostor.bind(str(agent.starter.door / "keepers.sock"))
+    os.chmod(agent.starter.door / "keepers.sock", 0o666)
     os.seteuid(4242)
     impostor.listen(4)
     os.seteuid(0)
