@@ -169,9 +169,12 @@ class _Node:
         path = f"{self.config.root}/{SCRIPTS}/{self.name}/{script}"
         return [path] if command.script.startswith("#!") else [*_SHELL, path]
 
-    def refuse_elevation(self, command: Command) -> None:
-        if command.elevated and not self.config.elevation:
-            raise CommandRefused(f"It asks for elevation, {self.config.elevation_refused}.")
+
+
+def refuse_elevation(config: NodeConfig, command: Command) -> None:
+    """The node's own word, whatever the coordinator said. Raises CommandRefused."""
+    if command.elevated and not config.elevation:
+        raise CommandRefused(f"It asks for elevation, {config.elevation_refused}.")
 
 
 def _limits(command: Command) -> dict[str, Any]:
@@ -192,7 +195,7 @@ def phase_template(config: NodeConfig, job: Job, held: Round, phase: Phase, atte
     if block is None:
         raise CommandRefused(f"The job has no {phase.value} block.")
     command = block.command
-    node.refuse_elevation(command)
+    refuse_elevation(config, command)
     name = PHASE_DIRECTORIES[phase]
     directory = f"{config.root}/{WORKITEMS}/{phase_directory(node.name, phase, attempt)}"
     known = {**node.scope.run, "attempt": attempt, "task.id": name, "task.index": 0}
@@ -272,7 +275,7 @@ class TaskTexts:
 
     def _build(self, job: Job) -> None:
         node, command = self._node, self.spec.command
-        node.refuse_elevation(command)
+        refuse_elevation(node.config, command)
         self._argv = [self._text(part) for part in node.argv_of(command, f"task.{self.spec.name}")]
         axes: dict[str, str | int] = {name: _FIRST_AXIS + n for n, name in enumerate(self.sweep.names)}
         self._env = {**node.given(command), **axes}

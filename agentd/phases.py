@@ -15,7 +15,7 @@ from agentd.courses import Course, Courses, command_of, keep_s
 from agentd.desk import MAX_REASON, Desk
 from agentd.dialogue import ItemEnded, RunItems, StopItem, Template
 from agentd.dispatch import Dispatch
-from agentd.environment import CommandRefused, phase_directory, phase_template
+from agentd.environment import CommandRefused, phase_directory, phase_template, refuse_elevation
 from agentd.events import JobCleaned, ReadTails, TailsRead
 from agentd.keepers import Keeper, Keepers, Stage
 from agentd.model import Job, Round
@@ -313,6 +313,11 @@ class Phases:
     def _advance_attempt(self, job: Job, held: Round, phase: Phase) -> None:
         """Towards the next attempt of a phase: directory, keeper, then the attempt itself."""
         if not self._due(held, phase):
+            return
+        try:
+            refuse_elevation(self._desk.config, _command(job, phase))
+        except CommandRefused as error:
+            self._fail_unstarted(held, phase, str(error))
             return
         course = self.course(held.job)
         attempt = held.book(phase).attempts + 1

@@ -55,7 +55,7 @@ from agentd.records import Purpose
 from wire import messages as m
 from wire.instant import Instant
 from wire.messages import Outcome
-from wire.spec import AxisSpec, Command, GroupSpec, JobSpec, Preparation, Release
+from wire.spec import AxisSpec, Command, GroupSpec, JobSpec, Needs, Preparation, Release
 
 CONFIG = NodeConfig(pool="p", node="p-1", root="/node", incarnation="i1")
 
@@ -94,6 +94,8 @@ class StandInKeeper:
     acked: int = 0
     seq: int = 0
     retiring: bool = False
+    elevated: bool = False
+    needs: Needs = Needs()  # noqa: RUF009  # it is frozen
 
     @property
     def keys(self) -> list[str]:
@@ -305,7 +307,8 @@ class Node:
     def _keeper_order(self, order: StartKeeper | SurveyKeeper | KillKeeper | ForgetKeeper) -> list[Event]:
         match order:
             case StartKeeper():
-                self.keepers[order.keeper] = StandInKeeper(order.keeper, order.purpose)
+                terms = {"elevated": order.elevated, "needs": order.needs}
+                self.keepers[order.keeper] = StandInKeeper(order.keeper, order.purpose, **terms)
             case SurveyKeeper():
                 self.surveyed.append(order)
             case KillKeeper():
