@@ -126,6 +126,8 @@ class Connection:
         """Frames refused because they belong to another epoch: the first one ends the connection."""
         self.doubled = 0
         """Frames dropped because their sequence number was seen."""
+        self.frame_size = 0
+        """Bytes of the frame that the last message came in."""
         self._stranger = stranger
         self._allowed = frozenset() if stranger else allowed - {Role.COORDINATOR}
         self._table = TRANSITIONS[self.opener]
@@ -187,6 +189,7 @@ class Connection:
         if following is None:
             raise ProtocolError(f"a {type(message).__name__} may not come while the connection is {self.state.value}")
         self._received += 1
+        self.frame_size = len(body)
         self._learn(message)
         self.state = following
         return message

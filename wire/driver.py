@@ -23,6 +23,8 @@ MAX_EVENTS: Final = 256
 """Events handled before records are committed."""
 INBOX: Final = 1024
 """Events that may wait; whoever puts one more waits."""
+INBOX_BYTES: Final = 16 * 1024 * 1024
+"""As they came: what is made of them here may be twenty times as much."""
 MAX_NAP_S: Final = 5.0
 """trio's clock stands still in suspend, deadlines do not: look at them at least this often."""
 OVERSLEPT_S: Final = 1.0
@@ -93,6 +95,8 @@ class Driver(Generic[E, R]):
         self._store_state = store_state
         self._short_is_full = short_is_full
         self._events: deque[E] = deque()
+        self._sizes: deque[int] = deque()
+        self._held = 0
         self._woken = trio.Event()
         self._room = trio.Event()
         self._pending: list[R] = []
@@ -104,15 +108,21 @@ class Driver(Generic[E, R]):
 
     # ---- what others call
 
-    async def put(self, event: E) -> None:
-        """An event from outside; waits while the inbox is full, which is how a peer is slowed down."""
-        while len(self._events) >= INBOX:
+    async def put(self, event: E, size: int = 0) -> None:
+        """An event from outside, of so many bytes; waits while the inbox is full, which is how a peer is slowed
+        down."""
+        while len(self._events) >= INBOX or self._held >= INBOX_BYTES:
             await self._room.wait()
-        self.post(event)
+        self._add(event, size)
 
     def post(self, event: E) -> None:
         """An event of the daemon itself, never refused: few, and from `deliver` too."""
+        self._add(event, 0)
+
+    def _add(self, event: E, size: int) -> None:
         self._events.append(event)
+        self._sizes.append(size)
+        self._held += size
         self._woken.set()
 
     def stop(self) -> None:
@@ -181,6 +191,7 @@ class Driver(Generic[E, R]):
 
     def _drain(self) -> list[E]:
         events = [self._events.popleft() for _ in range(min(len(self._events), MAX_EVENTS))]
+        self._held -= sum(self._sizes.popleft() for _ in events)
         if not self._events and self._woken.is_set() and not self._stopped:
             self._woken = trio.Event()
         if self._room.statistics().tasks_waiting:

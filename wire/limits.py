@@ -21,7 +21,9 @@ MAX_DOCUMENT_CONTAINERS: Final = 1_500_000
 MAX_HELD_PER_OWNER: Final = 4 * MAX_DOCUMENT
 """Bytes of blobs one submitter may have lying here."""
 MAX_QUEUED: Final = 2 * MAX_DOCUMENT
-"""Bytes waiting to be sent to one peer; beyond, it is a slow reader and is cut."""
+"""Bytes waiting to be sent to one peer; beyond, it is a slow reader and is cut. A job's body goes to a node at once."""
+MAX_QUEUED_REPLIES: Final = 16 * MAX_FRAME
+"""As MAX_QUEUED, to a person."""
 
 MAX_TLS_HANDSHAKE: Final = 64 * 1024
 """Bytes that a peer may send before its TLS handshake is done: two certificates need less than four thousand."""

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final
 
 import structlog
+
+from wire.instant import Instant
+
+BURST: Final = 50
+"""Lines at once of what anybody can cause."""
+REFILL_S: Final = 2.0
+"""For one more."""
 
 
 def daemon_log(name: str) -> Any:
@@ -18,3 +26,28 @@ def daemon_log(name: str) -> Any:
             structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "daemon", "event"]),
         ],
     ).bind(daemon=name)
+
+
+class Sparing:
+    """Warnings of what strangers cause: some at once, then few, with the number of those left out, so that nobody can
+    fill the disk with them."""
+
+    def __init__(self, log: Any, clock: Callable[[], Instant]) -> None:
+        self._log = log
+        self._clock = clock
+        self._left = float(BURST)
+        self._since = clock()
+        self._skipped = 0
+
+    def warning(self, event: str, **fields: Any) -> None:
+        now = self._clock()
+        self._left = min(BURST, self._left + self._since.seconds_until(now) / REFILL_S)
+        self._since = now
+        if self._left < 1:
+            self._skipped += 1
+            return
+        if self._skipped:
+            fields["left_out_before"] = self._skipped
+        self._left -= 1
+        self._skipped = 0
+        self._log.warning(event, **fields)

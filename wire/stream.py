@@ -119,6 +119,8 @@ class Session:
         self._written = trio.Event()
         self._writing = trio.CancelScope()
         self._cut = False
+        people = connection.peer not in (Role.NODE, Role.COORDINATOR)
+        self._most = limits.MAX_QUEUED_REPLIES if people else limits.MAX_QUEUED
 
     # ---- for its owner
 
@@ -137,7 +139,7 @@ class Session:
             return
         self._outbox.put(message)
         self._more.set()
-        if self._outbox.size > limits.MAX_QUEUED:
+        if self._outbox.size > self._most:
             self._end(End(f"the peer does not read: {self._outbox.size} bytes wait for it", error=True))
 
     def discard(self) -> None:
