@@ -24,6 +24,7 @@ from coordinator.events import Admitted, EnrollAsked, Ready
 from coordinator.identities import MAY_ACT_AS, Identities
 from wire import limits
 from wire.address import host_and_port
+from wire.gate import Gate
 from wire.identity import IdentityError
 from wire.invitation import token_digest
 from wire.messages import AskAuthority, Authority, Enroll, Enrolled, Role
@@ -36,10 +37,6 @@ if TYPE_CHECKING:
 
     from coordinator import authority as authorities
 
-MAX_OF_ONE_ADDRESS: Final = 32
-"""Connections of one address that have not said who they are; the others of `MAX_UNGREETED` are for others."""
-MAX_WAITING: Final = 2_000
-"""Connections that wait until it is their turn to say so."""
 LOOK_S: Final = 3600.0
 """How often the coordinator's own certificate is looked at."""
 _PEER_GROUPS: Final = 59  # SO_PEERGROUPS, which the socket module does not name
@@ -123,69 +120,6 @@ def _groups_of(stream: trio.SocketStream, uid: int) -> frozenset[int]:
 # ---- the network
 
 
-class Anteroom:
-    """Where connections are that have not said who they are: few at once and fewer of one address, in order of coming,
-    so that neither silence nor a crowd keeps others out."""
-
-    def __init__(self) -> None:
-        self._places = trio.Semaphore(limits.MAX_UNGREETED)
-        self._shares: dict[str, _Share] = {}
-        self._inside = 0
-
-    async def enter(self, address: str) -> Place:
-        """Wait for a place. Raises SessionRefused when too many wait."""
-        if self._inside >= MAX_WAITING:
-            raise SessionRefused("too many connections at once")
-        share = self._shares.setdefault(address, _Share())
-        share.users += 1
-        self._inside += 1
-        try:
-            await share.places.acquire()
-            try:
-                await self._places.acquire()
-            except BaseException:
-                share.places.release()
-                raise
-        except BaseException:
-            self._forget(address, share)
-            raise
-        return Place(self, address, share)
-
-    def release(self, address: str, share: _Share) -> None:
-        self._places.release()
-        share.places.release()
-        self._forget(address, share)
-
-    def _forget(self, address: str, share: _Share) -> None:
-        self._inside -= 1
-        share.users -= 1
-        if not share.users:
-            del self._shares[address]
-
-
-@dataclass(slots=True)
-class _Share:
-    """What one address has of the places."""
-
-    places: trio.Semaphore = field(default_factory=lambda: trio.Semaphore(MAX_OF_ONE_ADDRESS))
-    users: int = 0
-
-
-@dataclass(slots=True)
-class Place:
-    """One place in the anteroom, left once."""
-
-    room: Anteroom
-    address: str
-    share: _Share
-    left: bool = False
-
-    def leave(self) -> None:
-        if not self.left:
-            self.left = True
-            self.room.release(self.address, self.share)
-
-
 @dataclass(slots=True)
 class _Asked:
     """A stranger that waits for the core's word."""
@@ -208,7 +142,7 @@ class TlsDoor:
         log: Any,
     ) -> None:
         """`identities` are the core's, to be read; `ask` gives the core an event."""
-        self.anteroom = Anteroom()
+        self.gate = Gate()
         self._authority = authority
         self._identities = identities
         self._ask = ask

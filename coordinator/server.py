@@ -31,15 +31,21 @@ from coordinator.events import (
 from coordinator.store import Store
 from wire import codec, limits
 from wire.blobs import BlobRefused, Blobs
+from wire.clock import boot_clock
 from wire.codec import FrameTooLarge, ProtocolError
 from wire.driver import Driver
+from wire.gate import Crowded, Gate
 from wire.identity import IdentityError
 from wire.ledger import StoreError, StoreFull
-from wire.log import daemon_log
+from wire.log import Sparing, daemon_log
 from wire.messages import AnyMessage, Join, Message, RefusalCode, Refused, Renew, Renewed, Reply, Submit, Upload
 from wire.stream import End, Session, SessionRefused, accepted, refuse
 
 MAX_SESSIONS: Final = 20_000
+MAX_SESSIONS_OF_ONE: Final = 512
+"""Of one user or one certificate. What the coordinator's own user starts on this machine is not counted."""
+MAX_DECODED: Final = 2
+"""Uploaded documents that are taken apart at once: each may be a hundred times its size then."""
 MAX_WARNINGS: Final = 1_000
 """Nodes that were warned of once."""
 BLOBS: Final = "blobs"
@@ -66,7 +72,11 @@ class Server:
         self._renewing: dict[int, ec.EllipticCurvePublicKey] = {}
         """Sessions that asked for their next certificate, with the key that it is for."""
         self._warned: set[str] = set()
-        self._ungreeted = 0
+        self._gate = Gate()
+        self._of_one: Counter[str] = Counter()
+        """Sessions by whose they are."""
+        self._noise = Sparing(self.log, boot_clock())
+        self._decoding = trio.CapacityLimiter(MAX_DECODED)
         self._all_gone = trio.Event()
         self._stopping = False
 
@@ -126,43 +136,37 @@ class Server:
         except SessionRefused as refusal:
             await self._turn_away(stream, str(refusal))
             return
-        if self._ungreeted >= limits.MAX_UNGREETED or len(self._sessions) >= MAX_SESSIONS:
+        if len(self._sessions) >= MAX_SESSIONS:
             await self._turn_away(stream, "too many connections at once: try again")
             return
-        self._ungreeted += 1
-        left = False
-
-        def leave() -> None:
-            nonlocal left
-            self._ungreeted -= not left
-            left = True
-
+        placed = False
         try:
-            await self._receive(stream, guest, leave)
-        finally:
-            leave()
+            async with self._gate.place(guest.origin) as place:
+                placed = True
+                await self._receive(stream, guest, place.leave)
+        except Crowded as crowded:
+            if not placed:
+                await self._turn_away(stream, str(crowded))
+            else:  # it was silent for too long, and its place is another's now
+                self.counts["turned away"] += 1
 
     async def _admit_remote(self, door: TlsDoor, transport: trio.SocketStream) -> None:
         """A connection over the network. Whatever it does or fails to do is its own loss."""
         caller = caller_of(transport)
         try:
             if len(self._sessions) >= MAX_SESSIONS:
-                raise SessionRefused("too many connections at once")
-            place = await door.anteroom.enter(caller)
-        except SessionRefused as refusal:  # nothing can be said before TLS is up, which is what there is no room for
-            self.counts["turned away"] += 1
-            self.log.warning("turned away", caller=caller, reason=str(refusal))
-            await trio.aclose_forcefully(transport)
-            return
-        try:
-            admitted = await door.guest(transport)
-            if admitted is not None:
-                await self._receive(*admitted, place.leave)
+                raise Crowded
+            async with door.gate.place(caller) as place:
+                admitted = await door.guest(transport)
+                if admitted is not None:
+                    await self._receive(*admitted, place.leave)
         except SessionRefused as refusal:
             self.counts["refused"] += 1
-            self.log.warning("refused", caller=caller, reason=str(refusal))
+            self._noise.warning("refused", caller=caller, reason=str(refusal))
+        except Crowded as crowded:  # nothing can be said before TLS is up, which is what there is no room for
+            self.counts["turned away"] += 1
+            self._noise.warning("turned away", caller=caller, reason=str(crowded))
         finally:
-            place.leave()
             await trio.aclose_forcefully(transport)
 
     async def _receive(self, stream: trio.abc.Stream, guest: Guest, greeted: Callable[[], None]) -> None:
@@ -173,18 +177,22 @@ class Server:
                 await self._converse(session, guest)
         except SessionRefused as refusal:
             self.counts["refused"] += 1
-            self.log.warning("handshake failed", origin=guest.origin, reason=str(refusal))
+            self._noise.warning("handshake failed", origin=guest.origin, reason=str(refusal))
         except StoreFull as full:  # the numbers of sessions are durable
             self.log.error("no session can be opened", reason=str(full))
 
     async def _turn_away(self, stream: trio.SocketStream, reason: str) -> None:
         self.counts["turned away"] += 1
-        self.log.warning("turned away", reason=reason)
+        self._noise.warning("turned away", reason=reason)
         await refuse(stream, reason)
 
     async def _converse(self, session: Session, guest: Guest) -> None:
         epoch = session.epoch
+        if self._of_one[guest.origin] >= MAX_SESSIONS_OF_ONE and not self._local.is_own(guest):
+            session.close(f"{guest.owner} has {MAX_SESSIONS_OF_ONE} connections already: end some of them first")
+            return
         self._sessions[epoch] = session
+        self._of_one[guest.origin] += 1
         try:
             await self._driver.put(SessionOpened(epoch, session.peer, guest.owner, guest.key, guest.expires))
             async for message in session:
@@ -192,6 +200,9 @@ class Server:
         finally:
             end = session.end or End("the coordinator stops")
             del self._sessions[epoch]
+            self._of_one[guest.origin] -= 1
+            if not self._of_one[guest.origin]:
+                del self._of_one[guest.origin]
             self._renewing.pop(epoch, None)
             self._uploaded = {key: blob for key, blob in self._uploaded.items() if key[0] != epoch}
             self._driver.post(SessionClosed(epoch, end.reason))
@@ -217,7 +228,7 @@ class Server:
         else:
             if isinstance(message, Join):
                 self._warn_of_shared_user(guest, message)
-            await self._driver.put(Received(session.epoch, message))
+            await self._driver.put(Received(session.epoch, message), session.connection.frame_size)
 
     async def _take_renewal(self, session: Session, guest: Guest, renewal: Renew) -> None:
         """The next certificate is for the key that the session lives by, and for no other."""
@@ -256,21 +267,24 @@ class Server:
     async def _take_submission(self, session: Session, owner: str, submission: Submit, digest: str) -> None:
         """Give the core the submission with its uploaded document in it."""
         try:
-            document = await trio.to_thread.run_sync(self._document, owner, submission, digest)
+            document, size = await trio.to_thread.run_sync(
+                self._document, owner, submission, digest, limiter=self._decoding
+            )
         except (BlobRefused, ProtocolError, StoreError) as error:
             session.send(_refusal(submission.request, error))
             return
         self._uploaded[session.epoch, submission.request] = (owner, digest)
         whole = msgspec.structs.replace(submission, document=document, digest=None)
-        await self._driver.put(Received(session.epoch, whole))
+        await self._driver.put(Received(session.epoch, whole), size)
 
-    def _document(self, owner: str, submission: Submit, digest: str) -> dict[str, Any]:
+    def _document(self, owner: str, submission: Submit, digest: str) -> tuple[dict[str, Any], int]:
         if submission.document is not None:
             raise ProtocolError("a submission holds its document or names an upload, not both")
-        document = codec.decode_plain(self._blobs.read(owner, digest))
+        content = self._blobs.read(owner, digest)
+        document = codec.decode_plain(content)
         if not isinstance(document, dict):
             raise ProtocolError("an uploaded document is a map; this one is not")
-        return document
+        return document, len(content)
 
     # ---- what the core wants said
 
