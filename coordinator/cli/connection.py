@@ -38,7 +38,7 @@ def connect_to(path: str) -> Connection:
     try:
         return Connection(path, thin.connect(path))
     except thin.ThinError as error:
-        raise _failure(error) from None
+        raise failure_of(error) from None
 
 
 class Connection:
@@ -81,7 +81,7 @@ class Connection:
         try:
             return request()
         except thin.ThinError as error:
-            raise _failure(error) from None
+            raise failure_of(error) from None
         except (UnicodeEncodeError, OverflowError):
             raise misused("an argument is no text, or a number that is far too large") from None
 
@@ -128,11 +128,14 @@ class Connection:
                 if deadline is not None and now >= deadline:
                     raise TimeoutError from None
                 if now >= patience or not isinstance(error, thin.NoCoordinator):
-                    raise _failure(error) from None
+                    raise failure_of(error) from None
             time.sleep(_RETRY_S)
 
 
-def _failure(error: thin.ThinError) -> Failure:
+def failure_of(error: thin.ThinError) -> Failure:
+    """What went wrong on the wire, as a command ends with it."""
+    if isinstance(error, thin.TurnedAway):
+        return NoCoordinator(Exit.REFUSED, "refused", error.message)
     if isinstance(error, thin.NoCoordinator):
         return NoCoordinator(Exit.REFUSED, "no_coordinator", error.message, _WHERE)
     if isinstance(error, thin.NoAnswer):

@@ -28,6 +28,9 @@ COMMANDS: Final = {
     "pool": ("coordinator.cli.pools", "pool"),
     "logs": ("coordinator.cli.logs", "logs"),
     "files": ("coordinator.cli.files", "files"),
+    "token": ("coordinator.cli.tokens", "token"),
+    "user": ("coordinator.cli.users", "user"),
+    "login": ("coordinator.cli.login", "login"),
 }
 """Name → module and attribute, in the order `--help` lists them."""
 

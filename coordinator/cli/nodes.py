@@ -13,7 +13,7 @@ from coordinator.render import table
 
 @click.group()
 def node() -> None:
-    """Show nodes."""
+    """Show nodes, and shut them out."""
 
 
 @node.command("list")
@@ -41,3 +41,15 @@ def show_node(terms: Terms, node_id: str) -> None:
     with terms.connect() as connection:
         document = connection.ask("NodeShow", node=node_id)
     terms.show(document, lambda: words.node_lines(document, output.in_colour(sys.stdout)))
+
+
+@node.command("revoke")
+@click.argument("node_id", metavar="NODE")
+@facts
+def revoke_node(terms: Terms, node_id: str) -> None:
+    """End a node's certificate and its connection: it has left, and gets nothing more."""
+    from coordinator.cli.users import show_revoked
+
+    with terms.connect() as connection:
+        revoked = connection.ask("NodeRevoke", node=node_id)
+    show_revoked(terms, revoked, "node")

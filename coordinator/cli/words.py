@@ -55,6 +55,24 @@ POOL_COLUMNS: Final = (
     Column("SHARING"),
     Column("LOST AFTER", right=True),
 )
+TOKEN_COLUMNS: Final = (
+    Column("TOKEN"),
+    Column("ROLE"),
+    Column("NAME"),
+    Column("POOL"),
+    Column("USED", right=True),
+    Column("STATE"),
+    Column("EXPIRES"),
+    Column("CREATED BY", flexible=True),
+)
+IDENTITY_COLUMNS: Final = (
+    Column("NAME"),
+    Column("ROLE"),
+    Column("STATE"),
+    Column("SINCE"),
+    Column("EXPIRES"),
+    Column("KEY", flexible=True),
+)
 FILE_COLUMNS: Final = (Column("NAME"), Column("SIZE", right=True), Column("CHANGED", right=True))
 
 _OVER: Final = ("succeeded", "failed", "cancelled", "skipped")
@@ -104,6 +122,7 @@ def job_lines(job: Document, now: float, colour: bool) -> list[str]:
             ("State", job["state"]),
             ("Result", job.get("result")),
             ("End reason", job.get("end_reason")),
+            ("Waits", job.get("waits")),
             ("Priority", job.get("priority")),
             ("Submitted", _moment(job.get("submitted_at"), now)),
             ("Started", _moment(job.get("started_at"), now)),
@@ -160,8 +179,22 @@ def job_node_row(row: Document) -> list[object]:
         row.get("tasks_started"),
         phase_word(row.get("prep")),
         phase_word(row.get("release")),
-        phase_reason(row),
+        "; ".join(filter(None, (phase_reason(row), what_is_left(row)))),
     ]
+
+
+def what_is_left(row: Document) -> str | None:
+    """What the clean-up of a job could not remove from a node; None when nothing is left, or nobody knows."""
+    clean = row.get("clean") or {}
+    parts = [
+        count_of(clean["processes"], "process", "processes") if clean.get("processes") else "",
+        count_of(len(clean["files"]), "file") if clean.get("files") else "",
+        f"user {clean['uid']}" if clean.get("uid") is not None else "",
+        count_of(len(clean["cgroups"]), "control group") if clean.get("cgroups") else "",
+        count_of(len(clean["mounts"]), "mount") if clean.get("mounts") else "",
+    ]
+    left = ", ".join(part for part in parts if part)
+    return f"left there: {left}" if left else None
 
 
 def state_word(task: Document) -> str:
@@ -251,6 +284,8 @@ def node_lines(node: Document, colour: bool) -> list[str]:
             ("Last seen", f"{duration(seen)} ago" if isinstance(seen, (int, float)) else None),
             ("Elevation", "allowed" if node.get("elevation") else "forbidden"),
             ("Containment", node.get("containment")),
+            ("Limits", ", ".join(node.get("limits") or []) or None),
+            ("Users", node.get("users")),
             ("Version", node.get("version")),
             ("Boot", node.get("boot")),
         ],
@@ -311,3 +346,27 @@ def job_sentence(job: Document, now: float) -> str:
     text += f": {counts}" if counts else ""
     text += f" in {span(job.get('submitted_at'), job.get('completed_at'), now)}"
     return text + (f" ({reason})" if reason else "")
+
+
+def token_row(token: Document) -> list[object]:
+    return [
+        token["id"],
+        token["role"],
+        token.get("name"),
+        token.get("pool"),
+        f"{token['used']}/{token['uses']}",
+        token["state"],
+        token.get("expires_at"),
+        token.get("created_by"),
+    ]
+
+
+def identity_row(identity: Document) -> list[object]:
+    return [
+        identity["name"],
+        identity["role"],
+        identity["state"],
+        identity.get("since"),
+        identity.get("expires_at"),
+        str(identity["key"])[:16],
+    ]
