@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from coordinator import placement
+from coordinator import placement, plausible
 from coordinator.desk import Desk
 from coordinator.model import Grant, Job, Node
 from coordinator.preparation import NodeJob
@@ -101,13 +101,26 @@ def take_report(desk: Desk, node: Node, report: m.Report) -> None:
         for end in report.tasks:
             grant = desk.cluster.grants.get(end.grant)
             if grant is not None and grant.node == node.name and end.position >= 0 and grant.is_open(end.position):
-                ended.setdefault(grant.job, []).append(judge(desk.cluster.jobs[grant.job], grant, end, desk.now))
+                job = desk.cluster.jobs[grant.job]
+                ended.setdefault(grant.job, []).append(judge(job, grant, plausible.task_end(end), desk.now))
         phases: dict[str, list[m.PhaseEnd]] = {}
         for phase in report.phases:
-            phases.setdefault(phase.job, []).append(phase)
+            if _is_its_own(desk, node, phase):
+                phases.setdefault(phase.job, []).append(plausible.phase_end(phase))
         for job_id in {**ended, **phases}:
             _keep_report(desk, node, report.number, job_id, ended.get(job_id, []), phases.get(job_id, []))
     desk.send(node.session, m.Ack(report.number))
+
+
+def _is_its_own(desk: Desk, node: Node, end: m.PhaseEnd) -> bool:
+    """Whether the node was ever given this round: of others its word is worth nothing, not even a row."""
+    job = desk.cluster.jobs.get(end.job)
+    if job is None:
+        return (end.job, end.round) in node.owes
+    current = job.current.get(node.name)
+    if current is not None and current.round == end.round:
+        return True
+    return any(entry.node == node.name and entry.round == end.round for entry in job.rounds)
 
 
 def _keep_report(
@@ -132,12 +145,23 @@ def take_recalled(desk: Desk, node: Node, message: m.Recalled) -> None:
     if grant is None or grant.node != node.name:
         return
     grant.recalled = False
-    spans = [(first, count) for first, count in message.spans if first >= 0 and 0 < count <= grant.count - first]
-    if spans:
-        desk.keep(TasksReturned(grant.job, grant.id, spans, Returned.RECALLED, desk.now))
+    kept = grant.open & ~mask_of(message.spans, grant.count)
+    if kept != grant.open:
+        return_all(desk, grant, Returned.RECALLED, keep_mask=kept)
     else:
         grant.kept_back = grant.open
     desk.touch(grant.job)
+
+
+def mask_of(spans: list[tuple[int, int]], size: int) -> int:
+    """The positions below `size` in these runs, as a bit mask. However often they are named, it costs little."""
+    mask, whole = 0, (1 << size) - 1
+    for first, count in spans:
+        if first >= 0 and 0 < count <= size - first:
+            mask |= ((1 << count) - 1) << first
+            if mask == whole:
+                break
+    return mask
 
 
 def take_started(desk: Desk, node: Node, message: m.Started) -> None:
@@ -145,7 +169,7 @@ def take_started(desk: Desk, node: Node, message: m.Started) -> None:
     for grant_id, position, at in message.tasks:
         grant = desk.cluster.grants.get(grant_id)
         if grant is not None and grant.node == node.name and position >= 0 and grant.is_open(position):
-            grant.running[position] = at
+            grant.running[position] = plausible.wall(at)
     desk.changed()
 
 
@@ -154,7 +178,7 @@ def take_phase_started(desk: Desk, node: Node, message: m.PhaseStarted) -> None:
     job = desk.cluster.jobs.get(message.job)
     node_job = job.current.get(node.name) if job is not None else None
     if node_job is not None and node_job.round == message.round:
-        node_job.running[message.phase] = (message.attempt, message.at)
+        node_job.running[message.phase] = (plausible.number(message.attempt), plausible.wall(message.at))
         desk.changed()
 
 
