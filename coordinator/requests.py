@@ -22,6 +22,10 @@ PAGE_BYTES: Final = 200 * 1024
 """Of the rows of one page before the last one; that may be four tails of 64 KiB, and a frame still takes it."""
 MAX_WAITS: Final = 100
 """Requests of one connection that wait at once."""
+MAX_NAMED: Final = 500
+"""Jobs that one waiting request names."""
+MAX_ID: Final = 100
+"""Letters of a job's id: no job has so many."""
 MAX_DRAWN: Final = 200
 """Rows of a kind in an Overview; where there are more there are none."""
 SHOWN_STATES: Final = ("active", "preparing", "running", "completed")
@@ -218,8 +222,10 @@ def _pool_show(desk: Desk, session: Session, message: m.PoolShow) -> None:
 
 
 def _overview(desk: Desk, session: Session, message: m.Overview) -> None:
+    if len(message.jobs) > MAX_NAMED:
+        raise RefusedError(m.RefusalCode.INVALID, f"an overview is of {MAX_NAMED} jobs at most, or of all")
     waiter = Waiter(session.epoch, message.request, Until.CHANGED)
-    waiter.jobs, waiter.seen = message.jobs, message.changed
+    waiter.jobs, waiter.seen = [name[:MAX_ID] for name in message.jobs], message.changed
     _wait(desk, waiter)
 
 

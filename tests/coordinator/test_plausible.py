@@ -42,7 +42,7 @@ def show_everything(play: Play, job_id: str) -> None:
         ("reason", "x" * 100_000),
     ],
 )
-def test_t3_the_end_of_a_task_is_kept_and_shown_whatever_its_numbers_are(field: str, value: Any, exit_code: int) -> None:
+def test_t3_the_end_of_a_task_is_kept_and_shown_whatever_it_says(field: str, value: Any, exit_code: int) -> None:
     play, node, job_id = running()
     grant, position = node.running()[0]
     node.report([node.task_end(grant, position, exit_code, **{field: value})])
