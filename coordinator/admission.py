@@ -30,6 +30,8 @@ MAX_TOKENS: Final = 1_000
 """Tokens kept; beyond, those that admit nobody any more are forgotten, oldest first."""
 MAX_IDENTITIES: Final = 20_000
 """Keys kept, likewise."""
+JOIN_S: Final = 60.0
+"""A node that came in says Join within this time; from then on its heartbeats are looked at."""
 MAX_USES: Final = 10_000
 MIN_LIFETIME_S: Final = 1.0
 MAX_LIFETIME_S: Final = 366 * 86_400.0
@@ -51,6 +53,8 @@ def open_session(desk: Desk, opened: SessionOpened) -> None:
     """A connection finished its handshake: it lives, unless its key is nobody here."""
     session = Session(opened.session, opened.role, opened.owner, opened.key, opened.expires)
     desk.sessions[session.epoch] = session
+    if opened.role is m.Role.NODE:
+        desk.deadlines.set(("unjoined", str(session.epoch)), desk.now.boottime + JOIN_S)
     if opened.key is None:
         return
     identities = desk.cluster.identities
@@ -67,6 +71,13 @@ def open_session(desk: Desk, opened: SessionOpened) -> None:
 def _arm_expiry(desk: Desk, session: Session) -> None:
     if session.expires is not None:
         desk.arm(("expiry", str(session.epoch)), desk.now.after(session.expires - desk.now.wall))
+
+
+def unjoined(desk: Desk, epoch: int) -> None:
+    """A node's session has lasted for a while: one that is no node by now holds a connection for nothing."""
+    session = desk.sessions.get(epoch)
+    if session is not None and session.node is None:
+        desk.close(epoch, f"a node joins within {JOIN_S:g} s of coming in")
 
 
 def expired(desk: Desk, epoch: int) -> None:

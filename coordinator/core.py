@@ -105,6 +105,8 @@ class Core(Desk):
     def _from_node(self, session: Session, message: m.Message) -> None:
         if isinstance(message, m.Join):
             joining.join(self, session, message)
+            if session.node is not None:
+                self.deadlines.clear(("unjoined", str(session.epoch)))
             return
         node = session.node
         if node is None:
@@ -164,6 +166,8 @@ class Core(Desk):
                 work.backoff_over(self, job, int(group))
             case ("timeout" | "grace" | "eligible", job):
                 self.touch(job)
+            case ("unjoined", session):
+                admission.unjoined(self, int(session))
             case ("expiry", session):
                 admission.expired(self, int(session))
             case _:

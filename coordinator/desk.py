@@ -113,7 +113,8 @@ class Desk:
         if session is None:
             return
         self.waiters = [waiter for waiter in self.waiters if waiter.session != epoch]
-        self.deadlines.clear(("expiry", str(epoch)))
+        for kind in ("expiry", "unjoined"):
+            self.deadlines.clear((kind, str(epoch)))
         self._end_relays(epoch)
         node = session.node
         if node is not None and node.session == epoch:
