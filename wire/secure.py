@@ -137,10 +137,21 @@ async def connect_tls(host: str, port: int, context: ssl.SSLContext) -> TlsStrea
 
     A client believes its handshake before the server has looked at its certificate: it is in after Welcome only."""
     with trio.move_on_after(limits.CONNECT_S) as patience:
-        transport = await trio.open_tcp_stream(host, port)
+        try:
+            transport = await trio.open_tcp_stream(host, port)
+        except OSError as error:
+            raise _first_cause(error) from None
     if patience.cancelled_caught:
         raise TimeoutError(f"no connection within {limits.CONNECT_S:g} s")
     return await _shake_hands(transport, context, server=False)
+
+
+def _first_cause(error: OSError) -> OSError:
+    """What went wrong at the first address, which trio hides behind a sentence of its own."""
+    cause: BaseException | None = error.__cause__
+    while isinstance(cause, BaseExceptionGroup):
+        cause = cause.exceptions[0]
+    return cause if isinstance(cause, OSError) else error
 
 
 # ---- the side that accepts
