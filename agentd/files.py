@@ -96,7 +96,7 @@ class NodeFiles:
             self._root = os.open(self.root, DIRECTORY)
             self._agent = _make_directory(self._root, PRIVATE, 0o700)
             self._lock = self._take_lock()
-            os.close(_make_directory(self._root, "shared", 0o1777))
+            self.shared = _make_directory(self._root, "shared", 0o1777)
             os.close(_make_directory(self._root, "startup", 0o755))
             self._workitems = _make_directory(self._root, "workitems", 0o755)
             if job_users:
@@ -121,7 +121,7 @@ class NodeFiles:
 
     def close(self) -> None:
         """Unlock and let go."""
-        for fd in (self._scripts, self._trash_fd, self._workitems, self._lock, self._agent, self._root):
+        for fd in (self._scripts, self._trash_fd, self.shared, self._workitems, self._lock, self._agent, self._root):
             os.close(fd)
 
     def _take_lock(self) -> int:
