@@ -41,7 +41,7 @@ def _connect(address: str, host: str, port: int, identity: Identity) -> Secured:
         known = error if isinstance(error, OSError) else OSError(0, "that is no name of a host")
         raise NoCoordinator(unreachable(address, known)) from None
     try:
-        plain.settimeout(limits.HANDSHAKE_S)
+        plain.settimeout(limits.WELCOME_S)
         secured = context.wrap_socket(plain)
     except OSError as error:
         plain.close()

@@ -28,6 +28,7 @@ from wire.tls import client_context, unverified_context
 
 A = TypeVar("A", Authority, Enrolled)
 
+
 class EnrollRefused(SessionRefused):
     """The coordinator will not have this newcomer, or is the wrong one: trying again with the same join string comes
     to the same. Every other SessionRefused may pass."""

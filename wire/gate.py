@@ -86,7 +86,7 @@ class Gate:
         me = _Waiting(address)
         self._waiting.append(me)
         try:
-            with trio.move_on_after(limits.HANDSHAKE_S):
+            with trio.move_on_after(limits.QUEUE_S):
                 while not me.turn.is_set():
                     silent = list(self._taken)
                     with trio.move_on_after(limits.CHANCE_S):

@@ -31,7 +31,11 @@ MAX_TLS_HANDSHAKE: Final = 64 * 1024
 CONNECT_S: Final = 10.0
 """For a name to be resolved and a TCP connection to be made."""
 HANDSHAKE_S: Final = 5.0
-"""For a TLS handshake, and again for the greeting after it."""
+"""For a peer's TLS handshake, and again for its greeting."""
+QUEUE_S: Final = 10.0
+"""For a connection to wait until it is its turn for that."""
+WELCOME_S: Final = 15.0
+"""So long the side that opens waits for each of the two: where a thousand come at once it may be a while."""
 ENROLL_S: Final = 30.0
 """For a certificate to be signed: the coordinator has to make it durable first."""
 FRAME_S: Final = 10.0
@@ -43,6 +47,6 @@ GOODBYE_S: Final = 2.0
 MAX_UNGREETED: Final = 128
 """Connections that have not finished their handshake, at one gate; one address has a quarter of them at most."""
 MAX_QUEUE: Final = 4096
-"""Connections that wait for such a place, for `HANDSHAKE_S` at most."""
+"""Connections that wait for such a place, for `QUEUE_S` at most."""
 CHANCE_S: Final = 1.0
 """So long nobody loses his place, however many wait."""

@@ -170,13 +170,14 @@ async def secure(transport: trio.abc.Stream, context: ssl.SSLContext) -> TlsStre
 
 async def _shake_hands(transport: trio.abc.Stream, context: ssl.SSLContext, *, server: bool) -> TlsStream:
     stream = TlsStream(transport, context, server=server)
+    seconds = limits.HANDSHAKE_S if server else limits.WELCOME_S
     try:
         _set_options(transport)
-        with trio.move_on_after(limits.HANDSHAKE_S) as patience:
+        with trio.move_on_after(seconds) as patience:
             await stream.handshake()
         if not patience.cancelled_caught:
             return stream
-        reason = f"it did not finish within {limits.HANDSHAKE_S:g} s"
+        reason = f"it did not finish within {seconds:g} s"
     except (Unclean, CertificateError) as error:
         reason = str(error)
     except (trio.BrokenResourceError, OSError):

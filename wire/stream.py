@@ -264,7 +264,7 @@ async def opened(stream: trio.abc.Stream, role: Role) -> AsyncIterator[Session]:
     """The opening side's session. Raises SessionRefused when the coordinator does not welcome us."""
     connection = Connection(role)
     async with _closing(stream):
-        await _within_limit(_greet(stream, connection, role), "the coordinator did not welcome us")
+        await _within(limits.WELCOME_S, _greet(stream, connection, role), "the coordinator did not welcome us")
         async with _running(Session(stream, connection)) as session:
             yield session
 
@@ -276,7 +276,7 @@ async def accepted(
     """The accepting side's session, for a peer that may take these roles. Raises SessionRefused."""
     connection = Connection(Role.COORDINATOR, allowed=allowed)
     async with _closing(stream):
-        await _within_limit(_welcome(stream, connection, next_epoch), "the peer did not greet")
+        await _within(limits.HANDSHAKE_S, _welcome(stream, connection, next_epoch), "the peer did not greet")
         async with _running(Session(stream, connection)) as session:
             yield session
 
@@ -315,11 +315,11 @@ async def _running(session: Session) -> AsyncIterator[Session]:
 # ---- the handshake
 
 
-async def _within_limit(handshake: Awaitable[None], otherwise: str) -> None:
-    with trio.move_on_after(limits.HANDSHAKE_S) as patience:
+async def _within(seconds: float, handshake: Awaitable[None], otherwise: str) -> None:
+    with trio.move_on_after(seconds) as patience:
         await handshake
     if patience.cancelled_caught:
-        raise SessionRefused(f"{otherwise} within {limits.HANDSHAKE_S:g} s")
+        raise SessionRefused(f"{otherwise} within {seconds:g} s")
 
 
 async def _greet(stream: trio.abc.Stream, connection: Connection, role: Role) -> None:

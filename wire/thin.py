@@ -92,7 +92,7 @@ def connect(address: str, role: str | None = None) -> Coordinator:
 
 def _connect(path: str, role: str) -> Coordinator:
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    made.settimeout(limits.HANDSHAKE_S)
+    made.settimeout(limits.WELCOME_S)
     try:
         with short_path(path) as name:
             made.connect(name)
@@ -118,7 +118,7 @@ class Coordinator:
         self._buffer = bytearray()
         try:
             self._send({"kind": "Hello", "version": PROTOCOL_VERSION, "role": role})
-            welcome = self._receive(limits.HANDSHAKE_S)
+            welcome = self._receive(limits.WELCOME_S)
             if welcome.get("kind") != "Welcome" or welcome.get("version") != PROTOCOL_VERSION:
                 raise NoCoordinator(f"what listens at {path} is no coordinator of this release")
             self._epoch = welcome["epoch"]

@@ -86,12 +86,11 @@ def test_what_is_no_address_is_told(address):
 
 def test_an_expired_login_says_so_and_is_not_tried_again():
     issuer = Issuer()
-    with coordinator(issuer) as (there, address):
+    with coordinator(issuer) as (_, address):
         log_in(address, issuer.identity("user", "alice", begins=-2 * HOUR, expires=-HOUR))
         with pytest.raises(thin.ThinError, match=r"your certificate for .* has expired") as raised:
             thin.connect(address)
         assert not isinstance(raised.value, thin.NoCoordinator)
-        assert ["its certificate has expired" in end for end in there.ends] == [True]
 
 
 def test_a_coordinator_of_another_authority_is_not_believed_and_told_nothing():
@@ -158,7 +157,7 @@ def test_what_is_no_coordinator_is_a_sentence(said):
 
 
 def test_one_that_never_answers_a_handshake_is_not_waited_for(monkeypatch):
-    monkeypatch.setattr(limits, "HANDSHAKE_S", 0.05)
+    monkeypatch.setattr(limits, "WELCOME_S", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"127.0.0.1:{listener.getsockname()[1]}"
         log_in(address, Issuer().identity("user", "alice"))
