@@ -56,6 +56,8 @@ READERS: Final = 8
 TRASH_PAUSE_S: Final = 0.02
 """Between two steps of emptying the trash: deleting must not slow down what runs."""
 TRASH_STEPS: Final = 500
+LOOK_AGAIN_S: Final = 60.0
+"""Between two looks at what could not be removed, while nothing else is thrown away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,14 +250,18 @@ class Agent:
         await self._driver.put(answer)
 
     async def _empty_trash(self) -> None:
-        """Delete what was thrown away, in small steps and with pauses."""
+        """Delete what was thrown away, in small steps and with pauses; when that is done, look for users of jobs of
+        which nothing is left."""
         more = True
         while True:
             if not more:
-                await self._trash.wait()
+                with trio.move_on_after(LOOK_AGAIN_S):
+                    await self._trash.wait()
             self._trash = trio.Event()
             try:
                 more = await trio.to_thread.run_sync(self._files.empty_trash, TRASH_STEPS)
+                if not more:
+                    more = await trio.to_thread.run_sync(self._chores.look_again)
             except OSError as error:
                 self._log.error("the trash can't be emptied", reason=error.strerror)
                 more = False
@@ -320,9 +326,10 @@ class Agent:
         """In a thread."""
         try:
             if isinstance(request, ListFiles):
-                listing = self._files.list_directory(request.path)
+                listing = self._files.list_directory(request.path, owners=self._chores.owners(request.path))
                 return FileListing(request.request, listing.entries, listing.truncated)
-            piece = self._files.read_piece(request.path, request.offset, request.limit)
+            owners = self._chores.owners(request.path)
+            piece = self._files.read_piece(request.path, request.offset, request.limit, owners)
             return FileContents(request.request, piece.content, piece.size, piece.end)
         except FilesError as error:
             return FileRefused(request.request, str(error), error.missing)
