@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import socket
+import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from agentd import trash
+from agentd.beneath import FilesError
 from agentd.files import NodeFiles
 from tests.agentd.ground import NOW, SOMEBODY, as_somebody, can_mount, empty, in_mount_namespace
 
@@ -148,3 +153,169 @@ assert os.listdir(f"{root}/trash/{entry}/t/wd") == ["mounted"]
 def test_t11_a_mount_in_a_jobs_tree_is_not_entered_and_is_reported(tmp_path, outside, openat2):
     """A bind mount of the same file system: its device number tells nothing."""
     in_mount_namespace(MOUNTING, str(tmp_path / "root"), str(outside), openat2)
+
+
+# ---- what a hostile job leaves
+
+
+def can_fix(place):
+    """Whether files can be made immutable here."""
+    probe = place / "probe"
+    probe.write_text("")
+    if subprocess.run(["chattr", "+i", str(probe)], capture_output=True).returncode != 0:
+        return False
+    subprocess.run(["chattr", "-i", str(probe)], check=True)
+    probe.unlink()
+    return True
+
+
+@pytest.fixture
+def fix(tmp_path):
+    """Sets flags, and clears them in the end, whatever went wrong."""
+    if os.geteuid() != 0 or not can_fix(tmp_path):
+        pytest.skip("needs root and a file system with immutable files")
+    yield lambda flag, *paths: subprocess.run(["chattr", f"+{flag}", *map(str, paths)], check=True)
+    subprocess.run(["chattr", "-R", "-f", "-i", "-a", str(tmp_path)], check=False)
+
+
+def test_t11_immutable_and_append_only_files_and_directories_are_deleted(node, root, fix):
+    job = root / "workitems" / "j"
+    (job / "a" / "inner").mkdir(parents=True)
+    (job / "b").mkdir()
+    (job / "a" / "link").symlink_to("/nowhere")
+    for path in (job / "a" / "inner" / "f", job / "b" / "f", job / "b" / "g"):
+        path.write_text("")
+    fix("i", job / "a" / "inner" / "f", job / "a" / "inner", job / "a")
+    fix("a", job / "b" / "f", job / "b", job)
+    assert throw(node, root) == []
+    assert node.leftovers() == []
+
+
+def test_t11_an_immutable_job_directory_goes_to_the_trash(node, root, fix):
+    job = root / "workitems" / "j"
+    job.mkdir()
+    fix("i", job)
+    assert node.clean_job("j", {}, NOW).leftovers == []
+    assert not job.exists()
+
+
+def test_t11_deep_directories_that_are_immutable_are_deleted(node, root, fix):
+    deepest = root / "workitems" / "j" / Path(*["d"] * 60)
+    deepest.mkdir(parents=True)
+    (deepest / "f").write_text("")
+    fix("i", *[parent for parent in deepest.parents if parent.name == "d"], deepest, deepest / "f")
+    assert throw(node, root) == []
+
+
+def test_t11_a_fixed_file_that_has_another_name_outside_stays_fixed_there(node, root, outside, fix):
+    """Its flags are its owner's, who is not the job."""
+    job = root / "workitems" / "j"
+    job.mkdir()
+    os.link(outside / "precious", job / "stolen")
+    fix("i", outside / "precious")
+    assert throw(node, root) != []
+    [line] = node.leftovers()
+    assert line.endswith("/stolen could not be removed: the node's user may not.")
+    flags = subprocess.run(["lsattr", str(outside / "precious")], capture_output=True, text=True, check=True).stdout
+    assert "i" in flags.split()[0]
+    subprocess.run(["chattr", "-i", str(outside / "precious")], check=True)
+    node.trash.retry("j")
+    empty(node)
+    assert node.leftovers() == []
+
+
+def test_t11_hard_links_to_files_outside_are_only_unlinked(node, root, outside):
+    job = root / "workitems" / "j"
+    job.mkdir()
+    (outside / "precious").chmod(0o640)
+    before = (outside / "precious").stat()
+    os.link(outside / "precious", job / "stolen")
+    assert throw(node, root) == []
+    after = (outside / "precious").stat()
+    assert (after.st_mode, after.st_uid, after.st_nlink) == (before.st_mode, before.st_uid, 1)
+
+
+def test_t11_fifos_sockets_and_devices_are_deleted_without_being_opened(node, root):
+    job = root / "workitems" / "j"
+    job.mkdir()
+    os.mkfifo(job / "fifo")
+    with socket.socket(socket.AF_UNIX) as listener:
+        here = os.open(job, os.O_RDONLY)
+        listener.bind(f"/proc/self/fd/{here}/socket")
+        os.close(here)
+        if os.geteuid() == 0:
+            os.mknod(job / "tape", stat.S_IFCHR | 0o600, os.makedev(9, 0))  # to open a tape is to wind it
+        assert throw(node, root) == []
+
+
+def test_t11_names_that_are_no_text_or_as_long_as_can_be_are_deleted(node, root):
+    job = os.fsencode(root / "workitems" / "j")
+    os.mkdir(job)
+    names = [b"\xff\xfe", b"a\nb", b"x" * 255, "é".encode() * 127, b"-rf", b"~", b"j~0", b" "]
+    for name in names:
+        os.mkdir(job + b"/" + name)
+        os.close(os.open(job + b"/" + name + b"/" + name, os.O_CREAT))
+    assert node.clean_job("j", {"kept": 5.0}, NOW).leftovers == []
+    empty(node)
+    assert list((root / "trash").iterdir()) == []
+
+
+def test_t11_a_symlinked_parent_of_what_is_discarded_is_not_followed(node, root, outside):
+    node.make_job("j", [], {})
+    (outside / "attempt-1").mkdir()
+    (root / "workitems" / "j" / "jobpreparation").symlink_to(outside)
+    with pytest.raises(FilesError, match="no directory"):
+        node.make_job("j", [], {}, discard=["jobpreparation/attempt-1"])
+    assert (outside / "attempt-1").exists()
+
+
+def test_stamps_that_a_job_set_to_the_future_keep_nothing_for_ever(node, root):
+    node.make_job("j", [], {})
+    kept = root / "workitems" / "j" / "t" / "attempt-2"
+    kept.mkdir(parents=True)
+    for path in (kept, kept.parent):
+        os.utime(path, (NOW + 1e9, NOW + 1e9))
+    assert node.clean_job("j", {"t": 60.0}, NOW).kept_s == pytest.approx(60)
+    assert node.clean_job("j", {"t": 60.0}, NOW + 50).kept_s == pytest.approx(10)
+    assert node.clean_job("j", {"t": 60.0}, NOW + 61).kept_s is None
+
+
+SWAPPER = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None)
+handles = [os.open(f"{sys.argv[1]}/d{number}", os.O_RDONLY) for number in range(int(sys.argv[2]))]
+os.setgroups([]); os.setresgid(4242, 4242, 4242); os.setresuid(4242, 4242, 4242)
+swaps, told = 0, False
+while True:
+    for here in handles:
+        if libc.renameat2(here, b"real", here, b"lure", 2) == 0:
+            swaps += 1
+    if not told and swaps > len(handles):
+        told = os.write(1, b"ready")
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a process of another user needs root")
+def test_t11_a_process_that_swaps_directories_for_links_gains_nothing(node, root, outside):
+    """It outlived its job somehow and still has the job's directories open; the trash is closed to it otherwise."""
+    (outside / "real").mkdir()
+    (outside / "real" / "precious").write_text("p")
+    for _ in range(5):
+        job = root / "workitems" / "j"
+        for number in range(100):
+            (job / f"d{number}" / "real" / "real").mkdir(parents=True)
+            (job / f"d{number}" / "real" / "precious").write_text("not this one")
+            (job / f"d{number}" / "lure").symlink_to(outside)
+        subprocess.run(["chown", "-hR", "4242:4242", str(job)], check=True)
+        command = [sys.executable, "-I", "-S", "-c", SWAPPER, str(job), "100"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as swapper:
+            try:
+                assert swapper.stdout.read(5) == b"ready"
+                node.clean_job("j", {}, NOW)
+                empty(node, steps=50)
+            finally:
+                swapper.kill()
+        assert (outside / "real" / "precious").read_text() == "p"
+        node.trash.retry("j")
+        empty(node)
+        assert list((root / "trash").iterdir()) == []
