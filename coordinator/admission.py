@@ -62,7 +62,7 @@ def open_session(desk: Desk, opened: SessionOpened) -> None:
     if reason is not None:
         identity = identities.by_key.get(opened.key)
         if opened.role is m.Role.NODE and identity is not None and identity.revoked:
-            desk.send(session.epoch, m.JoinRefused(reason))
+            desk.send(session.epoch, m.JoinRefused(reason, revoked=True))
         desk.close(session.epoch, reason)
     else:
         _arm_expiry(desk, session)
