@@ -20,6 +20,8 @@ from agentd.beneath import DIRECTORY, PATH, FilesError, closing, open_beneath, r
 TAIL_BYTES: Final = 64 << 10
 PIECE_LIMIT: Final = 512 << 10
 LISTING_LIMIT: Final = 10_000
+PATH_CHARS: Final = 4096
+_FAR: Final = 2**63 - 1
 PRIVATE: Final = ".agent"
 """The agent's own directory below the root; nobody reads it through us."""
 
@@ -60,7 +62,7 @@ class Reading:
                 raise FilesError(f"Could not read {path}: it is no regular file.")
             with closing(_without_waiting(held, path)) as fd:
                 size = os.fstat(fd).st_size
-                start = offset if offset >= 0 else max(0, size + offset)
+                start = min(offset, _FAR) if offset >= 0 else max(0, size + offset)
                 content = os.pread(fd, limit, start)
                 return Piece(content, start, size, start + len(content) >= size)
 
@@ -88,6 +90,8 @@ class Reading:
     @contextlib.contextmanager
     def _opened(self, path: str, doing: str, owners: Owners | None) -> Iterator[int]:
         """A handle of what `path` names below the root, good for looking at it only."""
+        if len(path) > PATH_CHARS:
+            raise FilesError(f"Could not {doing} {path[:100]}…: no path is as long as this.")
         parts = [part for part in path.split("/") if part not in ("", ".")]
         if parts[:1] == [PRIVATE]:
             raise FilesError(f"Could not {doing} {path}: it is the agent's own.")

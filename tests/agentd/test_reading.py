@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import signal
+import stat
 
 import pytest
 
 from agentd import beneath, reading
 from agentd.beneath import FilesError
+from tests.agentd.ground import can_mount, in_mount_namespace
 
 
 def test_pieces_of_a_file_are_read_from_either_end(node, root):
@@ -67,7 +71,7 @@ def test_the_agents_own_files_are_not_shown(node, path):
     assert ".agent" not in [name for name, *_ in node.list_directory("").entries]
 
 
-@pytest.mark.parametrize("path", ["a\0b", "shared/" + "x" * 300, "shared/" + "y/" * 3000, "\udcff"])
+@pytest.mark.parametrize("path", ["a\0b", "shared/" + "x" * 300, "shared/" + "y/" * 3000, "\udcff", "z" * 5000])
 def test_odd_paths_are_refused_in_words(node, path):
     with pytest.raises(FilesError, match="Could not read"):
         node.read_piece(path, 0, 10)
@@ -93,3 +97,168 @@ def test_a_listing_is_sorted_and_bounded(node, root):
     assert not listing.truncated
     short = node.list_directory("shared", limit=2)
     assert ([name for name, *_ in short.entries], short.truncated) == (["a", "b"], True)
+
+
+# ---- what a hostile job puts there to be read
+
+JOBS = 4242
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="files of another user need root")
+
+
+def of_job(uid):
+    return uid == JOBS
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "workitems/../../outside/precious",
+        "workitems/j/../../../outside/precious",
+        "/../outside/precious",
+        "//outside",
+        "workitems/j/\0/precious",
+        "workitems/j\0",
+        "workitems/" + "j" * 300,
+        "../" * 100 + "etc/hostname",
+        "workitems/\u2025/precious",
+        "workitems/\uff0e\uff0e/precious",
+        "workitems/%2e%2e/precious",
+        ".agent/identity/key.pem",
+        "./.agent",
+    ],
+)
+def test_t10_no_path_that_anybody_sends_leads_out_of_the_root(node, root, outside, path):
+    (root / "workitems" / "j").mkdir()
+    for read in (lambda: node.read_piece(path, 0, 10), lambda: node.list_directory(path)):
+        with pytest.raises(FilesError, match=r"^Could not (read|list) "):
+            read()
+    assert node.tail(path) == b""
+
+
+@pytest.mark.parametrize("job", ["../x", "a/b", "", ".", "..", "a\0b"])
+def test_t10_no_name_that_is_a_path_is_cleaned_up_or_removed(node, outside, job):
+    with pytest.raises(FilesError):
+        node.clean_job(job, {}, 0.0)
+
+
+@needs_root
+def test_t14_a_file_of_another_user_is_not_read_for_the_jobs_people(node, root):
+    job = root / "workitems" / "j"
+    job.mkdir()
+    for name, uid in (("mine", JOBS), ("theirs", 4343)):
+        (job / name).write_text(name)
+        os.chown(job / name, uid, uid)
+    assert node.read_piece("workitems/j/mine", 0, 10, of_job).content == b"mine"
+    with pytest.raises(FilesError, match="Could not read workitems/j/theirs: it is another user's"):
+        node.read_piece("workitems/j/theirs", 0, 10, of_job)
+    assert node.read_piece("workitems/j/theirs", 0, 10).content == b"theirs"
+
+
+@needs_root
+def test_a_directory_of_another_user_is_not_listed(node, root):
+    (root / "workitems" / "j" / "theirs").mkdir(parents=True)
+    os.chown(root / "workitems" / "j" / "theirs", 4343, 4343)
+    with pytest.raises(FilesError, match="another user's"):
+        node.list_directory("workitems/j/theirs", owners=of_job)
+    assert [name for name, *_ in node.list_directory("workitems/j", owners=of_job).entries] == ["theirs"]
+
+
+@needs_root
+def test_t11_a_secret_of_the_agents_user_is_not_read_by_another_name(node, root, outside, monkeypatch):
+    """A hard link that a job made, where the kernel lets it; also when the first name is gone since."""
+    monkeypatch.setattr(reading, "_links_are_protected", lambda: False)
+    job = root / "workitems" / "j"
+    job.mkdir(mode=0o1770)
+    job.chmod(0o1770)
+    (outside / "secret").write_text("s")
+    (outside / "secret").chmod(0o600)
+    os.link(outside / "secret", job / "stdout.txt")
+    for _ in range(2):
+        with pytest.raises(FilesError, match="another user's"):
+            node.read_piece("workitems/j/stdout.txt", 0, 10, of_job)
+        assert node.tail("workitems/j/stdout.txt", owners=of_job) == b""
+        (outside / "secret").unlink(missing_ok=True)
+
+
+@needs_root
+def test_output_of_an_elevated_command_is_read(node, root):
+    """Root's, where nobody else can make a name."""
+    (root / "workitems" / "j" / "t").mkdir(parents=True)
+    (root / "workitems" / "j" / "t").chmod(0o700)
+    (root / "workitems" / "j" / "t" / "stdout.txt").write_text("out")
+    (root / "workitems" / "j" / "t" / "stdout.txt").chmod(0o600)
+    assert node.tail("workitems/j/t/stdout.txt", owners=of_job) == b"out"
+
+
+@needs_root
+def test_what_was_taken_over_in_shared_is_read_while_nobody_can_forge_it(node, root, monkeypatch):
+    (root / "shared" / "cache").write_text("c")
+    (root / "shared" / "cache").chmod(0o640)
+    monkeypatch.setattr(reading, "_links_are_protected", lambda: True)
+    assert node.read_piece("shared/cache", 0, 10, of_job).content == b"c"
+    monkeypatch.setattr(reading, "_links_are_protected", lambda: False)
+    with pytest.raises(FilesError, match="another user's"):
+        node.read_piece("shared/cache", 0, 10, of_job)
+    (root / "shared" / "cache").chmod(0o644)
+    assert node.read_piece("shared/cache", 0, 10, of_job).content == b"c"
+
+
+def test_a_file_that_its_owner_keeps_closed_is_not_waited_for(node, root):
+    """A lease of fcntl(2) would hold an open back for most of a minute."""
+    (root / "shared" / "f").write_text("x")
+    signal.signal(signal.SIGIO, signal.SIG_IGN)
+    held = os.open(root / "shared" / "f", os.O_RDWR)
+    try:
+        fcntl.fcntl(held, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        with pytest.raises(FilesError, match="keeps it closed"):
+            node.read_piece("shared/f", 0, 10)
+    finally:
+        os.close(held)
+        signal.signal(signal.SIGIO, signal.SIG_DFL)
+
+
+@needs_root
+def test_a_device_is_never_opened(node, root):
+    os.mknod(root / "shared" / "tape", stat.S_IFCHR | 0o666, os.makedev(9, 0))
+    with pytest.raises(FilesError, match="no regular file"):
+        node.read_piece("shared/tape", 0, 10)
+
+
+MOUNTED = """
+import os, subprocess, sys
+from agentd import beneath
+from agentd.files import FilesError, NodeFiles
+root, outside, openat2 = sys.argv[1:]
+beneath.has_openat2 = openat2 == "yes"
+node = NodeFiles(root)
+os.makedirs(root + "/workitems/j/mounted")
+subprocess.run(["mount", "--bind", outside, root + "/workitems/j/mounted"], check=True)
+mounted = "workitems/j/mounted"
+for read in (lambda: node.read_piece(mounted + "/precious", 0, 9), lambda: node.list_directory(mounted)):
+    try:
+        read()
+    except FilesError as error:
+        assert "another file system" in str(error), error
+    else:
+        raise AssertionError("what is mounted was read")
+"""
+
+
+@pytest.mark.parametrize("openat2", ["yes", "no"])
+@pytest.mark.skipif(not can_mount(), reason="mounting needs root and a mount namespace")
+def test_t11_what_is_mounted_in_a_jobs_tree_is_not_read(tmp_path, outside, openat2):
+    in_mount_namespace(MOUNTED, str(tmp_path / "root"), str(outside), openat2)
+
+
+def test_t19_ten_gigabytes_of_output_cost_a_tail(node, root):
+    path = root / "shared" / "stdout.txt"
+    with path.open("wb") as file:
+        file.truncate(10 << 30)
+        file.seek(-4, os.SEEK_END)
+        file.write(b"last")
+    assert len(node.tail("shared/stdout.txt")) == reading.TAIL_BYTES
+    assert node.tail("shared/stdout.txt").endswith(b"\0last")
+    piece = node.read_piece("shared/stdout.txt", 0, 1 << 40)
+    assert (len(piece.content), piece.size, piece.end) == (reading.PIECE_LIMIT, 10 << 30, False)
+    assert node.read_piece("shared/stdout.txt", 1 << 70, 10) == reading.Piece(b"", 2**63 - 1, 10 << 30, True)
+    assert node.read_piece("shared/stdout.txt", -(1 << 70), 1).offset == 0
