@@ -21,7 +21,7 @@ TAIL_BYTES: Final = 64 << 10
 PIECE_LIMIT: Final = 512 << 10
 LISTING_LIMIT: Final = 10_000
 PATH_CHARS: Final = 4096
-_FAR: Final = 2**63 - 1
+_FAR: Final = 2**62
 PRIVATE: Final = ".agent"
 """The agent's own directory below the root; nobody reads it through us."""
 
