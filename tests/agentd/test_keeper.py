@@ -22,6 +22,7 @@ from agentd.keeper import (
     SpawnFailed,
     Swept,
     Tick,
+    _bytes_shown,
     decode,
     encode,
     read_record,
@@ -701,3 +702,66 @@ def test_the_protocol_in_the_documents_is_the_one_spoken(play):
     documented = set(re.findall(r"^\| `(\w+)` \|", heard, re.MULTILINE))
     assert documented == spoken - {"start", "memfd", "record"}
     assert documented >= {"hello", "ended", "gone"}
+
+
+# ---- what the kernel counted
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "signum", "starved", "outcome", "reason"),
+    [
+        (None, 9, True, "oom", "The kernel killed it: it needed more memory than it was given (1.5 GiB)."),
+        (None, 9, False, "exited", None),
+        (None, 11, True, "exited", "The kernel killed a process of it, which needed more memory than it was given"),
+        (137, None, True, "oom", "The kernel killed it: it needed more memory than it was given (1.5 GiB)."),
+        (137, None, False, "exited", None),
+        (1, None, True, "exited", "The kernel killed a process of it, which needed more memory than it was given"),
+        (0, None, True, "exited", None),
+    ],
+)
+def test_a_command_killed_for_want_of_memory_says_so(exit_code, signum, starved, outcome, reason):
+    play = Play(memory_bytes=3 << 29)
+    play.template()
+    play.run("a")
+    play.give(Exited(exit_code, signum, 0.5, 4096, True, starved))
+    play.sleep(0.1)
+    [ended] = play.take_said("ended")
+    assert (ended["outcome"], ended["exit_code"], ended["signal"]) == (outcome, exit_code, signum)
+    assert ended["reason"] is None if reason is None else ended["reason"].startswith(reason)
+
+
+def test_a_command_that_was_stopped_is_not_called_killed_for_want_of_memory(play):
+    play.run("a")
+    play.sleep(30)
+    play.give(Exited(None, 9, 0.5, 4096, True, starved=True))
+    play.sleep(0.1)
+    assert [ended["outcome"] for ended in play.take_said("ended")] == ["timed_out"]
+
+
+def test_without_a_limit_of_its_own_the_nodes_is_named(play):
+    play.run("a")
+    play.give(Exited(None, 9, 0.5, 4096, True, starved=True))
+    play.sleep(0.1)
+    [ended] = play.take_said("ended")
+    assert ended["reason"] == "The kernel killed it: it needed more memory than the node allows."
+
+
+def test_what_every_process_of_a_command_used_is_summed_and_its_largest_told(play):
+    play.run("a", "b")
+    play.give(Exited(0, None, 0.5, 4096, False))
+    play.give(Swept(2, 0.25, 1 << 20))
+    play.sleep(0.01)
+    play.give(Swept(0, 0.125, 8192))
+    play.give(Exited(0, None, 0.0625, 1024, True))
+    play.sleep(0.1)
+    first, second = play.take_said("ended")
+    assert (first["cpu_s"], first["max_rss_bytes"]) == (0.875, 1 << 20)
+    assert (second["cpu_s"], second["max_rss_bytes"]) == (0.0625, 1024), "nothing of the one before"
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"),
+    [(1 << 30, "1 GiB"), (3 << 29, "1.5 GiB"), (100 << 20, "100 MiB"), (1536, "1.5 KiB"), (7, "7 bytes")],
+)
+def test_bytes_are_shown_as_people_write_them(count, shown):
+    assert _bytes_shown(count) == shown
