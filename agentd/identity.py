@@ -85,15 +85,25 @@ class Papers:
         self._directory = directory
         self.identity: Identity = read_identity(directory)
         self.certificate: Certificate = self.identity.read()
+        self._since = self._written_at()
 
     def expired(self, wall: float) -> bool:
         return wall >= self.certificate.expires
 
     def renewal_due(self) -> float:
         """The wall time at which the next certificate is asked for: at half of this one's life, or a little later."""
-        life_s = self.certificate.expires - self.certificate.begins
-        spread = Backoff(first_ms=max(1, int(1000 * SPREAD * life_s)), cap_ms=max(1, int(1000 * SPREAD * life_s)))
-        return self.certificate.begins + life_s / 2 + delay_s(spread, 1, self.certificate.key)
+        life_s = self.certificate.expires - self._since
+        at_most_ms = max(1, int(1000 * SPREAD * life_s))
+        spread = Backoff(first_ms=at_most_ms, cap_ms=at_most_ms)
+        return self._since + life_s / 2 + delay_s(spread, 1, self.certificate.key)
+
+    def _written_at(self) -> float:
+        """When this certificate was got, as it begins before that, so that clocks may differ."""
+        try:
+            written = os.stat(os.path.join(self._directory, CERTIFICATE)).st_mtime
+        except OSError:
+            written = 0.0  # removed under us: it began when it says
+        return min(max(written, self.certificate.begins), self.certificate.expires)
 
     def request(self) -> bytes:
         """The signing request for the next one. Raises IdentityError."""
@@ -114,6 +124,7 @@ class Papers:
         write_private(self._directory, CERTIFICATE, pem_of(certificate))
         self.identity = Identity(self.identity.key, pem_of(certificate), self.identity.authority)
         self.certificate = found
+        self._since = self._written_at()
 
 
 def held_papers(directory: str, given: JoinGiven, wall: float) -> Papers | None:

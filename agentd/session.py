@@ -146,6 +146,8 @@ class Agent:
         )  # fmt: skip
         self._session: Session | None = None
         self._session_over = trio.Event()
+        self._was_in = False
+        """Whether the coordinator let us in over the last session."""
         self._left: tuple[Leave, str] = (Leave.STOPPED, "")
         self._threads = trio.CapacityLimiter(CHORES)
         self._readers = trio.CapacityLimiter(READERS)
@@ -276,8 +278,10 @@ class Agent:
         while True:
             try:
                 async with opened(await self._way.dial(), Role.NODE) as session:
-                    failures, complained = 0, ""
+                    complained = ""
                     await self._converse(session)
+                if self._was_in:
+                    failures = 0
             except (OSError, SessionRefused) as error:
                 reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
                 if reason != complained:
@@ -295,6 +299,7 @@ class Agent:
     async def _converse(self, session: Session) -> None:
         """One session, from its welcome to its end."""
         self._session, self._session_over = session, trio.Event()
+        self._was_in = False
         try:
             await self._driver.put(events.Connected(session.epoch))
             async with trio.open_nursery() as nursery:
@@ -317,6 +322,7 @@ class Agent:
 
     def _note(self, message: Message) -> None:
         if isinstance(message, Joined):
+            self._was_in = True
             self._tell(self._supervisor.status(f"node {self._config.node}: joined at {self._way.address}"))
 
     async def _serve_files(self, session: Session, request: ReadFile | ListFiles) -> None:

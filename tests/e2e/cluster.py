@@ -32,6 +32,8 @@ class Cluster:
         self.state = directory / "state"
         self.socket = self.state / "coordinator.sock"
         self.processes: dict[str, subprocess.Popen[str]] = {}
+        self.lines: dict[str, str] = {}
+        """What each daemon said when it was ready."""
         self.files = 0
         self.environment = {
             "PATH": os.environ["PATH"],
@@ -79,7 +81,9 @@ class Cluster:
         log.close()
         self.processes[name] = process
         assert process.stdout is not None
-        if not select.select([process.stdout], [], [], PATIENCE_S)[0] or not process.stdout.readline():
+        ready = select.select([process.stdout], [], [], PATIENCE_S)[0]
+        self.lines[name] = process.stdout.readline() if ready else ""
+        if not self.lines[name]:
             raise AssertionError(f"{name} did not start: {self.log(name)}")
         return process
 
