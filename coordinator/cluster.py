@@ -148,7 +148,9 @@ class Cluster:
         pool.nodes[node.name] = node
 
     def _submitted(self, record: JobSubmitted) -> None:
-        groups = [Group(number, spec) for number, spec in enumerate(record.spec.groups)]
+        phases = (record.spec.preparation, record.spec.release)
+        elevated = any(phase is not None and phase.command.elevated for phase in phases)
+        groups = [Group(number, spec, elevated=elevated) for number, spec in enumerate(record.spec.groups)]
         job = Job(
             record.job, record.number, record.submission, record.owner, record.spec, record.source, record.at, groups
         )
@@ -247,7 +249,7 @@ class Cluster:
         group, node = job.groups[record.group], self.nodes[record.node]
         grant = Grant(
             record.grant, record.job, record.node, record.round, record.group, record.first, record.count,
-            record.step, record.attempt, group.spec.slots, (1 << record.count) - 1,
+            record.step, record.attempt, group.spec.slots, (1 << record.count) - 1, claim=group.claim,
         )  # fmt: skip
         self.last_grant = max(self.last_grant, record.grant)
         self.grants[grant.id] = node.grants[grant.id] = grant
@@ -264,6 +266,8 @@ class Cluster:
         job.granted += tasks
         job.used += tasks * grant.slots
         node.used += tasks * grant.slots
+        if grant.claim is not None:
+            node.claimed = node.claimed.plus(grant.claim, tasks)
 
     def _close(self, grant: Grant, position: int) -> None:
         """One position of a grant is no longer awaited; the grant goes with its last."""

@@ -7,6 +7,7 @@ from typing import Final
 from coordinator import work
 from coordinator.desk import Desk
 from coordinator.model import Job, JobState, Node
+from coordinator.placement import unfit
 from coordinator.preparation import OPEN, NodeJob
 from coordinator.records import (
     GroupSkipped,
@@ -109,13 +110,15 @@ def _no_node_is_eligible(desk: Desk, job: Job) -> bool:
 
 
 def _has_hope(desk: Desk, job: Job, barred: set[str]) -> bool:
-    """Whether a node is joining, or connected, not barred, and large enough for something that could run now."""
-    narrowest = min(
-        (group.spec.slots for group in job.groups if not group.over and job.conditions_hold(group)), default=1
-    )
+    """Whether a node is joining, or connected, not barred, and fit for something that could run now."""
+    groups = [group for group in job.groups if not group.over and job.conditions_hold(group)]
     return any(
         (node.session is not None and not node.joined and not node.missing)
-        or (node.takes_work and node.name not in barred and node.slots >= narrowest)
+        or (
+            node.takes_work
+            and node.name not in barred
+            and (not groups or any(unfit(group, node) is None for group in groups))
+        )
         for node in desk.cluster.pools[job.spec.pool].nodes.values()
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from coordinator.cluster import Cluster
-from coordinator.model import Grant, Group, Job, JobState, Node, TaskState
+from coordinator.model import NOTHING, Grant, Group, Job, JobState, Node, TaskState
 from coordinator.preparation import OPEN, PAID
 from coordinator.records import NodeJobState
 
@@ -77,6 +77,12 @@ def _of_node(cluster: Cluster, node: Node) -> Iterator[str]:
     used = sum(grant.open.bit_count() * grant.slots for grant in node.grants.values())
     if used != node.used:
         yield f"node {node.name} counts {node.used} slots out, its grants hold {used}"
+    claimed = NOTHING
+    for grant in node.grants.values():
+        if grant.claim is not None:
+            claimed = claimed.plus(grant.claim, grant.open.bit_count())
+    if claimed != node.claimed:
+        yield f"node {node.name} counts {node.claimed} claimed, its grants claim {claimed}"
     for grant in node.grants.values():
         if cluster.grants.get(grant.id) is not grant or grant.node != node.name:
             yield f"grant {grant.id} of {node.name} is not the cluster's"

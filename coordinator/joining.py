@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from math import inf
 from typing import Final
 
 from coordinator import ending, work
@@ -70,6 +71,9 @@ def _why_not(desk: Desk, session: Session, message: m.Join) -> str | None:
             return f"{name[:80]!r} is no name for a {kind}: letters, digits, `_`, `-` and `.`, 64 at most"
     if message.slots is not None and not 1 <= message.slots <= MAX_SLOTS:
         return f"a node has 1 to {MAX_SLOTS} slots, not {message.slots}"
+    for resource, amount in message.resources.items():
+        if not 0 <= amount < inf:
+            return f"a node offers 0 or more of a resource, and {amount} of {resource[:80]!r} is no such number"
     known = desk.cluster.nodes.get(message.node)
     reason = _not_as(desk, session, message) or (_superseded(desk, known, message) if known is not None else None)
     if known is None or reason is not None:

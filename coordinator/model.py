@@ -11,14 +11,15 @@ import heapq
 from array import array
 from collections import deque
 from dataclasses import dataclass, field
+from math import ceil
 from statistics import median
-from typing import Final
+from typing import Final, NamedTuple
 
 from coordinator.preparation import SETTLED, NodeJob
 from coordinator.records import Ended, NodeJobState
 from wire.instant import Instant
 from wire.messages import Join, RoundState
-from wire.spec import DEFAULT_LOST_AFTER_MS, GroupSpec, JobSpec, Placement, PoolSpec, Preparation, Sharing
+from wire.spec import DEFAULT_LOST_AFTER_MS, GroupSpec, JobSpec, Needs, Placement, PoolSpec, Preparation, Sharing
 from wire.sweep import Axis, Sweep
 
 HEARTBEAT_S: Final = 5.0
@@ -28,6 +29,9 @@ LEASE_DRIFT: Final = 0.001
 AHEAD_S: Final = 0.1
 """Grants ahead of free slots keep a node busy for about this long by the group's observed median."""
 AHEAD_TASKS: Final = 128
+ROUNDING: Final = 1e-6
+MAX_OFFER: Final = 2.0**53
+"""Of any resource: a node that says more, or that it is endless, has this."""
 LIVES_KEPT: Final = 32
 """Starts of a node's agent that are known as superseded."""
 HISTORY_KEPT: Final = 20
@@ -83,6 +87,30 @@ class NodeState(enum.Enum):
     LEFT = "left"
 
 
+class Claim(NamedTuple):
+    """A share of a node beside its slots, in whole numbers, so that sums are exact: thousandths of processors, and
+    bytes."""
+
+    cpus: int
+    memory: int
+
+    @classmethod
+    def of(cls, needs: Needs) -> Claim | None:
+        """What a task that needs this takes while it runs; None: nothing."""
+        claim = cls(ceil((needs.cpus or 0.0) * 1000 - ROUNDING), needs.memory_bytes or 0)
+        return claim if any(claim) else None
+
+    def times_in(self, left: Claim) -> int:
+        """How often it fits; below 0: for how many tasks there is too little already."""
+        return min(there // share for there, share in zip(left, self, strict=True) if share)
+
+    def plus(self, other: Claim, times: int) -> Claim:
+        return Claim(self.cpus + times * other.cpus, self.memory + times * other.memory)
+
+
+NOTHING: Final = Claim(0, 0)
+
+
 @dataclass(slots=True, eq=False)
 class Grant:
     """Tasks given to a node. `open` is a bit mask of the positions whose end is not known yet."""
@@ -102,6 +130,8 @@ class Grant:
     """A Recall is under way (not durable: asked again after a rejoin)."""
     kept_back: int = 0
     """What was open when a Recall was answered by nothing: not asked again before that has changed (not durable)."""
+    claim: Claim | None = None
+    """What each of its tasks takes of the node beside slots."""
     running: dict[int, float] = field(default_factory=dict)
     """Positions that the node said are running, since when (for people, not durable)."""
 
@@ -147,9 +177,13 @@ class Finished:
 class Group:
     """One group of tasks. Invariant: `counts[s]` is the number of bytes `s` in `state`."""
 
-    def __init__(self, number: int, spec: GroupSpec) -> None:
+    def __init__(self, number: int, spec: GroupSpec, *, elevated: bool = False) -> None:
         self.number = number
         self.spec = spec
+        self.elevated = elevated or spec.command.elevated
+        """Its tasks, or what its job runs before or after them, need a node that elevates."""
+        self.claim = Claim.of(spec.needs)
+        self.demands = self.elevated or self.claim is not None
         self.sweep = Sweep(spec.name, [_axis(axis.names, axis.range, axis.values) for axis in spec.axes])
         self.state = bytearray(self.sweep.size)
         self.counts = [self.sweep.size, 0, 0, 0, 0, 0]
@@ -421,6 +455,8 @@ class Node:
     """Boottime of the last frame that renewed its lease."""
     used: int = 0
     """Slots of all open grants, those ahead of free slots included: the one owner of the capacity figure."""
+    claimed: Claim = NOTHING
+    """What the tasks of all open grants take beside slots, those ahead included."""
     last_session: int = 0
     """The session that joined as this node last, whether or not it is over."""
     fenced: bool = False
@@ -437,6 +473,17 @@ class Node:
             for earliest in list(self.superseded)[:-LIVES_KEPT]:
                 del self.superseded[earliest]
         self.life = life
+
+    @property
+    def offer(self) -> Claim:
+        """What it has for those who need it, as it said itself; nothing while that is not known."""
+        resources = self.join.resources if self.join is not None else {}
+        cpus, memory = resources.get("cpus", 0.0), resources.get("memory", 0.0)
+        return Claim(int(min(cpus, MAX_OFFER) * 1000 + ROUNDING), int(min(memory, MAX_OFFER)))
+
+    @property
+    def elevates(self) -> bool:
+        return self.join is not None and self.join.elevation
 
     @property
     def connected(self) -> bool:

@@ -9,32 +9,57 @@ from __future__ import annotations
 
 import enum
 import heapq
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final
 
-from coordinator.model import AHEAD_S, AHEAD_TASKS, Group, Job, JobState, Node, Pool
+from coordinator.model import AHEAD_S, AHEAD_TASKS, Claim, Group, Job, JobState, Node, Pool
 from coordinator.records import NodeJobState
+from coordinator.render import count_of
 from wire.spec import Placement, Sharing
 
 MAX_GRANT: Final = 1024
 """Tasks in one grant at most: a grant is one row, one frame and one bit mask."""
+MAX_LOOKED_AT: Final = 10
+"""Groups of a job that it is explained by."""
 
 
 class Obstacle(enum.Enum):
-    """Why a node takes no task of a group just now."""
+    """Why a node takes no task of a group just now, as it stands in sentences about several nodes."""
 
-    NOT_CONNECTED = "it is not connected"
-    LEAVING = "it is leaving"
+    NOT_CONNECTED = "not connected"
+    LEAVING = "leaving"
     BARRED = "the job's preparation failed there"
     RELEASING = "the job's release runs there"
-    TOO_SMALL = "it has fewer slots than the task needs"
+    TOO_SMALL = "fewer slots than the task needs"
+    NOT_ELEVATING = "no elevated commands there"
+    TOO_FEW_CPUS = "fewer processors than the task needs"
+    TOO_LITTLE_MEMORY = "less memory than the task needs"
     PREPARATIONS = "as many nodes as allowed are preparing"
-    BUSY = "its slots are taken"
+    CLAIMED = "processors or memory are taken"
+    BUSY = "slots are taken"
 
 
-def obstacle(job: Job, group: Group, node: Node, free: int) -> Obstacle | None:
-    """The first reason why `node`, with `free` slots left, can take no task of `group`, or None."""
+def unfit(group: Group, node: Node) -> Obstacle | None:
+    """Why `node`, as it is, could never take a task of `group`, whatever else it does; or None."""
+    if group.spec.slots > node.slots:
+        return Obstacle.TOO_SMALL
+    if group.elevated and not node.elevates:
+        return Obstacle.NOT_ELEVATING
+    if group.claim is not None:
+        offer = node.offer
+        if group.claim.cpus > offer.cpus:
+            return Obstacle.TOO_FEW_CPUS
+        if group.claim.memory > offer.memory:
+            return Obstacle.TOO_LITTLE_MEMORY
+    return None
+
+
+def obstacle(job: Job, group: Group, node: Node, free: int, left: Claim | None = None) -> Obstacle | None:
+    """The first reason why `node`, with `free` slots and `left` of what else it offers (None: all), can take no task
+    of `group`, or None."""
     if not node.connected:
         return Obstacle.NOT_CONNECTED
     if node.leaving:
@@ -46,7 +71,37 @@ def obstacle(job: Job, group: Group, node: Node, free: int) -> Obstacle | None:
         return Obstacle.RELEASING
     if group.spec.slots > node.slots:
         return Obstacle.TOO_SMALL
+    if group.demands:
+        if (reason := unfit(group, node)) is not None:
+            return reason
+        if left is not None and group.claim is not None and group.claim.times_in(left) < 1:
+            return Obstacle.CLAIMED
     return Obstacle.BUSY if free < group.spec.slots else None
+
+
+def why_nowhere(pool: Pool, job: Job, group: Group) -> str | None:
+    """Why no node of the pool could take a task of `group`, were all its slots free; None when one could."""
+    reasons: Counter[Obstacle] = Counter()
+    for node in pool.nodes.values():
+        if node.left:
+            continue
+        reason = obstacle(job, group, node, node.slots)
+        if reason is None:
+            return None
+        reasons[reason] += 1
+    if not reasons:
+        return f"pool `{pool.name}` has no node"
+    each = ", ".join(f"{reason.value} ({count_of(count, 'node')})" for reason, count in reasons.items())
+    return f"no node of pool `{pool.name}` can take it: {each}"
+
+
+def why_waiting(pool: Pool, job: Job) -> str | None:
+    """Why a job of which something could run, and of which nothing is handed out, gets no node; None where not so."""
+    if job.state is not JobState.ACTIVE or job.granted:
+        return None
+    ready = (group for group in job.groups if group.has_ready and job.conditions_hold(group))
+    reasons = [why_nowhere(pool, job, group) for group in islice(ready, MAX_LOOKED_AT)]
+    return reasons[0] if reasons and all(reasons) else None
 
 
 def needs_preparation(job: Job, node: Node) -> bool:
@@ -156,7 +211,12 @@ class Round:
         self.owner_used: dict[str, int] = {}
         for job in pool.jobs.values():
             self.owner_used[job.owner] = self.owner_used.get(job.owner, 0) + job.used
+        self.left: dict[str, Claim] = {}
+        """What nodes have left beside slots, as far as it was looked at."""
         self.reserved: set[str] = set()
+        """Nodes kept for a task wider than what is free, from all others."""
+        self.spared: set[str] = set()
+        """Nodes kept for a task that needs more than what is left beside slots, from others that need some."""
         self.waiting: list[_Contender] = []
         """Those with ready work left when the free slots were filled, where priorities differ."""
         self.opening: set[tuple[str, str]] = set()
@@ -216,6 +276,8 @@ class Round:
     def _quantum(self, contender: _Contender, picker: _Picker, node: Node, alone: bool) -> int:
         """Tasks to hand out at once: all that fits where nobody else waits and nothing is left to balance."""
         fits = self.free[node.name] // picker.group.spec.slots
+        if picker.group.claim is not None:
+            fits = min(fits, picker.group.claim.times_in(self.left_on(node)))
         if self.pool.placement is Placement.SPREAD and picker.left < sum(self.free.values()):
             return 1
         return min(fits, contender.room, MAX_GRANT) if alone else 1
@@ -223,18 +285,33 @@ class Round:
     def _best_node(self, contender: _Contender, group: Group) -> Node | None:
         best: Node | None = None
         best_key: tuple[int, int, str] | None = None
+        claimed = False
         for name, free in self.free.items():
-            if free <= 0 or name in self.reserved:
+            if free <= 0 or name in self.reserved or (group.claim is not None and name in self.spared):
                 continue
             node = self.pool.nodes[name]
-            if obstacle(contender.job, group, node, free) is not None or not self._may_open(contender, node):
+            reason = obstacle(contender.job, group, node, free, self._left_for(group, node))
+            if reason is not None or not self._may_open(contender, node):
+                claimed = claimed or reason is Obstacle.CLAIMED
                 continue
             key = self._preference(contender.job, node, free)
             if best_key is None or key < best_key:
                 best, best_key = node, key
-        if best is None and group.spec.slots > 1:
+        if best is None and claimed:
+            self._spare(contender, group)
+        elif best is None and group.spec.slots > 1:
             self._reserve(contender, group)
         return best
+
+    def left_on(self, node: Node) -> Claim:
+        """What the node has left beside slots, after all that was handed out."""
+        left = self.left.get(node.name)
+        if left is None:
+            left = self.left[node.name] = node.offer.plus(node.claimed, -1)
+        return left
+
+    def _left_for(self, group: Group, node: Node) -> Claim | None:
+        return None if group.claim is None else self.left_on(node)
 
     def _preference(self, job: Job, node: Node, free: int) -> tuple[int, int, str]:
         if self.pool.placement is Placement.PACK:
@@ -258,11 +335,24 @@ class Round:
         if fitting:
             self.reserved.add(min(fitting)[1])
 
+    def _spare(self, contender: _Contender, group: Group) -> None:
+        """As `_reserve`, where slots are free and something else is not: those that need nothing else may have them."""
+        fitting = [
+            (node.claimed, name)
+            for name, free in self.free.items()
+            if free >= group.spec.slots and name not in self.spared and name not in self.reserved
+            and obstacle(contender.job, group, (node := self.pool.nodes[name]), free) is None
+        ]  # fmt: skip
+        if fitting:
+            self.spared.add(min(fitting)[1])
+
     def is_wanted(self, node: Node, priority: int) -> bool:
         """Whether work of a higher priority waits that could run on the node, if its slots were free."""
         return any(
             contender.job.spec.priority > priority and self._may_open(contender, node) and picker.has_more
-            and obstacle(contender.job, picker.group, node, picker.group.spec.slots) is None
+            and obstacle(
+                contender.job, picker.group, node, picker.group.spec.slots, self._left_for(picker.group, node)
+            ) is None
             for contender in self.waiting
             for picker in contender.pickers
         )  # fmt: skip
@@ -283,8 +373,12 @@ class Round:
     def _share_ahead(self, job: Job, group: Group, node: Node, each: int) -> int:
         """Tasks that may queue at a busy node, `each` a place: none where nothing is prepared."""
         free, slots = self.free[node.name], group.spec.slots
-        depth = each * max(1, node.slots // slots)
+        places = node.slots // slots
         queued = max(0, -free // slots)  # some slots may be free, too few for this one
+        if group.claim is not None:
+            places = min(places, group.claim.times_in(node.offer))
+            queued = max(queued, -group.claim.times_in(self.left_on(node)))
+        depth = each * max(1, places)
         if free >= slots or queued > depth // 2 or node.name in self.reserved:
             return 0
         node_job = job.current.get(node.name)
@@ -302,6 +396,8 @@ class Round:
             contender.used += count * slots
             self.owner_used[job.owner] += count * slots
             self.free[node.name] -= count * slots
+            if picker.group.claim is not None:
+                self.left[node.name] = self.left_on(node).plus(picker.group.claim, -count)
             if (job.id, node.name) not in self.opening and needs_preparation(job, node):
                 contender.preparations -= 1
             self.opening.add((job.id, node.name))
@@ -362,4 +458,5 @@ def recalls(round_: Round) -> list[int]:
 
 
 def _stands_ready(round_: Round, job: Job, group: Group, node: Node) -> bool:
-    return obstacle(job, group, node, round_.free[node.name]) is None and not needs_preparation(job, node)
+    left = None if group.claim is None else round_.left_on(node)
+    return obstacle(job, group, node, round_.free[node.name], left) is None and not needs_preparation(job, node)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from coordinator.records import NodeJobState
-from wire.messages import Outcome, Phase, PhaseEnd
+from wire.messages import Cleanliness, Outcome, Phase, PhaseEnd
 
 _S = NodeJobState
 
@@ -51,6 +51,8 @@ class PhaseView:
     stdout_tail: bytes = b""
     stderr_tail: bytes = b""
     leftovers: list[str] = field(default_factory=list)
+    clean: Cleanliness | None = None
+    """What the clean-up after the last attempt of a release left."""
 
     def take(self, end: PhaseEnd) -> None:
         """One attempt ended."""
@@ -59,7 +61,8 @@ class PhaseView:
         self.outcome, self.exit_code, self.signal, self.reason = end.outcome, end.exit_code, end.signal, end.reason
         self.started_at, self.ended_at = end.started_at, end.ended_at
         self.stdout_tail, self.stderr_tail = end.stdout_tail, end.stderr_tail
-        self.leftovers = end.leftovers
+        self.clean = end.clean
+        self.leftovers = end.leftovers if end.clean is None else end.clean.files
 
 
 @dataclass(slots=True)

@@ -7,8 +7,9 @@ from typing import Any, Final
 
 from coordinator import ending
 from coordinator.desk import Desk
-from coordinator.model import Pool
+from coordinator.model import Claim, Pool
 from coordinator.records import JobSubmitted, PoolSet
+from coordinator.render import size
 from coordinator.sessions import Session
 from wire import messages as m
 from wire.near import near
@@ -202,7 +203,44 @@ def _spoken(field: str, value: Any) -> str:
 
 
 def _too_wide(job: JobSpec, claim: PoolSpec | None, live: Pool | None) -> list[Problem]:
-    """Tasks wider than any node of the pool would wait for ever."""
+    """Tasks that need more than any node of the pool has would wait for ever."""
+    return [*_too_many_slots(job, claim, live), *_too_needy(job, live)]
+
+
+def _too_needy(job: JobSpec, live: Pool | None) -> list[Problem]:
+    """What nodes have beside slots only they say: while one was not heard, nobody knows."""
+    nodes = [node for node in live.nodes.values() if not node.left] if live is not None else []
+    if not nodes or any(node.join is None for node in nodes):
+        return []
+    offers = [node.offer for node in nodes]
+    most = Claim(max(offer.cpus for offer in offers), max(offer.memory for offer in offers))
+    found = []
+    for group in job.groups:
+        claim = Claim.of(group.needs)
+        if claim is None or any(claim.times_in(offer) for offer in offers):
+            continue
+        path, has = f"job/{job.name}/task/{group.name}/needs", f"no node of pool `{job.pool}` has"
+        if claim.cpus > most.cpus:
+            text = f"`{group.name}` needs {_cpus(claim)} processors, but {has} more than {_cpus(most)}"
+            found.append((f"{path}/cpus", "B604", text))
+        if claim.memory > most.memory:
+            text = f"`{group.name}` needs {_memory(claim)} of memory, but {has} more than {_memory(most)}"
+            found.append((f"{path}/memory", "B604", text))
+        if claim.cpus <= most.cpus and claim.memory <= most.memory:
+            text = f"`{group.name}` needs {_cpus(claim)} processors and {_memory(claim)} of memory, but {has} both"
+            found.append((path, "B604", text))
+    return found
+
+
+def _cpus(claim: Claim) -> str:
+    return f"{claim.cpus / 1000:g}"
+
+
+def _memory(claim: Claim) -> str:
+    return size(claim.memory)
+
+
+def _too_many_slots(job: JobSpec, claim: PoolSpec | None, live: Pool | None) -> list[Problem]:
     offers = [node.slots for node in live.nodes.values() if not node.left] if live is not None else []
     options = live.options if live is not None and live.declared else claim
     if options is not None and (options.slots is not None or not offers):

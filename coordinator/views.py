@@ -6,11 +6,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from coordinator.cluster import Cluster
-from coordinator.model import Grant, Group, Job, JobState, Node, NodeState, Pool, TaskState
+from coordinator.model import NOTHING, Grant, Group, Job, JobState, Node, NodeState, Pool, TaskState
+from coordinator.placement import why_nowhere, why_waiting
 from coordinator.preparation import NodeJob, PhaseView
 from coordinator.records import Ended, NodeJobState
 from wire.instant import Instant
-from wire.messages import Outcome, Phase
+from wire.messages import Cleanliness, Outcome, Phase
 from wire.spec import Elevation
 
 Plain = dict[str, Any]
@@ -52,6 +53,7 @@ def job(cluster: Cluster, shown: Job) -> Plain:
         "tasks_done_at": _at(shown.tasks_done_at),
         "completed_at": _at(shown.completed_at),
         "end_reason": shown.end_reason,
+        "waits": why_waiting(cluster.pools[shown.spec.pool], shown),
         "tasks": task_counts(cluster, shown),
         "release": release_counts(shown),
     }
@@ -101,13 +103,17 @@ def _is_preparing(node_job: NodeJob) -> bool:
 
 def _with_slot(node: Node) -> list[tuple[Grant, list[int]]]:
     """What runs on a node, as far as order tells: it runs its grants in order while slots last."""
-    left, found = node.slots, []
+    slots, left, found = node.slots, node.offer, []
     for grant in node.grants.values():
-        fits = max(0, left // grant.slots)
+        fits = max(0, slots // grant.slots)
+        if grant.claim is not None and node.join is not None:
+            fits = max(0, min(fits, grant.claim.times_in(left)))
         if fits == 0:
             break
         positions = grant.open_positions()[:fits]
-        left -= len(positions) * grant.slots
+        slots -= len(positions) * grant.slots
+        if grant.claim is not None:
+            left = left.plus(grant.claim, -len(positions))
         found.append((grant, positions))
     return found
 
@@ -141,6 +147,20 @@ def job_node(node_job: NodeJob, tails: bool = True) -> Plain:
         "prep": phase(node_job, Phase.PREPARATION, tails),
         "release": phase(node_job, Phase.RELEASE, tails),
         "tasks_started": node_job.tasks_started,
+        "clean": _clean(node_job.release.clean),
+    }
+
+
+def _clean(clean: Cleanliness | None) -> Plain | None:
+    """What is left of the job there after its clean-up; None while that is not known."""
+    if clean is None:
+        return None
+    return {
+        "processes": clean.processes,
+        "files": clean.files,
+        "uid": clean.uid,
+        "cgroups": clean.cgroups,
+        "mounts": clean.mounts,
     }
 
 
@@ -205,6 +225,8 @@ def task(cluster: Cluster, shown: Job, group: Group, index: int, history: bool =
         "reason": _task_reason(group, index, state, end),
         "usage": None,
     }
+    if history and state is TaskState.ACTIVE and plain["reason"] is None and shown.state is JobState.ACTIVE:
+        plain["reason"] = why_nowhere(cluster.pools[shown.spec.pool], shown, group)
     if state in (TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED) and group.finished is not None:
         _fill_finished(shown, group, index, plain)
     if history:
@@ -281,6 +303,7 @@ def end_sentence(end: Ended) -> str | None:
         Outcome.START_FAILED: "could not be started",
         Outcome.LOST: "lost with the process that ran it",
         Outcome.KILLED: "killed with its job",
+        Outcome.OOM: "killed for using more memory than it was given",
     }.get(end.outcome)
 
 
@@ -330,15 +353,27 @@ def node(shown: Node, now: Instant, owes: list[str]) -> Plain:
         "boot": shown.boot,
         "slots": shown.slots,
         "slots_used": min(shown.used, shown.slots),
-        "resources": {name: {"total": total, "used": 0} for name, total in (join.resources if join else {}).items()},
+        "resources": _resources(shown),
         "labels": dict(join.labels) if join else {},
         "elevation": bool(join and join.elevation),
         "containment": join.containment if join else None,
+        "limits": list(join.limits) if join else [],
+        "users": join.users if join else None,
         "version": join.version if join else None,
         "last_seen_s": round(max(0.0, now.boottime - shown.heard_at), 1),
         "start": None,
         "owes": owes,
     }
+
+
+def _resources(shown: Node) -> Plain:
+    """What the node offers beside slots, and how much of it running tasks hold."""
+    held = NOTHING
+    for grant, positions in _with_slot(shown) if shown.claimed != NOTHING else ():
+        held = held.plus(grant.claim or NOTHING, len(positions))
+    used = {"cpus": held.cpus / 1000, "memory": held.memory}
+    offered = shown.join.resources if shown.join is not None else {}
+    return {name: {"total": total, "used": used.get(name, 0)} for name, total in offered.items()}
 
 
 def _node_reason(shown: Node) -> str | None:

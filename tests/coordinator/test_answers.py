@@ -19,7 +19,7 @@ JOB_KEYS = {
 }  # fmt: skip
 TASKS_KEYS = {"total", "active", "preparing", "running", "succeeded", "failed", "cancelled", "skipped"}
 RELEASE_KEYS = {"owed", "succeeded", "failed", "unreached", "waived"}
-ROW_KEYS = {"node", "round", "boot", "state", "prep", "release", "tasks_started"}
+ROW_KEYS = {"node", "round", "boot", "state", "prep", "release", "tasks_started", "clean"}
 PHASE_KEYS = {
     "state", "attempts", "exit_code", "signal", "started_at", "ended_at", "reason", "stdout_tail", "stderr_tail",
 }  # fmt: skip
@@ -142,7 +142,7 @@ def test_a_job_is_shown_like_this() -> None:
     assert play.show(name) == {
         "id": "daily-1", "name": "daily", "pool": "p", "state": "active", "result": None, "owner": "ann",
         "priority": 7, "submitted_at": "2027-01-15T08:16:40.000Z", "started_at": "2027-01-15T08:16:40.000Z",
-        "tasks_done_at": None, "completed_at": None, "end_reason": None,
+        "tasks_done_at": None, "completed_at": None, "end_reason": None, "waits": None,
         "tasks": {
             "total": 7, "active": 5, "preparing": 2, "running": 0, "succeeded": 0, "failed": 0, "cancelled": 0,
             "skipped": 0,
@@ -226,7 +226,8 @@ def test_a_node_is_shown_like_this() -> None:
     n1.say(
         m.Join(
             pool="p", node="n1", incarnation="i", boot="boot-1", slots=4, resources={"cpus": 8.0, "gpus": 1.0},
-            labels={"zone": "a"}, elevation=True, containment="cgroup", version="1.2",
+            labels={"zone": "a"}, elevation=True, containment="cgroup", users="job", limits=["pids", "memory"],
+            version="1.2",
         )
     )  # fmt: skip
     n1.inventory()
@@ -235,8 +236,8 @@ def test_a_node_is_shown_like_this() -> None:
     assert play.admin.ask(m.NodeShow, "n1") == {
         "id": "n1", "pool": "p", "state": "running", "reason": None, "boot": "boot-1", "slots": 4, "slots_used": 3,
         "resources": {"cpus": {"total": 8.0, "used": 0}, "gpus": {"total": 1.0, "used": 0}}, "labels": {"zone": "a"},
-        "elevation": True, "containment": "cgroup", "version": "1.2", "last_seen_s": 2.5, "start": None,
-        "owes": [name],
+        "elevation": True, "containment": "cgroup", "users": "job", "limits": ["pids", "memory"], "version": "1.2",
+        "last_seen_s": 2.5, "start": None, "owes": [name],
     }  # fmt: skip
 
 
