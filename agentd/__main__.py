@@ -7,7 +7,6 @@ import platform
 import re
 import secrets
 import sys
-import traceback
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -264,7 +263,7 @@ def _stand_on(node: NodeConfig, file: FileConfig) -> tuple[NodeConfig, Place]:
     OSError."""
     import msgspec
 
-    from agentd.containment import boot_identity, probe
+    from agentd.containment import Containment, boot_identity, probe
     from agentd.files import NodeFiles
     from agentd.session import Place
     from agentd.spawn import become_subreaper, isolation_refused, open_files_limit, raise_open_files_limit
@@ -282,7 +281,9 @@ def _stand_on(node: NodeConfig, file: FileConfig) -> tuple[NodeConfig, Place]:
             raise UidsError(f'{refused} (With mode = "same" in [users] all jobs run as the agent\'s own user.)')
     remembered = Path(files.agent_directory) / "containment"
     before = remembered.read_text("utf-8") if remembered.exists() else None
-    containment = probe(files.root, files.incarnation, boot, before, pids_max=file.limits.pids, users=users)
+    containment = Containment(files.root, boot, None, (), users=users)
+    if file.limits.cgroups:
+        containment = probe(files.root, files.incarnation, boot, before, pids_max=file.limits.pids, users=users)
     if containment.memory != before:
         remembered.write_text(containment.memory, "utf-8")
     nofile = open_files_limit()
@@ -297,14 +298,17 @@ def _stand_on(node: NodeConfig, file: FileConfig) -> tuple[NodeConfig, Place]:
 
 def _mistake(error: BaseException, root: str) -> str:
     """What is said of an error that nobody foresaw; where it came from stands in a file, for who mends it."""
+    from wire.mistake import culprit, story
+
     trace = Path(root) / ".agent" / "crash.txt"
     try:
-        trace.write_text("".join(traceback.format_exception(error)), "utf-8")
+        trace.write_text(story(error), "utf-8")
         where = f"the details are in {trace}"
     except OSError as reason:
         where = f"the details could not be written to {trace}: {reason.strerror}"
     return (
-        f"a mistake of the agent itself ({error!r}); {where}. Tasks go on below their keepers; start the agent again."
+        f"a mistake of the agent itself ({culprit(error)}); {where}. Tasks go on below their keepers; start the agent "
+        "again."
     )
 
 

@@ -27,12 +27,14 @@ from wire.clock import boot_clock
 from wire.driver import Driver
 from wire.identity import IdentityError
 from wire.ledger import StoreError, StoreHeld
+from wire.mistake import culprit, story
 from wire.stream import listen_unix
 
 if TYPE_CHECKING:
     from coordinator.authority import Authority
 
 BLOBS: Final = "blobs"
+CRASH: Final = "crash.txt"
 
 _STATUS: Final[dict[type[Exception], int]] = {
     StoreHeld: 3, StoreError: 1, ConfigError: 2, IdentityError: 1, OSError: 1,
@@ -62,11 +64,22 @@ def serve(
         cause = _innermost(error)
         status = next((status for kind, status in _STATUS.items() if isinstance(cause, kind)), None)
         if status is None:
-            raise
+            print(f"coordinator: {_mistake(cause, Path(state))}", file=sys.stderr, flush=True)
+            return 1
         reason = f"{cause.filename or state}: {cause.strerror or cause}" if isinstance(cause, OSError) else str(cause)
         print(f"coordinator: {reason}", file=sys.stderr, flush=True)
         return status
     return 0
+
+
+def _mistake(error: BaseException, state: Path) -> str:
+    """What is said of an error that nobody foresaw; where it came from stands in a file, for who mends it."""
+    try:
+        (state / CRASH).write_text(story(error), "utf-8")
+        where = f"the details are in {state / CRASH}"
+    except OSError as reason:
+        where = f"the details could not be written to {state / CRASH}: {reason.strerror}"
+    return f"a mistake of the coordinator itself ({culprit(error)}); {where}. What was acknowledged is stored: start it again"
 
 
 def _say(line: str) -> None:

@@ -1,0 +1,41 @@
+"""A mistake is told without the values it was made with."""
+
+from __future__ import annotations
+
+from wire.mistake import culprit, story
+
+SECRET = "s3cr3t"
+
+
+def raised(make_cause: bool) -> BaseException:
+    try:
+        try:
+            {}[SECRET]
+        except KeyError as error:
+            if make_cause:
+                raise ExceptionGroup(SECRET, [ValueError(SECRET)]) from error
+            raise
+    except (KeyError, ExceptionGroup) as error:
+        return error
+    raise AssertionError("nothing was raised")
+
+
+def test_t16_a_daemon_names_the_place_of_its_mistake_and_no_value() -> None:
+    said = culprit(raised(make_cause=False))
+    assert said.startswith("KeyError at test_mistake.py:")
+    assert SECRET not in said
+
+
+def test_t16_the_story_of_a_mistake_holds_its_causes_and_no_value() -> None:
+    told = story(raised(make_cause=True))
+    assert SECRET not in told
+    assert [
+        name
+        for name in ("KeyError", "which led to", "ExceptionGroup", "gathered, 1:", "ValueError")
+        if name not in told
+    ] == []
+    assert "test_mistake.py" in told
+
+
+def test_an_error_that_was_never_raised_has_no_place() -> None:
+    assert culprit(KeyError(SECRET)) == "KeyError"
