@@ -1288,7 +1288,7 @@ def _libc() -> Callable[..., None]:
     this_program = _ctypes.dlopen(None, 0)  # type: ignore[arg-type]
 
     def call(name: str, *arguments: bytes | int | None) -> None:
-        if Function(_ctypes.dlsym(this_program, name))(*arguments) != 0:
+        if Function(_ctypes.dlsym(this_program, name))(*arguments) < 0:
             number = _ctypes.get_errno()
             raise OSError(number, os.strerror(number))
 
@@ -1296,7 +1296,7 @@ def _libc() -> Callable[..., None]:
 
 
 _call: Final = _libc()
-"""Calls a function of the C library that answers 0. Raises OSError."""
+"""Calls a function of the C library that answers a number. Raises OSError."""
 
 
 def _prctl(option: int, value: int) -> None:
@@ -1439,8 +1439,26 @@ def drop(uid: int, gid: int) -> None:
             _call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     except OSError as error:
         raise _refused(error, f"become the job's user (uid {uid})") from error
+    _leave_keys()
     if os.getresuid() != (uid,) * 3 or os.getresgid() != (gid,) * 3 or os.getgroups():
         raise FenceError(f"The system did not let the keeper become the job's user (uid {uid}).")
+
+
+def _leave_keys() -> None:
+    """A session keyring of our own: who is in the agent's may read the keys in it, whoever he is."""
+    number = _KEYCTL.get(os.uname().machine)
+    if number is None:
+        raise FenceError(f"How the agent's keyring is left is not known for this machine ({os.uname().machine}).")
+    try:
+        _call("syscall", number, _KEYCTL_JOIN_SESSION_KEYRING, None)
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.EPERM):  # there are none, or commands may not reach them either
+            raise _refused(error, "leave the agent's keyring") from error
+
+
+_KEYCTL: Final = {"x86_64": 250, "aarch64": 219, "riscv64": 219, "loongarch64": 219, "ppc64le": 271, "s390x": 280}
+"""The number of this call, for which the C library has no name."""
+_KEYCTL_JOIN_SESSION_KEYRING: Final = 1
 
 
 def probe(uid: int) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 import textwrap
 from pathlib import Path
@@ -89,23 +90,81 @@ def test_a_job_users_command_is_stopped_and_timed_out_as_any_other(agent, talk):
     assert alive(mark) == []
 
 
-@needs_users
-def test_what_hides_from_proc_is_killed_all_the_same(agent, talk):
-    """With `hidepid` a process that may not be looked into can't be found in /proc by its user."""
-    script = """
-        import ctypes, os, sys, time
-        ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)
-        if os.fork() == 0:
-            os.setsid()
-        print('up', flush=True)
+SHY = """
+import ctypes, os, sys, time
+ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)
+for step in (lambda: None, os.setsid, lambda: os.fork() and os._exit(0)):
+    if os.fork() == 0:
+        step()
         time.sleep(1000)
-    """
+time.sleep(1000)
+"""
+
+
+@needs_users
+@pytest.mark.parametrize("hidden", [0, 1, 2])
+def test_what_hides_from_proc_is_killed_all_the_same(tmp_path, hidden):
+    """With `hidepid` a process that may not be looked into can't be found in /proc by its user."""
+    fenced(
+        f"""
+        from tests.e2e.test_keeper_fence import *
+        subprocess.run(["mount", "-o", "remount,hidepid={hidden}", "/proc"], check=True)
+        agent = Agent(Path(sys.argv[1]), user=USER)
+        talk = agent.start()
+        agent.run(talk, [*PYTHON, SHY, "shy-one"], stop_grace_s=0.1)
+        until(lambda: len(alive("shy-one")) == 4)
+        talk.say({{"op": "stop", "key": "a", "reason": "enough"}})
+        assert talk.hear("ended")["outcome"] == "killed"
+        assert alive("shy-one") == []
+        assert agent.ended(talk, ["true"], "b")["exit_code"] == 0
+        agent.close()
+        """,
+        tmp_path,
+    )
+
+
+@needs_users
+def test_a_task_in_namespaces_of_its_own_is_killed_with_all_in_them(agent, talk):
     mark = token()
-    agent.run(talk, [*PYTHON, textwrap.dedent(script), mark], stop_grace_s=0)
-    until(lambda: len(alive(mark)) == 2)
+    unshare = shutil.which("unshare")
+    if unshare is None or subprocess.run([unshare, "-Ur", "true"], user=USER, cwd="/").returncode != 0:
+        pytest.skip("users may not make namespaces here")
+    inside = f"setsid sleep {mark} & sleep {mark} & sleep {mark}"
+    agent.run(talk, sh(f"{unshare} -Urpf --mount-proc sh -c '{inside}' & sleep {mark}"), stop_grace_s=0.1)
+    until(lambda: len(alive(f"sleep\0{mark}")) >= 4)
     talk.say({"op": "stop", "key": "a", "reason": "enough"})
     assert talk.hear("ended")["outcome"] == "killed"
     assert alive(mark) == []
+
+
+KEY_READER = """
+import ctypes, sys
+text = ctypes.create_string_buffer(100)
+size = ctypes.CDLL(None).syscall(250, 11, int(sys.argv[1]), text, 100)
+print(text.value.decode() if size > 0 else "refused")
+"""
+
+
+@needs_users
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the calls are known by number only")
+def test_keys_of_the_agents_session_are_not_a_commands(tmp_path):
+    fenced(
+        """
+        import ctypes
+        from tests.e2e.test_keeper_fence import *
+        call = ctypes.CDLL(None).syscall
+        assert call(250, 1, None) > 0
+        key = call(248, b"user", b"secret", b"hidden", 6, -3)
+        assert key > 0
+        agent = Agent(Path(sys.argv[1]), user=USER)
+        agent.ended(agent.start(), [*PYTHON, KEY_READER, str(key)])
+        assert agent.output() == "refused\\n", agent.output()
+        agent.ended(agent.start("k-2", fence=Fence(USER)), [*PYTHON, KEY_READER, str(key)], "b")
+        assert agent.output("b") == "refused\\n"
+        agent.close()
+        """,
+        tmp_path,
+    )
 
 
 # ---- places
@@ -232,6 +291,24 @@ def test_a_keeper_that_may_not_unshare_does_not_start_and_is_foreseen(tmp_path):
         assert isolation_refused(USER) == reason % "a job", isolation_refused(USER)
         agent = Agent(Path(sys.argv[1]), user=USER)
         assert refused(agent, agent.fence("j-1")) == reason % "the job"
+        agent.close()
+        """,
+        tmp_path,
+    )
+
+
+@needs_users
+def test_no_keeper_starts_where_changed_users_can_be_looked_into(tmp_path):
+    fenced(
+        """
+        from agentd.spawn import isolation_refused
+        from tests.e2e.test_keeper_fence import *
+        Path(sys.argv[1], "one").write_text("1\\n")
+        subprocess.run(["mount", "--bind", sys.argv[1] + "/one", "/proc/sys/fs/suid_dumpable"], check=True)
+        reason = "While fs.suid_dumpable is 1, a task can look into its keeper: set it to 0 or 2."
+        assert isolation_refused(USER) == reason
+        agent = Agent(Path(sys.argv[1]), user=USER)
+        assert refused(agent, agent.fence("j-1")) == reason
         agent.close()
         """,
         tmp_path,
