@@ -248,12 +248,23 @@ def _reconcile(desk: Desk, node: Node, holding: Holding) -> None:
         desk.touch(job_id)
     for (job_id, number), state in holding.rounds.items():
         if state is not m.RoundState.RELEASED:
-            desk.send(node.session, m.ReleaseRound(job_id, number, "Deleted"))
+            _release_unowed(desk, node, job_id, number)
     for job in desk.cluster.jobs.values():
         if job.deleting and node.name in job.node_numbers:
             ending.ask_removal(desk, job, node)
     desk.touch_pool(node.pool)
     desk.changed()
+
+
+def _release_unowed(desk: Desk, node: Node, job_id: str, number: int) -> None:
+    """The node holds a round that it is not known to owe: its job was deleted, or its debt was given up when its key
+    was revoked, and it has come back by another. What is still there is released before the job comes there again."""
+    job = desk.cluster.jobs.get(job_id)
+    given_up = next((r for r in job.rounds if r.node == node.name and r.round == number), None) if job else None
+    if job is not None and given_up is not None and given_up.owes_release:
+        ending.release(desk, job, given_up, node)
+    else:
+        desk.send(node.session, m.ReleaseRound(job_id, number, ending.DELETED))
 
 
 def _reconcile_round(desk: Desk, node: Node, job_id: str, number: int, held: m.RoundState | None) -> None:
