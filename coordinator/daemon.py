@@ -79,7 +79,8 @@ def _mistake(error: BaseException, state: Path) -> str:
         where = f"the details are in {state / CRASH}"
     except OSError as reason:
         where = f"the details could not be written to {state / CRASH}: {reason.strerror}"
-    return f"a mistake of the coordinator itself ({culprit(error)}); {where}. What was acknowledged is stored: start it again"
+    said = f"a mistake of the coordinator itself ({culprit(error)}); {where}"
+    return f"{said}. What was acknowledged is stored: start it again"
 
 
 def _say(line: str) -> None:
