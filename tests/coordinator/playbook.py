@@ -15,7 +15,19 @@ import msgspec
 
 from coordinator import records
 from coordinator.core import Core
-from coordinator.events import Event, FinishAsked, Received, SessionClosed, SessionOpened, StoreState, Tick
+from coordinator.events import (
+    Admitted,
+    EnrollAsked,
+    Event,
+    FinishAsked,
+    Received,
+    RenewAsked,
+    SessionClosed,
+    SessionOpened,
+    StoreState,
+    Tick,
+)
+from coordinator.identities import Certificates
 from coordinator.invariants import violations
 from coordinator.policy import Policy
 from coordinator.records import Record
@@ -85,6 +97,12 @@ class FakeNode:
     def __init__(self, play: Play, name: str, pool: str, slots: int | None, boot: str) -> None:
         self.play, self.name, self.pool, self.slots, self.boot = play, name, pool, slots, boot
         self.incarnation = f"root-of-{name}"
+        self.life = ""
+        self.key: str | None = None
+        """Of its certificate; without one it comes over the unix socket."""
+        self.expires: float | None = None
+        self.proven = name
+        """The name in its certificate."""
         self.resources: dict[str, float] = {}
         self.elevation = False
         self.epoch: int | None = None
@@ -114,21 +132,27 @@ class FakeNode:
 
     def join(self, *, inventory: bool = True) -> FakeNode:
         """Connect and say who it is; with `inventory` also what it holds."""
-        self.epoch = self.play.open(m.Role.NODE)
-        self.play.links[self.epoch] = self
         self.joined = self.departed = False
         self.recalls.clear()
         self.beat_at = self.play.t
+        if not self.connect():
+            return self
         self.say(
             m.Join(
                 pool=self.pool, node=self.name, incarnation=self.incarnation, boot=self.boot, slots=self.slots,
-                resources=self.resources, elevation=self.elevation,
+                resources=self.resources, elevation=self.elevation, life=self.life,
             )
         )  # fmt: skip
         if inventory and self.joined:
             self.resend()
             self.inventory()
         return self
+
+    def connect(self) -> bool:
+        """Open a session; whether it lives."""
+        owner = "uid:1000" if self.key is None else self.proven
+        self.epoch = self.play.open(m.Role.NODE, owner, self.key, self.expires, link=self)
+        return self.epoch is not None
 
     def resend(self) -> None:
         for report in list(self.outbox):
@@ -379,13 +403,14 @@ def phase_end(
 class Person:
     """Somebody's session."""
 
-    def __init__(self, play: Play, role: m.Role, owner: str) -> None:
+    def __init__(
+        self, play: Play, role: m.Role, owner: str, key: str | None = None, expires: float | None = None
+    ) -> None:
         self.play, self.role, self.owner = play, role, owner
-        self.epoch = play.open(role, owner)
-        play.links[self.epoch] = self
         self.requests = 0
         self.answers: dict[int, m.Reply | m.Refused] = {}
         self.closed: list[str] = []
+        self.epoch = play.open(role, owner, key, expires, link=self)
 
     def hear(self, message: m.Message) -> None:
         assert isinstance(message, m.Reply | m.Refused), f"a person is told {message}"
@@ -430,12 +455,20 @@ class Batch:
 class Play:
     """A core with its store, its clock and those who talk to it."""
 
-    def __init__(self, *, checking: bool = True, telling: bool = False, policy: Policy | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        checking: bool = True,
+        telling: bool = False,
+        policy: Policy | None = None,
+        certificates: Certificates | None = None,
+    ) -> None:
         self.policy = policy or Policy()
+        self.certificates = certificates or Certificates()
         self.t = 1000.0
         self.boot = "machine"
         self.wall_offset = WALL
-        self.core = Core(self.policy)
+        self.core = Core(self.policy, self.certificates)
         self.checking = checking
         self.telling = telling
         self.rows: list[tuple[str, bytes]] = []
@@ -448,6 +481,11 @@ class Play:
         self.links: dict[int, FakeNode | Person] = {}
         self.nodes: dict[str, FakeNode] = {}
         self.finished = False
+        self.admitted: list[Admitted] = []
+        self.rejected: list[tuple[int, str]] = []
+        self.alarms: list[str] = []
+        self.discarded: list[int] = []
+        self.strangers = 0
         self.story: list[str] = []
         self.core.restarted(self.now)
         self.settle()
@@ -487,10 +525,37 @@ class Play:
 
     # ---- events
 
-    def open(self, role: m.Role, owner: str = "uid:1000") -> int:
+    def open(
+        self,
+        role: m.Role,
+        owner: str = "uid:1000",
+        key: str | None = None,
+        expires: float | None = None,
+        *,
+        link: FakeNode | Person | None = None,
+    ) -> int | None:
+        """A session of `link`, which hears from then on; None when it was closed at once."""
         self.last_epoch += 1
-        self.happen(SessionOpened(self.last_epoch, role, owner))
-        return self.last_epoch
+        epoch = self.last_epoch
+        if link is not None:
+            self.links[epoch] = link
+        self.happen(SessionOpened(epoch, role, owner, key, expires))
+        return epoch if link is None or epoch in self.links else None
+
+    def enroll(self, token: str, key: str, name: str = "") -> Admitted | str:
+        """A peer without a certificate asks for one: what it gets, or why not."""
+        self.strangers -= 1
+        self.happen(EnrollAsked(self.strangers, token, name, key))
+        found = [a for a in self.admitted if a.connection == self.strangers]
+        found += [reason for connection, reason in self.rejected if connection == self.strangers]
+        [answer] = found
+        return answer
+
+    def renew(self, epoch: int) -> Admitted:
+        """A session's next certificate."""
+        self.happen(RenewAsked(epoch))
+        assert self.admitted[-1].connection == epoch
+        return self.admitted[-1]
 
     def happen(self, event: Event, who: str = "") -> None:
         """One event, and all that follows from it."""
@@ -502,6 +567,10 @@ class Play:
     def settle(self) -> None:
         ready = self.core.take_ready()
         self.finished = self.finished or ready.finished
+        self.admitted += ready.admitted
+        self.rejected += ready.rejected
+        self.alarms += ready.alarms
+        self.discarded += ready.discard
         self.batches.append(Batch(list(ready.records), list(ready.forget)))
         for scope in ready.forget:
             self.rows = [row for row in self.rows if row[0] != scope]
@@ -620,7 +689,7 @@ class Play:
         self.links.clear()
         for node in self.nodes.values():
             node.epoch, node.joined = None, False
-        self.core = Core(self.policy)
+        self.core = Core(self.policy, self.certificates)
         for _, body in self.rows:
             self.core.apply(records.decode(body))
         self.core.restarted(self.now)
@@ -647,7 +716,7 @@ class Play:
                 return
             case SessionClosed(epoch, reason):
                 self.tell(f"{self.t - 1000:g}s session {epoch} ends: {reason}")
-            case FinishAsked() | StoreState():
+            case FinishAsked() | StoreState() | EnrollAsked() | RenewAsked():
                 self.tell(f"{self.t - 1000:g}s {event}")
 
     def _name(self, link: FakeNode | Person | None) -> str:
