@@ -104,7 +104,8 @@ async def answer_stranger(
     stream: trio.abc.Stream, answer: Callable[[AskAuthority | Enroll], Awaitable[Authority | Enrolled]]
 ) -> None:
     """The coordinator's side, with a peer that has shown no certificate: one question, its answer, the end. `answer`
-    may raise SessionRefused, whose sentence the peer is told. Raises SessionRefused for whatever came to nothing."""
+    may raise SessionRefused, whose sentence the peer is told: EnrollRefused when asking again would be in vain. Raises
+    SessionRefused for whatever came to nothing."""
     connection = Connection(Role.COORDINATOR, stranger=True)
     try:
         with trio.move_on_after(limits.HANDSHAKE_S) as patience:
@@ -121,7 +122,7 @@ async def answer_stranger(
         try:
             reply = await answer(question)
         except SessionRefused as refusal:
-            await _part(stream, connection, str(refusal))
+            await _part(stream, connection, str(refusal), error=isinstance(refusal, EnrollRefused))
             raise
         with trio.move_on_after(limits.GOODBYE_S):
             await say(stream, connection.send(reply))
@@ -129,6 +130,6 @@ async def answer_stranger(
         await trio.aclose_forcefully(stream)
 
 
-async def _part(stream: trio.abc.Stream, connection: Connection, reason: str) -> None:
+async def _part(stream: trio.abc.Stream, connection: Connection, reason: str, *, error: bool = True) -> None:
     with trio.move_on_after(limits.GOODBYE_S):
-        await say(stream, connection.farewell(reason))
+        await say(stream, connection.farewell(reason, error=error))

@@ -1,0 +1,321 @@
+"""What agents and the coordinator say to each other: joining, orders, and how they ended."""
+
+from __future__ import annotations
+
+import msgspec
+
+from wire.spec import JobSpec
+from wire.vocabulary import Message, Outcome, Phase, RoundState
+
+__all__ = [
+    "Ack", "BodyChunk", "Cleanliness", "Depart", "Drop", "FileContents", "FileListing", "FileRefused", "GrantHeld",
+    "Heartbeat", "HeartbeatAck", "Inventory", "JobBody", "Join", "JoinRefused", "Joined", "Leaving", "ListFiles",
+    "NotHeld", "OpenRound", "PhaseEnd", "PhaseStarted", "Prepare", "ReadFile", "Recall", "Recalled", "ReleaseRound",
+    "RemoveJob", "Removed", "Report", "RoundHeld", "Run", "Started", "TaskEnd",
+]  # fmt: skip
+
+
+# ---- agent -> coordinator
+
+
+class Join(Message, frozen=True, tag=True, kw_only=True):
+    """What this node is. `incarnation` is the random id of its root directory, `boot` its boot identity."""
+
+    pool: str
+    node: str
+    incarnation: str
+    boot: str
+    slots: int | None
+    """None: as the pool says."""
+    resources: dict[str, float] = {}
+    labels: dict[str, str] = {}
+    elevation: bool = False
+    containment: str = "subreaper"
+    """`cgroup` or `subreaper`: what holds a job's processes together."""
+    users: str = "same"
+    """`job`: every job here runs as an unprivileged user of its own; `same`: as the agent's user."""
+    limits: list[str] = []
+    """What the kernel enforces of `needs` and against fork bombs: `pids`, `memory`, `cpu`."""
+    version: str = ""
+    embedded: bool = False
+    life: str = ""
+    """A random word for each start of the agent's process. One that was superseded never comes back: if it does, two
+    agents live by one identity."""
+
+
+class RoundHeld(msgspec.Struct, frozen=True, array_like=True):
+    job: str
+    round: int
+    state: RoundState
+
+
+class GrantHeld(msgspec.Struct, frozen=True, array_like=True):
+    """A grant of which something is queued or alive here: `(first, count)` runs of positions within the grant."""
+
+    grant: int
+    spans: list[tuple[int, int]]
+
+
+class Inventory(Message, frozen=True, tag=True):
+    """All that is held on the node, in pieces that fit a frame. Sent once per session, after the unacked reports."""
+
+    rounds: list[RoundHeld]
+    grants: list[GrantHeld]
+    last: bool
+
+
+class Heartbeat(Message, frozen=True, tag=True):
+    """Sent every third of the lease at most; the lease counts from the sending of an acknowledged one."""
+
+    beat: int
+
+
+class TaskEnd(msgspec.Struct, frozen=True, array_like=True):
+    """The end of one attempt of a task. `position` counts within the grant; times are the node's wall clock."""
+
+    grant: int
+    position: int
+    outcome: Outcome
+    exit_code: int | None
+    signal: int | None
+    started_at: float
+    ended_at: float
+    cpu_s: float
+    max_rss_bytes: int
+    reason: str | None = None
+
+
+class Cleanliness(msgspec.Struct, frozen=True, array_like=True):
+    """What was left of a job on a node after its release and the agent's clean-up; all empty: nothing."""
+
+    processes: int = 0
+    files: list[str] = []
+    """In sentences: what could not be removed, and the job's files in `shared/` that could not be taken over."""
+    uid: int | None = None
+    """The job's user here, when it may not be given to another job yet (quarantined: something of it is left)."""
+    cgroups: list[str] = []
+    mounts: list[str] = []
+
+
+class PhaseEnd(msgspec.Struct, frozen=True, array_like=True):
+    """The end of one attempt of a node-bound command. `final`: no further attempt follows by itself.
+
+    For a release without a block the agent's own clean-up is reported: EXITED with `exit_code` None.
+    `clean` stands in the final end of a release: what the clean-up after it left.
+    """
+
+    job: str
+    round: int
+    phase: Phase
+    attempt: int
+    final: bool
+    succeeded: bool
+    outcome: Outcome
+    exit_code: int | None
+    signal: int | None
+    started_at: float
+    ended_at: float
+    reason: str | None
+    stdout_tail: bytes
+    stderr_tail: bytes
+    leftovers: list[str] = []
+    """As `clean.files`, of what agents before version 0.2 reported."""
+    clean: Cleanliness | None = None
+
+
+class Report(Message, frozen=True, tag=True):
+    """Ends, durable on the node before they are sent and kept there until acked. `number` increases by one a report
+    over all sessions of an incarnation; a number already taken is acked again and otherwise ignored."""
+
+    number: int
+    tasks: list[TaskEnd]
+    phases: list[PhaseEnd]
+
+
+class Started(Message, frozen=True, tag=True):
+    """What has been running for a while (for people only; short tasks never appear): (grant, position, wall time)."""
+
+    tasks: list[tuple[int, int, float]]
+
+
+class PhaseStarted(Message, frozen=True, tag=True):
+    """An attempt of a node-bound command began (for people only)."""
+
+    job: str
+    round: int
+    phase: Phase
+    attempt: int
+    at: float
+
+
+class Recalled(Message, frozen=True, tag=True):
+    """Positions of a grant that never started here and never will: the answer to Recall, or said unasked when a
+    preparation failed for good or the grant could not be held. Only this frees them."""
+
+    grant: int
+    spans: list[tuple[int, int]]
+
+
+class NotHeld(Message, frozen=True, tag=True):
+    """The answer to Prepare or Release for a round this node never opened: nothing is owed here."""
+
+    job: str
+    round: int
+
+
+class Removed(Message, frozen=True, tag=True):
+    """All directories of a deleted job are gone from the node."""
+
+    job: str
+
+
+class Leaving(Message, frozen=True, tag=True):
+    """The node wants to leave clean: no new work, its rounds released; answered by Depart when nothing is owed."""
+
+
+class FileContents(Message, frozen=True, tag=True):
+    """The answer to ReadFile: bytes from the asked offset; `end` when the file has no more just now."""
+
+    request: int
+    content: bytes
+    size: int
+    end: bool
+
+
+class FileListing(Message, frozen=True, tag=True):
+    """The answer to ListFiles: (name, is_directory, size, wall time of change), names sorted."""
+
+    request: int
+    entries: list[tuple[str, bool, int, float]]
+    truncated: bool = False
+
+
+class FileRefused(Message, frozen=True, tag=True):
+    """The answer to ReadFile or ListFiles that could not be served, in words."""
+
+    request: int
+    reason: str
+    missing: bool = False
+
+
+# ---- coordinator -> agent
+
+
+class Joined(Message, frozen=True, tag=True, kw_only=True):
+    """The node is known. `lease_s` from the sending of an acknowledged heartbeat (the Join counts as the first)."""
+
+    heartbeat_s: float
+    lease_s: float
+    slots: int
+
+
+class JoinRefused(Message, frozen=True, tag=True):
+    """This node may not join as it is; the agent says why and ends. `revoked`: what it needs is a new token."""
+
+    reason: str
+    revoked: bool = False
+
+
+class HeartbeatAck(Message, frozen=True, tag=True):
+    beat: int
+
+
+class Ack(Message, frozen=True, tag=True):
+    """All reports up to `number` are durable here; the node may forget them."""
+
+    number: int
+
+
+class JobBody(msgspec.Struct, frozen=True):
+    """All that a node needs of a job: durable there with the round, so that the debt can be paid without us."""
+
+    job: str
+    owner: str
+    spec: JobSpec
+
+
+class BodyChunk(Message, frozen=True, tag=True):
+    """A piece of a JobBody (msgpack) too large for OpenRound, sent before it, in order; `digest`: its sha256 in hex."""
+
+    digest: str
+    offset: int
+    size: int
+    content: bytes
+
+
+class OpenRound(Message, frozen=True, tag=True, kw_only=True):
+    """A round of this job begins here: record the debt. Exactly one of `body` and `digest` unless the job is held."""
+
+    job: str
+    round: int
+    body: bytes | None = None
+    digest: str | None = None
+
+
+class Prepare(Message, frozen=True, tag=True):
+    """Run the job's preparation, with its retries, unless it runs or has succeeded in this boot. Single-flight."""
+
+    job: str
+    round: int
+
+
+class Run(Message, frozen=True, tag=True, kw_only=True):
+    """A grant: run tasks `first, first+step, ...` (`count` of them) of group `group`, all as attempt `attempt`.
+
+    Runs in order of arrival as slots come free; not before the round's preparation succeeded, if the job waits for
+    it; dropped and answered by Recalled if that fails for good. `ahead`: beyond the slots that were free.
+    """
+
+    grant: int
+    job: str
+    round: int
+    group: int
+    first: int
+    count: int
+    step: int
+    attempt: int
+
+
+class Recall(Message, frozen=True, tag=True):
+    """Give back what of this grant has not started; answered by Recalled, also when that is nothing."""
+
+    grant: int
+
+
+class Drop(Message, frozen=True, tag=True):
+    """These grants are void: kill what runs of them, forget the rest, report nothing."""
+
+    grants: list[int]
+
+
+class ReleaseRound(Message, frozen=True, tag=True):
+    """The round ends: kill all of the job here, then run its release with its retries, then clean up and report."""
+
+    job: str
+    round: int
+    reason: str
+
+
+class RemoveJob(Message, frozen=True, tag=True):
+    """Remove all that is kept of a deleted job, now; answered by Removed (after the release, if one is owed)."""
+
+    job: str
+
+
+class Depart(Message, frozen=True, tag=True):
+    """Nothing is owed by this node; it may end."""
+
+
+class ReadFile(Message, frozen=True, tag=True):
+    """Read at most `limit` bytes of a regular file below the root; one request at a time is the credit."""
+
+    request: int
+    path: str
+    offset: int
+    limit: int
+    """A negative offset counts from the end."""
+
+
+class ListFiles(Message, frozen=True, tag=True):
+    request: int
+    path: str

@@ -1,0 +1,71 @@
+"""The words that messages are made of: who speaks, what for, how things ended; and what every message is."""
+
+from __future__ import annotations
+
+import enum
+from typing import Final
+
+import msgspec
+
+__all__ = [
+    "PROTOCOL_VERSION",
+    "Message",
+    "Outcome",
+    "Phase",
+    "RefusalCode",
+    "Role",
+    "RoundState",
+]  # fmt: skip
+
+PROTOCOL_VERSION: Final = 1
+
+
+class Role(enum.Enum):
+    """Who stands at the other end. `COORDINATOR` is the daemon itself, seen from an agent or a client."""
+
+    NODE = "node"
+    USER = "user"
+    OPERATOR = "operator"
+    ADMIN = "admin"
+    COORDINATOR = "coordinator"
+
+
+class Phase(enum.Enum):
+    START = "start"
+    PREPARATION = "prep"
+    RELEASE = "release"
+
+
+class Outcome(enum.Enum):
+    """How an attempt of a command ended, as the node knows it."""
+
+    EXITED = "exited"  # by itself: exit code or signal say how
+    TIMED_OUT = "timed_out"  # stopped by its own timeout
+    START_FAILED = "start_failed"  # never ran: missing program, not executable, no directory ...
+    LOST = "lost"  # its keeper or its machine died; nobody knows the status
+    KILLED = "killed"  # stopped for a reason outside the command: its job ended, its lease ran out, it was dropped
+    OOM = "oom"  # the kernel killed it for using more memory than it was given
+
+
+class RoundState(enum.Enum):
+    """A round of a node job as the node holds it."""
+
+    OPENED = "opened"
+    PREPARING = "preparing"
+    PREPARED = "prepared"
+    BARRED = "barred"
+    RELEASING = "releasing"
+    RELEASED = "released"  # ran to its end (well or not), the report is not acked yet
+
+
+class RefusalCode(enum.Enum):
+    """Why a request was refused; commands turn it into their exit status."""
+
+    INVALID = "invalid"  # exit 2
+    REFUSED = "refused"  # exit 3
+    UNKNOWN = "unknown"  # exit 4: no such job, task, node or pool
+    FAILED = "failed"  # exit 1
+
+
+class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind"):
+    """Base of everything that travels; the tag is the class name."""
