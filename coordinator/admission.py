@@ -106,7 +106,8 @@ def enroll(desk: Desk, asked: EnrollAsked) -> None:
     try:
         identity = _enrolled(desk, asked)
     except RefusedError as refused:
-        desk.ready.rejected.append((asked.connection, refused.message))
+        passing = refused.code is m.RefusalCode.FAILED
+        (desk.ready.postponed if passing else desk.ready.rejected).append((asked.connection, refused.message))
     else:
         _admit(desk, asked.connection, identity)
 
@@ -125,7 +126,7 @@ def _enrolled(desk: Desk, asked: EnrollAsked) -> Identity:
         ended = {"used": "was used up", "expired": "has expired", "revoked": "was revoked"}[state]
         raise _refused(f"this token {ended}: {ANOTHER_TOKEN}")
     if desk.store_full:
-        raise _refused(_FULL_DISK)
+        raise RefusedError(m.RefusalCode.FAILED, _FULL_DISK)
     name = _name_for(desk, token, asked)
     _make_room(desk)
     until = wall + desk.certificates.lifetime_s(token.role)

@@ -24,6 +24,7 @@ from coordinator.events import Admitted, EnrollAsked, Ready
 from coordinator.identities import MAY_ACT_AS, Identities
 from wire import limits
 from wire.address import host_and_port
+from wire.enroll import EnrollRefused, answer_stranger
 from wire.gate import Gate
 from wire.identity import IdentityError
 from wire.invitation import token_digest
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 LOOK_S: Final = 3600.0
 """How often the coordinator's own certificate is looked at."""
+_TOO_SLOW: Final = "the coordinator could not decide in time: try again with the same key, the token is good for it"
 _PEER_GROUPS: Final = 59  # SO_PEERGROUPS, which the socket module does not name
 _GROUPS_READ: Final = 1024  # bytes that getsockopt gives at most: 256 groups
 
@@ -127,7 +129,7 @@ class _Asked:
     key: ec.EllipticCurvePublicKey
     answered: trio.Event = field(default_factory=trio.Event)
     enrolled: Enrolled | None = None
-    refusal: str = "the coordinator could not decide in time: try again, the token is still good"
+    refusal: SessionRefused = field(default_factory=lambda: SessionRefused(_TOO_SLOW))
 
 
 class TlsDoor:
@@ -171,8 +173,6 @@ class TlsDoor:
     async def guest(self, transport: trio.SocketStream) -> tuple[trio.abc.Stream, Guest] | None:
         """Who this is, over TLS; None for one that had only a question, which was answered. Raises SessionRefused,
         with the connection closed."""
-        from wire.enroll import answer_stranger  # after the handshake's code, which most connections need alone
-
         stream = await secure(transport, self._context)
         peer = stream.peer
         if peer is None:
@@ -195,7 +195,7 @@ class TlsDoor:
         try:
             asked = _Asked(requested_key(question.request))
         except IdentityError as error:
-            raise SessionRefused(str(error)) from None
+            raise EnrollRefused(str(error)) from None
         self._last -= 1
         number = self._last
         self._asked[number] = asked
@@ -207,7 +207,7 @@ class TlsDoor:
         finally:
             del self._asked[number]
         if asked.enrolled is None:
-            raise SessionRefused(asked.refusal)
+            raise asked.refusal
         return asked.enrolled
 
     # ---- what the core has decided
@@ -218,10 +218,11 @@ class TlsDoor:
             if (asked := self._asked.get(admitted.connection)) is not None:
                 asked.enrolled = Enrolled(self.sign(admitted, asked.key), admitted.role, admitted.name)
                 asked.answered.set()
-        for connection, reason in ready.rejected:
-            if (asked := self._asked.get(connection)) is not None:
-                asked.refusal = reason
-                asked.answered.set()
+        for refusal, refused in ((EnrollRefused, ready.rejected), (SessionRefused, ready.postponed)):
+            for connection, reason in refused:
+                if (asked := self._asked.get(connection)) is not None:
+                    asked.refusal = refusal(reason)
+                    asked.answered.set()
 
     def sign(self, admitted: Admitted, key: ec.EllipticCurvePublicKey) -> bytes:
         """The certificate that the core has promised, for the key it was promised to."""

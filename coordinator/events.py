@@ -106,7 +106,9 @@ class Ready:
     """Frames that promise nothing durable (heartbeats): sent even while the disk refuses commits."""
     admitted: list[Admitted] = field(default_factory=list)
     rejected: list[tuple[int, str]] = field(default_factory=list)
-    """Connections that asked to be enrolled, and why not."""
+    """Connections that asked to be enrolled, and why not, however often they ask."""
+    postponed: list[tuple[int, str]] = field(default_factory=list)
+    """Connections that asked to be enrolled and may ask again, and why not now."""
     alarms: list[str] = field(default_factory=list)
     """What an administrator must see, in sentences: logged as errors."""
     close: list[tuple[int, str]] = field(default_factory=list)
@@ -118,5 +120,5 @@ class Ready:
         """Whether anything is left to do once `at_once` is sent."""
         return bool(
             self.records or self.forget or self.discard or self.frames or self.admitted or self.rejected
-            or self.alarms or self.close or self.finished
+            or self.postponed or self.alarms or self.close or self.finished
         )  # fmt: skip

@@ -568,7 +568,7 @@ class Play:
         ready = self.core.take_ready()
         self.finished = self.finished or ready.finished
         self.admitted += ready.admitted
-        self.rejected += ready.rejected
+        self.rejected += ready.rejected + ready.postponed
         self.alarms += ready.alarms
         self.discarded += ready.discard
         self.batches.append(Batch(list(ready.records), list(ready.forget)))
