@@ -208,6 +208,24 @@ def test_a_node_root_below_a_covered_place_is_seen_at_its_path_and_nothing_besid
 
 
 @needs_users
+def test_a_task_can_not_uncover_the_machines_places(agent, talk):
+    unshare = shutil.which("unshare")
+    if unshare is None or subprocess.run([unshare, "-Urm", "true"], user=USER, cwd="/").returncode != 0:
+        pytest.skip("users may not make namespaces here")
+    with tempfile.TemporaryDirectory(dir="/tmp") as machines:
+        looks = (
+            "umount /tmp", "umount -l /tmp", "mount --bind / /var/tmp/here", "mount --rbind / /var/tmp/here",
+            "mount -o remount,bind,suid /tmp", "mount --move /tmp /var/tmp/here",
+        )  # fmt: skip
+        for key, look in enumerate(looks):
+            script = f"mkdir -p /var/tmp/here; {look}; ls /tmp /var/tmp/here/tmp; findmnt -no OPTIONS /tmp; true"
+            agent.ended(talk, [unshare, "-Urm", "sh", "-c", script], str(key))
+            seen = agent.output(str(key))
+            assert os.path.basename(machines) not in seen, look
+            assert "nosuid" in seen or "--move" in look, look
+
+
+@needs_users
 def test_a_node_root_elsewhere_needs_no_showing():
     with tempfile.TemporaryDirectory(dir="/var") as place:
         os.chmod(place, 0o755)
