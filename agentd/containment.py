@@ -104,14 +104,15 @@ class Containment:
         self._boot = boot
         self._pids_max = pids_max
         self._users = users
-        self._hierarchies = ([Hierarchy(base, True, controllers, kills=True)] if base else []) + list(others)
+        unified = [Hierarchy(base, True, controllers, kills=True)] if base else []
+        self.hierarchies = (*unified, *others)
         self._making = threading.Lock()  # a group is not removed as empty while a leaf is made in it
         self.base = base
 
     @property
     def memory(self) -> str:
         """To be given to the next life's `probe` as `before`."""
-        return remember(self._hierarchies)
+        return remember(self.hierarchies)
 
     @property
     def level(self) -> Level:
@@ -120,7 +121,7 @@ class Containment:
     @property
     def limits(self) -> list[str]:
         """What the kernel enforces here, of `pids`, `memory` and `cpu`."""
-        enforced = {controller for hierarchy in self._hierarchies for controller in hierarchy.controllers}
+        enforced = {controller for hierarchy in self.hierarchies for controller in hierarchy.controllers}
         return [controller.value for controller in Controller if controller in enforced]
 
     # ---- leaves
@@ -133,13 +134,9 @@ class Containment:
         memory = None if needs.memory_bytes is None else needs.memory_bytes + KEEPER_BYTES
         limits = Limits(self._pids_max, memory, needs.cpus)
         with self._making:
-            made = [hierarchy.make(job, keeper, limits) for hierarchy in self._hierarchies if hierarchy.needed(limits)]
+            made = [hierarchy.make(job, keeper, limits) for hierarchy in self.hierarchies if hierarchy.needed(limits)]
         files = [f"{leaf}/{name}" for leaf in made for name in OOM_FILES if memory is not None]
         return Leaves(tuple(made), tuple(file for file in files if os.path.exists(file)))
-
-    def leaf(self, job: str, keeper: str) -> str | None:
-        """The leaf of cgroup v2 alone, for a keeper without needs."""
-        return next(iter(self.leaves(job, keeper).directories), None) if self.base is not None else None
 
     # ---- ending
 
@@ -152,7 +149,7 @@ class Containment:
         by the keeper's mark, unless they cleared their environment (see `spawn.Starter` for these).
         """
         survivors = 0 if proof is None else kill_tree(proof, self._boot, patience_s)
-        if self._hierarchies:
+        if self.hierarchies:
             survivors = self._kill_groups(_plain(job), _plain(keeper), patience_s)
         marks = {"BATCH_NODE_ROOT_DIR": self._root, KEEPER_MARK: keeper}
         return survivors + kill_marked(marks, self._boot, patience_s)
@@ -173,7 +170,7 @@ class Containment:
         return kill_uid(uid, self._users, patience_s)
 
     def _kill_groups(self, job: str, keeper: str | None, patience_s: float) -> int:
-        groups = [(hierarchy, hierarchy.group(job, keeper)) for hierarchy in self._hierarchies]
+        groups = [(hierarchy, hierarchy.group(job, keeper)) for hierarchy in self.hierarchies]
         survivors = 0
         for hierarchy, group in groups:
             if hierarchy.kills:
@@ -193,20 +190,20 @@ class Containment:
     def alive(self, job: str, uid: int | None = None) -> int:
         """How many processes of a job are alive on this node, as far as groups, marks and its user tell."""
         found = {pid for pid, _ in marked(job_marks(job, self._root))}
-        found |= {pid for pid, _ in _alive_in([hierarchy.group(_plain(job)) for hierarchy in self._hierarchies])}
+        found |= {pid for pid, _ in _alive_in([hierarchy.group(_plain(job)) for hierarchy in self.hierarchies])}
         if uid is not None:
             found |= {pid for pid, _ in of_uid(uid)}
         return len(found)
 
     def left(self, job: str, uid: int | None = None) -> Left:
         """What is left of a job whose processes were killed."""
-        groups = [hierarchy.group(_plain(job)).path for hierarchy in self._hierarchies]
+        groups = [hierarchy.group(_plain(job)).path for hierarchy in self.hierarchies]
         return Left(self.alive(job, uid), [path for path in groups if os.path.exists(path)])
 
     def remove_base(self) -> None:
         """The node leaves: its groups go, if nothing lives in them."""
         with self._making:
-            for hierarchy in self._hierarchies:
+            for hierarchy in self.hierarchies:
                 Cgroup(hierarchy.base).remove()
 
 

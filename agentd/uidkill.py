@@ -36,7 +36,10 @@ with open("/proc/self/status", "rb") as file:
 powers = {int(fields[name], 16) for name in (b"CapPrm", b"CapEff", b"CapAmb")}
 if os.getresuid() != (killer, uid, killer) or 0 in (uid, killer) or powers != {0}:
     sys.exit("the kernel left rights to a process that had given them up")
-os.kill(-1, 9)
+try:
+    os.kill(-1, 9)
+except ProcessLookupError:
+    pass  # nobody else is here at all
 os.write(1, b"killed")
 """
 _one_at_a_time: Final = threading.Lock()  # they are all of one user, so each would kill the others
