@@ -98,14 +98,21 @@ class Phases:
 
     def give_up(self, job: str, reason: str, allowance: Allowance | None = None) -> None:
         """What waits of this job (for a keeper of this allowance) can't be started here: each attempt fails with the
-        reason."""
-        self._dispatch.fail_waiting(job, reason, allowance)
+        reason. Tasks that wait for a preparation do not: they are given back if that one fails for good."""
+        if not any(self._is_waited_for(held) for held in self._rounds(job)):
+            self._dispatch.fail_waiting(job, reason, allowance)
         for held in self._rounds(job):
             phase = _wanted_phase(held)
             if phase is None or not self._due(held, phase):
                 continue
             if allowance in (None, _allowance(self._desk.ledger.jobs[job], phase)):
                 self._fail_unstarted(held, phase, reason)
+
+    def _is_waited_for(self, held: Round) -> bool:
+        """Whether tasks of the round wait for its preparation."""
+        preparation = self._desk.ledger.jobs[held.job].spec.preparation
+        waits = preparation is not None and preparation.wait
+        return waits and held.open and held.state is not RoundState.PREPARED
 
     def tails_read(self, event: TailsRead) -> None:
         """The output of an attempt that ended: now its end can be recorded."""

@@ -224,6 +224,19 @@ def test_a_node_without_a_free_user_fails_what_waits_with_the_reason() -> None:
     ] * 2
 
 
+def test_a_node_that_can_not_prepare_a_job_gives_its_tasks_back_and_fails_none() -> None:
+    node = Node()
+    node.answer_chores = False
+    node.join()
+    node.open(job_spec(preparation=preparation()))
+    node.hear(m.Prepare("j-1", 1))
+    node.run(1, 2)
+    node.tell(JobDirectoryMade("j-1", "All 65535 users for jobs are taken."))
+    assert [(end.outcome, end.final) for end in node.phase_ends()] == [(Outcome.START_FAILED, True)]
+    assert node.task_ends() == []
+    assert [(said.grant, said.spans) for said in node.said(m.Recalled)] == [(1, [(0, 2)])]
+
+
 # ---- what is left
 
 
