@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from agentd.cgroups import Cgroup
 from agentd.containment import Level, boot_identity, descendants, probe, proof_of
 from agentd.spawn import isolation_refused
 from tests.e2e.keeper_play import PATIENCE_S, PYTHON, USER, Agent, alive, token, until
@@ -598,8 +599,7 @@ def fenced(scenario, place, pids=400):
 
 
 def remove_fence(fence):
-    with contextlib.suppress(OSError):
-        fence.rmdir()
+    Cgroup(str(fence)).remove()  # with what the scenario made below it
     return fence.exists()
 
 
