@@ -17,13 +17,15 @@ from tests.simulator.daemon import Crashed, Daemon
 from tests.simulator.disk import Disk, Part, Transaction
 from tests.simulator.keepers import KeeperProcess
 from tests.simulator.network import Connection, Network
+from tests.simulator.society import NODE_S, Certificate, Credentials
 from tests.simulator.world import Clock, World
 from wire import limits
 from wire.codec import ProtocolError
 from wire.connection import Connection as Rules
-from wire.messages import PROTOCOL_VERSION, Goodbye, Hello, Message, Role, Welcome
+from wire.messages import PROTOCOL_VERSION, Goodbye, Hello, Message, Renew, Renewed, Role, Welcome
 
 RECONNECT_S: Final = (0.2, 1.5)
+AGE_LOOKED_AT_S: Final = (3.0, 9.0)
 CHORE_S: Final = (0.001, 0.02)
 KEEPER_START_S: Final = (0.01, 0.05)
 
@@ -34,12 +36,12 @@ Order = events.StartKeeper | events.SurveyKeeper | events.KillKeeper | events.Fo
 class Observer(Protocol):
     """Who is told of an agent's doings."""
 
-    def agent_committed(self, node: str, transaction: Transaction) -> None: ...
-    def agent_sent(self, node: str, message: Message) -> None: ...
-    def agent_received(self, node: str, message: Message) -> None: ...
-    def agent_told(self, node: str, keeper: str, said: Any) -> None: ...
-    def agent_rested(self, node: str, core: AgentCore) -> None: ...
-    def agent_left(self, node: str, leave: events.Leave, reason: str) -> None: ...
+    def agent_committed(self, host: str, transaction: Transaction) -> None: ...
+    def agent_sent(self, host: str, message: Message) -> None: ...
+    def agent_received(self, host: str, message: Message) -> None: ...
+    def agent_told(self, host: str, keeper: str, said: Any) -> None: ...
+    def agent_rested(self, host: str, core: AgentCore) -> None: ...
+    def agent_left(self, host: str, leave: events.Leave, reason: str) -> None: ...
 
 
 class House(Protocol):
@@ -47,13 +49,16 @@ class House(Protocol):
 
     keepers: dict[str, KeeperProcess]
 
-    def start_keeper(self, name: str) -> None: ...
+    def credentials(self) -> Credentials: ...
+    def renewed(self, certificate: bytes) -> None: ...
+    def not_let_in(self) -> None: ...
+    def start_keeper(self, name: str, elevated: bool) -> None: ...
     def forget_keeper(self, name: str) -> None: ...
     def is_empty(self, keepers: list[str]) -> bool: ...
     def kill_left(self, keeper: str) -> None: ...
     def kill_job(self, job: str) -> bool: ...
     def make_job(self, chore: events.MakeJob) -> str | None: ...
-    def clean_job(self, chore: events.CleanJob) -> float | None: ...
+    def clean_job(self, chore: events.CleanJob) -> events.JobCleaned: ...
 
 
 class Link:
@@ -114,6 +119,9 @@ class Link:
         if isinstance(message, Welcome):
             self.welcomed = True
             self.daemon.post(events.Connected(message.epoch))
+            self.daemon.look_at_age(self)
+        elif isinstance(message, Renewed):
+            self.daemon.house.renewed(message.certificate)
         else:
             self.daemon.observer.agent_received(self.daemon.name, message)
             self.daemon.post(events.Received(message))
@@ -141,8 +149,10 @@ class AgentDaemon(Daemon):
         house: House,
         observer: Observer,
         config: NodeConfig,
+        host: str,
     ) -> None:
-        super().__init__(world, config.node, clock, disk, disk.log("agent"))
+        super().__init__(world, host, clock, disk, disk.log("agent"))
+        self.host = host
         self.network = network
         self.house = house
         self.observer = observer
@@ -163,8 +173,22 @@ class AgentDaemon(Daemon):
         if self.stopped:
             self.world.after(1.0, self._dial)
             return
+        shown = self.house.credentials()
+        if shown is None:
+            self.house.not_let_in()
+            self.world.after(self.world.between(*RECONNECT_S), self._dial)
+            return
         self._link = Link(self)
-        self.network.dial(self.name, HOST, self._link.dialled)
+        self.network.dial(self.host, HOST, self._link.dialled, shown)
+
+    def look_at_age(self, link: Link) -> None:
+        """A certificate of which half is gone is renewed in the session that it opened."""
+        shown = self.house.credentials()
+        if self._link is not link or not self.alive or not isinstance(shown, Certificate):
+            return
+        if not self.stopped and shown.until - self.clock.wall() < NODE_S / 2:
+            link.send(Renew(shown.key.encode()))
+        self.world.after(self.world.between(*AGE_LOOKED_AT_S), self.look_at_age, link)
 
     def link_over(self, link: Link, reason: str) -> None:
         if self._link is not link:
@@ -172,6 +196,7 @@ class AgentDaemon(Daemon):
         self._link = None
         if link.welcomed:
             self.post(events.Disconnected(reason))
+        self.house.not_let_in()
         if self.alive:
             self.world.after(self.world.between(*RECONNECT_S), self._dial)
 
@@ -220,7 +245,7 @@ class AgentDaemon(Daemon):
 
     def _started(self, effect: events.StartKeeper) -> None:
         if self.alive:
-            self.house.start_keeper(effect.keeper)
+            self.house.start_keeper(effect.keeper, effect.elevated)
 
     def _survey(self, effect: events.SurveyKeeper) -> None:
         keeper = self.house.keepers.get(effect.keeper)
@@ -254,7 +279,7 @@ class AgentDaemon(Daemon):
             case events.MakeJob():
                 self.post(events.JobDirectoryMade(chore.job, self.house.make_job(chore)))
             case events.CleanJob():
-                self.post(events.JobCleaned(chore.job, (), self.house.clean_job(chore)))
+                self.post(self.house.clean_job(chore))
             case events.ReadTails():
                 self.post(events.TailsRead(chore.keeper, chore.key, b"out", b""))
             case _:

@@ -2,31 +2,53 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, Protocol
+
+import msgspec
 
 from coordinator import events, records
 from coordinator.core import Core
 from tests.simulator.daemon import Crashed, Daemon
 from tests.simulator.disk import Disk, Part, Transaction
 from tests.simulator.network import Connection, Network
+from tests.simulator.society import LESSER, Actor, Certificate, Credentials, Local, Society
 from tests.simulator.world import Clock, World
 from wire import limits
 from wire.codec import ProtocolError
 from wire.connection import Connection as Rules
 from wire.connection import State
-from wire.messages import PROTOCOL_VERSION, Goodbye, Hello, Message, Role, Welcome
+from wire.instant import Instant
+from wire.messages import (
+    PROTOCOL_VERSION,
+    AskAuthority,
+    Authority,
+    Enroll,
+    Enrolled,
+    Goodbye,
+    Hello,
+    Message,
+    Renew,
+    Renewed,
+    Role,
+    Welcome,
+)
 
 HOST: Final = "coordinator"
-OWNER: Final = "uid:1000"
+
+
+_OF_SESSIONS: Final = (events.SessionOpened, events.Received, events.SessionClosed, events.RenewAsked)
 
 
 class Observer(Protocol):
     """Who is told of the coordinator's doings."""
 
     def coordinator_committed(self, transaction: Transaction) -> None: ...
-    def coordinator_sent(self, message: Message) -> None: ...
+    def coordinator_took(self, actor: Actor | None, event: events.Event, made: Sequence[records.Record]) -> None: ...
+    def coordinator_sent(self, epoch: int, actor: Actor, message: Message) -> None: ...
+    def coordinator_alarmed(self, sentence: str) -> None: ...
     def coordinator_handled(self, core: Core) -> None: ...
     def coordinator_rested(self, core: Core) -> None: ...
 
@@ -43,8 +65,10 @@ class Session:
     def __init__(self, daemon: CoordinatorDaemon, connection: Connection) -> None:
         self.daemon = daemon
         self.connection = connection
-        self.rules = Rules(Role.COORDINATOR, allowed=frozenset({Role.NODE, Role.ADMIN}))
+        self.credentials = connection.credentials
+        self.rules = Rules(Role.COORDINATOR, allowed=_roles(self.credentials), stranger=self.credentials is None)
         self.epoch: int | None = None
+        self.actor: Actor | None = None
         self._waiting: list[bytes | None] = []
         daemon.world.after(limits.HANDSHAKE_S, self._greeted_by_now)
 
@@ -83,13 +107,39 @@ class Session:
             self.epoch = self.daemon.log.next_number()
             self.connection.send(1, self.rules.send(Welcome(PROTOCOL_VERSION, self.epoch)))
             self.daemon.sessions[self.epoch] = self
-            self.daemon.post(events.SessionOpened(self.epoch, message.role, OWNER))
+            self.actor = _actor(self.credentials, message.role)
+            self.daemon.actors[self.epoch] = self.actor
+            who = self.actor
+            self.daemon.post(events.SessionOpened(self.epoch, who.role, who.owner, who.key, who.until))
         elif isinstance(message, Goodbye):
             self._over(message.reason)
+        elif isinstance(message, AskAuthority):
+            self.connection.send(1, self.rules.send(Authority(b"the authority")))
+            self._over("answered")
+        elif isinstance(message, Enroll):
+            self.daemon.enrol(self, message)
+        elif isinstance(message, Renew) and self.epoch is not None:
+            self._renew(self.epoch, message)
         elif self.epoch is not None:
             self.daemon.post(events.Received(self.epoch, message))
 
+    def _renew(self, epoch: int, message: Renew) -> None:
+        if self.actor is None or message.request.decode(errors="replace") != self.actor.key:
+            self.hang_up("another key than this session's")
+        else:
+            self.daemon.post(events.RenewAsked(epoch))
+
     # ---- the daemon's side
+
+    def admit(self, admitted: events.Admitted) -> None:
+        """The certificate that was asked for: signed, and sent."""
+        certificate = Certificate(admitted.key, admitted.role, admitted.name, admitted.until)
+        content = msgspec.msgpack.encode(certificate)
+        if self.epoch is not None:
+            self.send(Renewed(content))
+        elif self.connection.open[1]:
+            self.connection.send(1, self.rules.send(Enrolled(content, admitted.role, admitted.name)))
+            self._over("answered")
 
     def send(self, message: Message) -> None:
         if self.connection.open[1] and self.rules.state is State.OPEN:
@@ -107,29 +157,83 @@ class Session:
             self.daemon.post(events.SessionClosed(self.epoch, reason))
 
 
+def _roles(credentials: Credentials) -> frozenset[Role]:
+    match credentials:
+        case Certificate(role=role):
+            return LESSER[role] | {role}
+        case Local(roles=roles):
+            return roles
+        case None:
+            return frozenset()
+
+
+def _actor(credentials: Credentials, role: Role) -> Actor:
+    match credentials:
+        case Certificate(key=key, name=name, until=until):
+            return Actor(name, role, key, until)
+        case Local(owner=owner):
+            return Actor(owner, role)
+        case None:
+            raise AssertionError("a peer without a certificate was welcomed")
+
+
 class CoordinatorDaemon(Daemon):
     """One life of the coordinator."""
 
-    def __init__(self, world: World, clock: Clock, disk: Disk, network: Network, observer: Observer) -> None:
+    def __init__(
+        self,
+        world: World,
+        clock: Clock,
+        disk: Disk,
+        network: Network,
+        observer: Observer,
+        society: Society | None = None,
+    ) -> None:
         super().__init__(world, HOST, clock, disk, disk.log("coordinator"))
         self.network = network
         self.observer = observer
+        self.society = society
         self.sessions: dict[int, Session] = {}
+        self.actors: dict[int, Actor] = {}
+        """Of every session of this life, by epoch."""
         self._accepted: list[Session] = []
+        self._enrolling: dict[int, Session] = {}
+        self._enrolments = 0
         self.finished = False
-        self.core: Core = Core()
+        self.core: Core = Core() if society is None else Core(society.policy, society.certificates)
         for _, body in self.log.rows:
             self.core.apply(records.decode(body))
         self.core.restarted(self.now())
         network.listen(HOST, self._accept)
 
     def _accept(self, connection: Connection) -> Session | None:
+        shown = connection.credentials
+        if isinstance(shown, Certificate) and shown.until <= self.clock.wall():
+            return None  # the handshake fails: it has ended
         session = Session(self, connection)
         self._accepted = [old for old in self._accepted if old.connection.open[1]]
         self._accepted.append(session)
         return session
 
+    def enrol(self, session: Session, question: Enroll) -> None:
+        """Somebody without a certificate wants one. Numbers below zero are no session's."""
+        self._enrolments -= 1
+        self._enrolling[self._enrolments] = session
+        token = hashlib.sha256(question.token.encode()).hexdigest()
+        key = question.request.decode(errors="replace")
+        self.post(events.EnrollAsked(self._enrolments, token, question.name, key))
+
     # ---- what the loop needs
+
+    def take(self, event: Any, now: Instant) -> None:
+        """As it is; among strangers also: who did what to what is durable."""
+        if self.society is None:
+            self.core.handle(event, now)
+            return
+        made = len(self.core.ready.records)
+        self.core.handle(event, now)
+        actor = self.actors.get(event.session) if isinstance(event, _OF_SESSIONS) else None
+        self.observer.coordinator_took(actor, event, self.core.ready.records[made:])
 
     def tick(self) -> Any:
         return events.Tick()
@@ -151,6 +255,9 @@ class CoordinatorDaemon(Daemon):
     def effects(self, ready: events.Ready) -> list[Callable[[], None]]:
         effects: list[Callable[[], None]] = []
         effects += [partial(self._send, epoch, message) for epoch, message in ready.frames]
+        effects += [partial(self._admit, admitted) for admitted in ready.admitted]
+        effects += [partial(self._reject, number, reason) for number, reason in ready.rejected + ready.postponed]
+        effects += [partial(self.observer.coordinator_alarmed, sentence) for sentence in ready.alarms]
         effects += [partial(self._close, epoch, reason) for epoch, reason in ready.close]
         if ready.finished:
             effects.append(self._finish)
@@ -160,8 +267,23 @@ class CoordinatorDaemon(Daemon):
         session = self.sessions.get(epoch)
         if session is not None:
             self.world.note(HOST, f"-> {epoch} {brief(message)}")
-            self.observer.coordinator_sent(message)
+            assert session.actor is not None
+            self.observer.coordinator_sent(epoch, session.actor, message)
             session.send(message)
+
+    def _asker(self, number: int) -> Session | None:
+        return self._enrolling.pop(number, None) if number < 0 else self.sessions.get(number)
+
+    def _admit(self, admitted: events.Admitted) -> None:
+        session = self._asker(admitted.connection)
+        if session is not None:
+            session.admit(admitted)
+
+    def _reject(self, number: int, reason: str) -> None:
+        session = self._asker(number)
+        if session is not None:
+            self.world.note(HOST, f"rejects {number}: {reason}")
+            session.hang_up(reason)
 
     def _close(self, epoch: int, reason: str) -> None:
         session = self.sessions.pop(epoch, None)

@@ -49,6 +49,10 @@ class Daemon:
         self._timer: Timer | None = None
         self._late = False
 
+    def take(self, event: Any, now: Instant) -> None:
+        """One event goes to the core."""
+        self.core.handle(event, now)
+
     # ---- what a concrete daemon says
 
     def tick(self) -> Any:
@@ -146,7 +150,7 @@ class Daemon:
             events.append(self.tick())
         self._late = False
         for event in events:
-            self.core.handle(event, now)
+            self.take(event, now)
         self._settle()
 
     def _settle(self) -> None:

@@ -126,6 +126,15 @@ class Disk:
     """It takes commits by giving up its ballast, and says so."""
     refusals: int = 0
 
+    def copy(self, machine: str) -> Disk:
+        """As another machine would have it."""
+        twin = Disk(machine, directories=dict(self.directories))
+        for name, log in self.logs.items():
+            twin.logs[name] = RecordLog(f"{machine}:{name}", list(log.rows), log.commits, log.version, log.numbers)
+        for name, file in self.files.items():
+            twin.files[name] = AppendFile(f"{machine}:{name}", list(file.lines), file.torn)
+        return twin
+
     def log(self, name: str) -> RecordLog:
         return self.logs.setdefault(name, RecordLog(f"{self.machine}:{name}"))
 

@@ -6,6 +6,7 @@ Each check is named after its row of the list of invariants; a breach says the r
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from coordinator import records as rows
@@ -21,6 +22,7 @@ from wire.messages import Message, Outcome, Phase
 
 if TYPE_CHECKING:
     from tests.simulator.people import People
+    from tests.simulator.users import Users
 
 SETTLED: Final = frozenset(
     {NodeJobState.RELEASED, NodeJobState.RELEASE_FAILED, NodeJobState.UNREACHED, NodeJobState.WAIVED}
@@ -77,7 +79,7 @@ class Invariants:
 
     # ---- when something starts
 
-    def spawning(self, who: Identity, boot: str, incarnation: str) -> None:
+    def spawning(self, host: str, who: Identity, boot: str, incarnation: str) -> None:
         """Just before a command starts on a node, all of what must be true for that."""
         job = self.truth.jobs.get(who.job)
         require(job is not None, "I5", f"a command of {who.job} starts, which no disk knows", who.job)
@@ -89,14 +91,14 @@ class Invariants:
         assert current is not None
         match who.kind:
             case Kind.PREPARATION:
-                self._preparation_starts(job, current, who, boot)
+                self._preparation_starts(job, current, host, who, boot)
             case Kind.TASK:
-                self._task_starts(job, current, who, boot, incarnation)
+                self._task_starts(job, current, host, who, boot, incarnation)
             case Kind.RELEASE:
-                self._release_starts(job, current, who)
+                self._release_starts(job, current, host, who)
 
-    def _preparation_starts(self, job: JobTruth, current: RoundTruth, who: Identity, boot: str) -> None:
-        live = [t for t in self.truth.live[who.node] if t.who.job == job.id and t.who.kind is Kind.PREPARATION]
+    def _preparation_starts(self, job: JobTruth, current: RoundTruth, host: str, who: Identity, boot: str) -> None:
+        live = [t for t in self.truth.live[host] if t.who.job == job.id and t.who.kind is Kind.PREPARATION]
         require(not live, "I2", f"a second preparation on {who.node} while {live and live[0]} lives", job.id)
         self._before_release("I3", job, current, who)
         assert job.spec.preparation is not None
@@ -112,7 +114,9 @@ class Invariants:
             job.id,
         )
 
-    def _task_starts(self, job: JobTruth, current: RoundTruth, who: Identity, boot: str, incarnation: str) -> None:
+    def _task_starts(
+        self, job: JobTruth, current: RoundTruth, host: str, who: Identity, boot: str, incarnation: str
+    ) -> None:
         assert who.task is not None
         assert who.attempt is not None
         group, index = job.task(who.task)
@@ -137,14 +141,13 @@ class Invariants:
             job.id,
         )
         for number, tree in earlier.items():
-            if tree is not None and tree.alive and not self.excused(tree.who.node, tree.spawned_at):
+            if tree is not None and tree.alive and not self.excused(tree.host, tree.spawned_at):
                 raise Breach(
                     "I8", f"{who.task} attempt {who.attempt} starts while attempt {number} lives: {tree}", job.id
                 )
-        self._task_counts(job, current, who, group, index)
+        self._task_counts(job, host, who, group, index)
 
-    def _task_counts(self, job: JobTruth, current: RoundTruth, who: Identity, group: int, index: int) -> None:
-        del current
+    def _task_counts(self, job: JobTruth, host: str, who: Identity, group: int, index: int) -> None:
         spec = job.group(group)
         require(
             (group, index) not in job.final,
@@ -160,8 +163,8 @@ class Invariants:
             f"{who.task} starts after {failures} failures with {retries} retries",
             job.id,
         )
-        used = self.truth.slots_used(who.node) + spec.slots
-        require(used <= self.slots[who.node], "I13", f"{used} slots are in use on {who.node} with {who.task}", job.id)
+        used = self.truth.slots_used(host) + spec.slots
+        require(used <= self.slots[who.node], "I13", f"{used} slots are in use on {host} with {who.task}", job.id)
         for number in spec.after:
             size = job.sweeps[number].size
             succeeded = sum(job.final.get((number, i)) is Verdict.SUCCEEDED for i in range(size))
@@ -172,13 +175,29 @@ class Invariants:
                 job.id,
             )
 
-    def _release_starts(self, job: JobTruth, current: RoundTruth, who: Identity) -> None:
+    def claims(self, host: str, offered: Mapping[str, float], who: Identity) -> None:
+        """What the live tasks of a machine need, the new one included, is no more than what it offers."""
+        job = self.truth.jobs[who.job]
+        assert who.task is not None
+        needs = job.group(job.task(who.task)[0]).needs
+        if needs.cpus is None and needs.memory_bytes is None:
+            return
+        cpus, memory = self.truth.claimed(host)
+        cpus, memory = cpus + (needs.cpus or 0.0), memory + (needs.memory_bytes or 0)
+        fits = cpus <= offered.get("cpus", 0.0) + 1e-9 and memory <= offered.get("memory", 0.0)
+        require(fits, "claims", f"{cpus} processors and {memory} bytes are claimed on {host} with {who.task}", job.id)
+
+    def _release_starts(self, job: JobTruth, current: RoundTruth, host: str, who: Identity) -> None:
         leaving = who.node in self.truth.leaving
+        given_up = current.unreached  # its node was revoked, and has come back by another key
         require(
-            job.ending_at is not None or leaving, "I3", f"release starts on {who.node} while {job.id} goes on", job.id
+            job.ending_at is not None or leaving or given_up,
+            "I3",
+            f"release starts on {who.node} while {job.id} goes on",
+            job.id,
         )
         require(current.attempted, "I3", f"release starts on {who.node} where nothing of {job.id} ever started", job.id)
-        live = [tree for tree in self.truth.live[who.node] if tree.who.job == job.id]
+        live = [tree for tree in self.truth.live[host] if tree.who.job == job.id]
         require(not live, "I3", f"release starts on {who.node} while {live and live[0]} lives", job.id)
         require(not current.released_well, "I4", f"release starts again on {who.node} after it succeeded", job.id)
         late = job.completed_at is not None and not current.unreached
@@ -265,10 +284,10 @@ class Invariants:
             case Outcome.START_FAILED:
                 require(tree is None, "I11", f"{what} ran and is recorded as one that could not start", job.id)
             case Outcome.KILLED:
-                signalled = tree is None or (tree.who.node, tree.number) in self.truth.signalled
+                signalled = tree is None or (tree.host, tree.number) in self.truth.signalled
                 require(signalled, "I11", f"{what} is recorded as killed and nobody killed it", job.id)
             case Outcome.LOST:
-                lost = tree is None or (tree.who.node, tree.incarnation, tree.keeper) in self.truth.dead_keepers
+                lost = tree is None or (tree.host, tree.incarnation, tree.keeper) in self.truth.dead_keepers
                 require(lost, "I11", f"{what} is recorded as lost and its keeper lives", job.id)
 
     def _truly_timed_out(self, what: str, job: JobTruth, tree: Tree) -> None:
@@ -370,8 +389,18 @@ class Invariants:
                     what = f"{truth.task_id(number, index)} is shown {shown.name}, recorded as {recorded}"
                     require(shown in expected, "I9", what, job.id)
 
-    def nothing_left(self, node: str, directories: list[str]) -> None:
+    def no_user_left(self, node: str, users: Users) -> None:
+        """I16 for the users of jobs: one that is still somebody's is quarantined, and its release said so."""
+        for job, uid in users.leases.items():
+            require(job in users.quarantined, "I16", f"{job} still has the user {uid} on {node}", job)
+            ends = [end for found in self.truth.rounds.get((job, node), ()) for end in found.phases]
+            told = any(end.clean is not None and end.clean.uid == uid for end in ends)
+            known = self.truth.jobs[job].deleted_at is None
+            heard = any(end.phase is Phase.RELEASE and end.final for end in ends)
+            require(told or not known or not heard, "I16", f"nobody was told that {job} keeps {uid} on {node}", job)
+
+    def nothing_left(self, host: str, directories: list[str]) -> None:
         """I16 for a node that was reached after all jobs were over."""
-        live = self.truth.live[node]
-        require(not live, "I16", f"{live and live[0]} is left on {node}", live[0].who.job if live else None)
-        require(not directories, "I16", f"directories are left on {node}: {directories[:3]}", None)
+        live = self.truth.live[host]
+        require(not live, "I16", f"{live and live[0]} is left on {host}", live[0].who.job if live else None)
+        require(not directories, "I16", f"directories are left on {host}: {directories[:3]}", None)

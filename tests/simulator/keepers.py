@@ -36,7 +36,7 @@ class House(Protocol):
     agent: AgentSide | None
     disk_full: bool
 
-    def before_spawn(self, argv: list[str], directory: str) -> None: ...
+    def before_spawn(self, keeper: KeeperProcess, argv: list[str], directory: str) -> None: ...
     def spawn_refused(self, argv: list[str]) -> None: ...
     def signalled(self, keeper: str) -> None: ...
     def keeper_exited(self, keeper: KeeperProcess) -> None: ...
@@ -45,8 +45,9 @@ class House(Protocol):
 class KeeperProcess:
     """One keeper, from its start to its death."""
 
-    def __init__(self, house: House, name: str, file: AppendFile, pid: int) -> None:
+    def __init__(self, house: House, name: str, file: AppendFile, pid: int, elevated: bool = False) -> None:
         self.house = house
+        self.elevated = elevated
         self.world = house.world
         self.name = name
         self.file = file
@@ -179,7 +180,7 @@ class KeeperProcess:
         try:
             if house.disk_full:
                 raise SpawnRefusedError(28, "no space left on device")
-            house.before_spawn(argv, spawn.directory)
+            house.before_spawn(self, argv, spawn.directory)
             self._main = house.processes.spawn(self.name, argv, house.incarnation, self.boot, house.clock.boottime())
         except SpawnRefusedError as error:
             house.spawn_refused(argv)

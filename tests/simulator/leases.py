@@ -61,12 +61,12 @@ class Leases:
         if lease.until is not None:
             self.world.at(lease.until + GRACE_S + SLACK_S, self._over, machine, lease.until)
 
-    def spawning(self, who: Identity) -> None:
+    def spawning(self, host: str, who: Identity) -> None:
         """A task starts only while its node holds a lease."""
         if who.kind is Kind.TASK:
-            until = self.of[who.node].until
+            until = self.of[host].until
             held = until is not None and self.world.now <= until + SLACK_S
-            require(held, "lease", f"{who.task} starts on {who.node}, whose lease ended at {until}", who.job)
+            require(held, "lease", f"{who.task} starts on {host}, whose lease ended at {until}", who.job)
 
     def expired(self, node: str, job: str) -> None:
         """The coordinator gives up what a silent node holds: only when the node has given it up too."""

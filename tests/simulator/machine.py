@@ -2,44 +2,56 @@
 
 from __future__ import annotations
 
+import random
 import signal
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
+
+import msgspec
 
 from agentd import events
 from agentd.model import NodeConfig
 from tests.simulator.agent import AgentDaemon
 from tests.simulator.agent import Observer as AgentObserver
 from tests.simulator.disk import Disk
+from tests.simulator.identities import Wallet, certificate_of
 from tests.simulator.invariants import require
 from tests.simulator.keepers import KeeperProcess
 from tests.simulator.network import Network
 from tests.simulator.processes import Identity, Processes, Tree, identity_of
+from tests.simulator.society import HOME, Credentials
+from tests.simulator.users import Users
 from tests.simulator.world import Clock, World
+from wire.messages import Cleanliness
 
 PHASE_DIRECTORIES: Final = {"jobpreparation", "jobrelease"}
+STICKY: Final = 0.1
 OWN_DIRECTORIES: Final = {"home", "tmp", "dirs"}
 
 
 class Observer(AgentObserver, Protocol):
     """Who is told of what happens on machines."""
 
-    def spawning(self, who: Identity, boot: str, incarnation: str) -> None: ...
+    def spawning(self, machine: Machine, keeper: KeeperProcess, who: Identity) -> None: ...
     def spawn_refused(self, who: Identity) -> None: ...
     def process(self, what: str, tree: Tree) -> None: ...
+    def not_let_in(self, machine: Machine) -> None: ...
     def signalled(self, trees: list[Tree]) -> None: ...
-    def keeper_died(self, node: str, keeper: str, left: list[Tree]) -> None: ...
+    def keeper_died(self, host: str, keeper: str, left: list[Tree]) -> None: ...
 
 
 class Machine:
     """One node. Without power nothing of it happens; its disk stays."""
 
-    def __init__(self, world: World, network: Network, observer: Observer, config: NodeConfig, clock: Clock) -> None:
+    def __init__(
+        self, world: World, network: Network, observer: Observer, config: NodeConfig, clock: Clock, host: str = ""
+    ) -> None:
         self.world = world
         self.network = network
         self.observer = observer
         self.config = config
-        self.name = config.node
+        self.name = host or config.node
+        self.node = config.node
         self.clock = clock
         self.disk = Disk(self.name)
         self.incarnation = config.incarnation
@@ -47,6 +59,11 @@ class Machine:
         self.keepers: dict[str, KeeperProcess] = {}
         """Of this boot, alive or dead."""
         self.agent: AgentDaemon | None = None
+        self.wallet: Wallet | None = None
+        """By what it is known, where the coordinator is not on this machine."""
+        self.users: Users | None = None
+        """Where jobs run as users of their own."""
+        self.lives = 0
         self.powered = True
         self.suspended = False
         self.agent_wanted = True
@@ -66,7 +83,9 @@ class Machine:
         if not self.powered or self.suspended or (self.agent is not None and self.agent.alive):
             return
         self.world.note(self.name, f"agent starts in {self.clock.boot}")
-        agent = AgentDaemon(self.world, self.clock, self.disk, self.network, self, self.observer, self.config)
+        self.lives += 1
+        config = msgspec.structs.replace(self.config, life=f"{self.name}-{self.lives}")
+        agent = AgentDaemon(self.world, self.clock, self.disk, self.network, self, self.observer, config, self.name)
         self.agent = agent
         agent.on_crash = self._agent_gone
         agent.start()
@@ -75,17 +94,36 @@ class Machine:
         if self.on_agent_gone is not None:
             self.on_agent_gone(self)
 
+    def supervise(self) -> None:
+        """Its supervisor starts it, now and whenever it dies."""
+        self.agent_wanted = True
+        self.start_agent()
+
     def kill_agent(self) -> None:
         if self.agent is not None and self.agent.alive:
             self.agent.die("killed")
 
+    # ---- who it is
+
+    def credentials(self) -> Credentials:
+        return HOME if self.wallet is None else self.wallet.certificate
+
+    def renewed(self, certificate: bytes) -> None:
+        assert self.wallet is not None
+        self.wallet.certificate = certificate_of(certificate)
+
+    def not_let_in(self) -> None:
+        self.observer.not_let_in(self)
+
     # ---- what keepers need
 
-    def before_spawn(self, argv: list[str], directory: str) -> None:
+    def before_spawn(self, keeper: KeeperProcess, argv: list[str], directory: str) -> None:
         who = identity_of(argv)
         fresh = directory not in self.disk.directories
         require(fresh, "fresh directory", f"{who.kind.value} {who.task or ''} starts in {directory} again", who.job)
-        self.observer.spawning(who, self.clock.boot, self.incarnation)
+        self.observer.spawning(self, keeper, who)
+        if self.users is not None and not keeper.elevated:
+            self.users.of(who.job, self.name)
         self.disk.directories[directory] = None
         self._coming = directory
 
@@ -108,9 +146,9 @@ class Machine:
 
     # ---- what the agent needs
 
-    def start_keeper(self, name: str) -> None:
+    def start_keeper(self, name: str, elevated: bool) -> None:
         self._pids += 1
-        self.keepers[name] = KeeperProcess(self, name, self.disk.file(f"keeper-{name}"), self._pids)
+        self.keepers[name] = KeeperProcess(self, name, self.disk.file(f"keeper-{name}"), self._pids, elevated)
 
     def forget_keeper(self, name: str) -> None:
         """Its record file goes."""
@@ -136,6 +174,8 @@ class Machine:
     def make_job(self, chore: events.MakeJob) -> str | None:
         if self.disk.full:
             return "no space left on device"
+        if self.users is not None and (refusal := self.users.lease(chore.job)) is not None:
+            return refusal
         for name in chore.discard:
             for path in self.disk.below(f"{chore.job}/{name}"):
                 del self.disk.directories[path]
@@ -146,8 +186,29 @@ class Machine:
             self.disk.directories.setdefault(f"{chore.job}/{name}", None)
         return None
 
-    def clean_job(self, chore: events.CleanJob) -> float | None:
-        """Remove what nothing keeps; the seconds until the next is due, if something is kept."""
+    def clean_job(self, chore: events.CleanJob) -> events.JobCleaned:
+        """Remove what nothing keeps. A job whose last file is gone has no user here any more."""
+        kept_s = self._remove(chore)
+        if self.users is None:
+            return events.JobCleaned(chore.job, (), kept_s)
+        live = self.processes.of_job(chore.job)
+        require(not live, "I16", f"{live and live[0]} lives while its job is cleaned up on {self.name}", chore.job)
+        if chore.job not in self.users.leases:
+            return events.JobCleaned(chore.job, (), kept_s)
+        left = ["shared/x can't be taken over"] if self._sticks(chore.job) else []
+        if left:
+            self.users.quarantined[chore.job] = left[0]
+        elif kept_s is None:
+            del self.users.leases[chore.job]
+        clean = Cleanliness(files=left, uid=self.users.leases[chore.job] if left else None)
+        return events.JobCleaned(chore.job, tuple(left), kept_s, clean)
+
+    def _sticks(self, job: str) -> bool:
+        """Whether the job has left something in `shared/` that nobody gets rid of, as a few jobs do."""
+        return random.Random(f"{self.world.seed} {self.name} {job}").random() < STICKY
+
+    def _remove(self, chore: events.CleanJob) -> float | None:
+        """The seconds until the next is due, if something is kept."""
         kept: list[float] = []
         for path in self.disk.below(chore.job):
             left = self._keeps(chore, path)
@@ -216,7 +277,11 @@ class Machine:
         assert not self.powered
         self.disk.wiped()
         self.incarnation = incarnation
-        self.config = NodeConfig(**{**_fields(self.config), "incarnation": incarnation})
+        if self.users is not None:
+            self.users = Users()
+        self.config = msgspec.structs.replace(self.config, incarnation=incarnation)
+        if self.wallet is not None:
+            self.wallet.lose()
         self.world.note(self.name, f"has a new root {incarnation}")
 
     def suspend(self) -> None:
@@ -243,7 +308,3 @@ class Machine:
             self.agent.resume()
         else:
             self.start_agent()
-
-
-def _fields(config: NodeConfig) -> dict[str, Any]:
-    return {name: getattr(config, name) for name in config.__struct_fields__}

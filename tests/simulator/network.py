@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from tests.simulator.society import HOME, Credentials
 from tests.simulator.world import World
 
 CONNECT_TIMEOUT_S: Final = 5.0
@@ -47,6 +48,8 @@ class Connection:
     network: Network
     number: int
     hosts: tuple[str, str]
+    credentials: Credentials = HOME
+    """How the host that dialled is known to the other."""
     ends: list[End | None] = field(default_factory=lambda: [None, None])
     arrives: list[float] = field(default_factory=lambda: [0.0, 0.0])
     held: list[list[bytes]] = field(default_factory=lambda: [[], []])
@@ -89,20 +92,24 @@ class Network:
     def unlisten(self, host: str) -> None:
         self._listeners.pop(host, None)
 
-    def dial(self, source: str, target: str, done: Callable[[Connection | None], None]) -> None:
+    def dial(
+        self, source: str, target: str, done: Callable[[Connection | None], None], credentials: Credentials = HOME
+    ) -> None:
         """Connect, or answer None: at once when nobody listens, after the time-out when there is no path."""
         if target in self.down or self._is_cut(source, target) or self._is_cut(target, source):
             self.world.after(CONNECT_TIMEOUT_S, done, None)
             return
-        self.world.after(self._delay(), self._arrive_dial, source, target, done)
+        self.world.after(self._delay(), self._arrive_dial, source, target, done, credentials)
 
-    def _arrive_dial(self, source: str, target: str, done: Callable[[Connection | None], None]) -> None:
+    def _arrive_dial(
+        self, source: str, target: str, done: Callable[[Connection | None], None], credentials: Credentials
+    ) -> None:
         accept = self._listeners.get(target)
         if accept is None:
             self.world.after(self._delay(), done, None)
             return
         self._dialled += 1
-        connection = Connection(self, self._dialled, (source, target))
+        connection = Connection(self, self._dialled, (source, target), credentials)
         end = accept(connection)
         if end is None:
             self.world.after(self._delay(), done, None)

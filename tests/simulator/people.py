@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from tests.simulator.coordinator import HOST
 from tests.simulator.network import Connection, Network
+from tests.simulator.society import HOME, Certificate, Credentials
 from tests.simulator.workload import Act, Submission
 from tests.simulator.world import World
 from wire.codec import ProtocolError
@@ -39,31 +40,40 @@ class Request:
         host: str,
         make: Callable[[int], Message],
         answered: Callable[[Message], None],
+        credentials: Callable[[], Credentials] = lambda: HOME,
     ) -> None:
         self.world = world
         self.network = network
         self.host = host
         self.make = make
         self.answered = answered
+        self.credentials = credentials
+        """What there is to show just now; None: nothing, so it waits."""
         self.done = False
         self.tries = 0
         self._connection: Connection | None = None
+        self._role = Role.ADMIN
         self._rules = Rules(Role.ADMIN)
         self._dial()
 
     def _dial(self) -> None:
         if self.done:
             return
+        shown = self.credentials()
+        if shown is None:
+            self.world.after(AGAIN_S, self._dial)
+            return
+        self._role = shown.role if isinstance(shown, Certificate) else Role.ADMIN
         self.tries += 1
-        self.network.dial(self.host, HOST, self._dialled)
+        self.network.dial(self.host, HOST, self._dialled, shown)
 
     def _dialled(self, connection: Connection | None) -> None:
         if connection is None:
             self.world.after(AGAIN_S, self._dial)
             return
         connection.ends[0] = self
-        self._connection, self._rules = connection, Rules(Role.ADMIN)
-        connection.send(0, self._rules.send(Hello(PROTOCOL_VERSION, Role.ADMIN)))
+        self._connection, self._rules = connection, Rules(self._role)
+        connection.send(0, self._rules.send(Hello(PROTOCOL_VERSION, self._role)))
         self.world.after(ANSWER_S, self._too_long, self.tries)
 
     def _too_long(self, tries: int) -> None:
@@ -121,6 +131,8 @@ class People:
         """Answers that contradict earlier ones."""
         self.deleted: set[str] = set()
         self.open = 0
+        self.credentials: Callable[[str], Credentials] = lambda name: HOME
+        """What a person has to show, by name; whoever has none came over the socket."""
 
     def plan(self, submissions: list[Submission], acts: list[Act]) -> None:
         """Everything they will do."""
@@ -136,21 +148,21 @@ class People:
                 self.submit(act.submission)
             case "terminate":
                 for job in self.told.get(self.submissions[act.submission].text, []):
-                    self.terminate(job)
+                    self.terminate(job, by=act.by)
             case "delete":
                 for job in self.told.get(self.submissions[act.submission].text, []):
-                    self.delete(job)
+                    self.delete(job, by=act.by)
             case _:
                 raise AssertionError(act.verb)
 
-    def ask(self, make: Callable[[int], Message], answered: Callable[[Message], None]) -> Request:
+    def ask(self, make: Callable[[int], Message], answered: Callable[[Message], None], by: str = "") -> Request:
         self.open += 1
 
         def over(message: Message) -> None:
             self.open -= 1
             answered(message)
 
-        return Request(self.world, self.network, self.host, make, over)
+        return Request(self.world, self.network, self.host, make, over, lambda: self.credentials(by))
 
     def submit(self, number: int) -> None:
         submission = self.submissions[number]
@@ -158,6 +170,7 @@ class People:
         self.ask(
             lambda request: Submit(request=request, submission=submission.text, document=dict(submission.document)),
             lambda answer: self._submitted(submission.text, answer),
+            submission.author,
         )
 
     def _submitted(self, text: str, answer: Message) -> None:
@@ -173,13 +186,13 @@ class People:
         if self.told.setdefault(text, ids) != ids:
             self.lies.append(f"{text} was acknowledged as {self.told[text]}, then as {ids}")
 
-    def terminate(self, job: str, force: bool = False) -> None:
+    def terminate(self, job: str, force: bool = False, by: str = "") -> None:
         self.world.note(self.host, f"terminate {job}")
-        self.ask(lambda request: JobTerminate(request, job, force=force), lambda answer: self._ended(job, answer))
+        self.ask(lambda request: JobTerminate(request, job, force=force), lambda answer: self._ended(job, answer), by)
 
-    def delete(self, job: str) -> None:
+    def delete(self, job: str, by: str = "") -> None:
         self.world.note(self.host, f"delete {job}")
-        self.ask(lambda request: JobDelete(request, job), lambda answer: self._deleted(job, answer))
+        self.ask(lambda request: JobDelete(request, job), lambda answer: self._deleted(job, answer), by)
 
     def _ended(self, job: str, answer: Message) -> None:
         self.world.note(self.host, f"terminate {job}: {_outcome(answer)}")

@@ -65,6 +65,8 @@ class Tree:
     """One attempt: everything that came of one spawn."""
 
     number: int
+    host: str
+    """The machine it really is on; by its argv it may be on another, if one is a copy."""
     who: Identity
     keeper: str
     incarnation: str
@@ -91,7 +93,7 @@ class Tree:
     def __str__(self) -> str:
         who = self.who
         task = f" {who.task} attempt {who.attempt}" if who.task is not None else ""
-        return f"{who.kind.value} of {who.job}{task} on {who.node} ({self.keeper}, #{self.number})"
+        return f"{who.kind.value} of {who.job}{task} on {self.host} ({self.keeper}, #{self.number})"
 
 
 class Processes:
@@ -123,7 +125,7 @@ class Processes:
         if rng.random() < character.unstartable:
             raise SpawnRefusedError(2, "no such program")
         self._numbers += 1
-        tree = Tree(self._numbers, who, keeper, incarnation, boot, self.world.now, boottime)
+        tree = Tree(self._numbers, self.machine, who, keeper, incarnation, boot, self.world.now, boottime)
         self.trees.append(tree)
         self.latest[keeper] = tree
         duration = rng.uniform(*character.duration_s)

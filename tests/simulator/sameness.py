@@ -27,6 +27,7 @@ OF_THIS_LIFE: Final[dict[str, frozenset[str]]] = {
         }
     ),
     "Pool": frozenset({"dirty"}),
+    "Sweep": frozenset({"_plain"}),
     "Job": frozenset({"ineligible_since"}),
     "Grant": frozenset({"recalled", "kept_back", "running"}),
     "NodeJob": frozenset({"running"}),

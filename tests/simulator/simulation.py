@@ -3,33 +3,45 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
+
+from msgspec.structs import replace as replace_fields
 
 from agentd import dialogue, events, records
 from agentd.core import AgentCore
 from agentd.model import Ledger, NodeConfig
 from coordinator import records as rows
 from coordinator.core import Core
+from coordinator.events import Event
 from coordinator.invariants import violations
+from tests.simulator import bounds
 from tests.simulator.coordinator import HOST, CoordinatorDaemon, stored
 from tests.simulator.disk import Disk, Transaction
 from tests.simulator.faults import Faults
+from tests.simulator.identities import Wallet
 from tests.simulator.invariants import Breach, Invariants, require
+from tests.simulator.keepers import KeeperProcess
 from tests.simulator.leases import Leases
 from tests.simulator.machine import Machine
 from tests.simulator.network import Network, Weather
 from tests.simulator.people import People
 from tests.simulator.processes import Identity, Tree
+from tests.simulator.rights import Rights
 from tests.simulator.sameness import difference
-from tests.simulator.truth import Truth
-from tests.simulator.workload import Act, Kind, Submission, random_workload
+from tests.simulator.society import POOL, Actor, Society
+from tests.simulator.strangers import Strangers
+from tests.simulator.truth import JobTruth, Truth
+from tests.simulator.users import Users
+from tests.simulator.workload import Act, Kind, Submission, among_people, random_workload
 from tests.simulator.world import Clock, World
 from wire import messages as m
-from wire.messages import Message
-from wire.spec import Finish
+from wire.messages import Message, Role
+from wire.spec import Finish, GroupSpec
 
-POOL: Final = "p"
+AMONG_STRANGERS: Final = 2
+"""Seeds that leave this when they are divided by five."""
 SETTLES_WITHIN_S: Final = 4_000.0
 EVENTS_MAX: Final = 100_000
 """More than that is no run but a loop."""
@@ -52,10 +64,19 @@ class Plan:
     drift: float = 0.0
     weather: Weather = field(default_factory=Weather)
     placement: str = "spread"
+    strangers: bool = False
+    """Nodes and people come over TLS, each with a right of its own, and some keep to no rule."""
 
     @staticmethod
     def draw(seed: int, size: str = "short") -> Plan:
-        """A plan for a seed. `long` ones have more of everything, `rough` ones a fault every few seconds."""
+        """A plan for a seed. `long` ones have more of everything, `rough` ones a fault every few seconds; `strange`
+        ones are as those, among strangers, as is every fifth of the others."""
+        if size == "strange":
+            return replace(Plan.draw(5 * seed, ("short", "rough")[seed % 2]), strangers=True)
+        return replace(Plan._draw(seed, size), strangers=seed % 5 == AMONG_STRANGERS)
+
+    @staticmethod
+    def _draw(seed: int, size: str) -> Plan:
         rng = random.Random(f"plan {seed}")
         if size == "rough":
             return Plan._rough(rng)
@@ -107,9 +128,12 @@ class Simulation:
         self.seed = seed
         self.plan = plan
         self.compare_every = COMPARE_EVERY
+        self.alarms: list[str] = []
         self.world = world = World(seed)
         self.network = Network(world, replace(plan.weather))
         self.truth = Truth()
+        self.society = Society.draw(random.Random(f"society {seed}")) if plan.strangers else None
+        self.rights = None if self.society is None else Rights(self.society, world)
         self.names = tuple(f"n{number}" for number in range(plan.nodes))
         self.invariants = Invariants(self.truth, world, dict.fromkeys(self.names, plan.slots))
         self.leases = Leases(world, self.invariants)
@@ -122,10 +146,13 @@ class Simulation:
         self.agent_down_s: dict[str, float] = {}
         self.gone: set[str] = set()
         """Nodes that never come back."""
+        self.copied: dict[str, set[str]] = {}
+        """Machines that live, or lived, by one identity: by node, those that were shut out for it."""
         self.machines = [self._machine(name, rng) for name in self.names]
         self.by_name = {machine.name: machine for machine in self.machines}
         self.people = People(world, self.network)
         self.faults = Faults(self)
+        self.strangers = None if self.society is None else Strangers(self)
         if submissions is None:
             submissions, acts = random_workload(
                 random.Random(f"work {seed}"),
@@ -136,28 +163,52 @@ class Simulation:
                 plan.nasty,
                 plan.span_s,
             )
+            if plan.strangers:
+                submissions, acts = among_people(random.Random(f"people {seed}"), submissions, acts, plan.span_s)
         self.people.plan(submissions, acts or [])
 
     def pool_block(self) -> dict[str, Any]:
-        return {
+        block = {
             "name": POOL,
             "slots": self.plan.slots,
             "lost_after_ms": int(self.plan.lost_after_s * 1000),
             "placement": self.plan.placement,
         }
+        return block if self.society is None else {**block, "elevation": self.society.elevation.value}
 
     def _machine(self, name: str, rng: random.Random) -> Machine:
         config = NodeConfig(pool=POOL, node=name, root=f"/{name}", incarnation=f"root-{name}", slots=self.plan.slots)
+        if self.society is not None:
+            config = replace_fields(config, **self.society.offers(name))
         clock = Clock(self.world, name, 1.0 + rng.uniform(-self.plan.drift, self.plan.drift), rng.uniform(-30, 30))
         machine = Machine(self.world, self.network, self, config, clock)
         machine.on_agent_gone = self._agent_gone
+        if self.society is not None:
+            machine.wallet = Wallet(name, Role.NODE, name, POOL)
+            machine.users = Users()
         return machine
+
+    def copy(self, machine: Machine) -> Machine:
+        """Another machine with a copy of all that lies on this one's disk, its key included; no power yet."""
+        clock = Clock(self.world, f"{machine.name}-copy", machine.clock.rate, machine.clock.wall_error_s)
+        twin = Machine(self.world, self.network, self, machine.config, clock, f"{machine.name}-copy")
+        twin.on_agent_gone = self._agent_gone
+        twin.incarnation = machine.incarnation
+        twin.disk = machine.disk.copy(twin.name)
+        if machine.wallet is not None:
+            twin.wallet = replace(machine.wallet, host=twin.name, filled=None)
+        self.machines.append(twin)
+        self.by_name[twin.name] = twin
+        self.copied.setdefault(machine.node, set())
+        return twin
 
     # ---- starting and restarting
 
     def start(self) -> None:
         """The daemons come up; who dies is started again by its supervisor."""
         self.start_coordinator()
+        if self.strangers is not None:
+            self.strangers.start()
         for machine in self.machines:
             self.world.after(self.world.between(0.0, 0.5), machine.start_agent)
         self.faults.plague(self.plan.fault_every_s)
@@ -166,8 +217,12 @@ class Simulation:
         if self.coordinator is not None and self.coordinator.alive:
             return
         self.world.note(HOST, "starts")
+        if self.rights is not None:
+            self.rights.restarted()
         self.network.appear(HOST)
-        daemon = CoordinatorDaemon(self.world, self.coordinator_clock, self.coordinator_disk, self.network, self)
+        daemon = CoordinatorDaemon(
+            self.world, self.coordinator_clock, self.coordinator_disk, self.network, self, self.society
+        )
         self.coordinator = daemon
         daemon.on_crash = self._coordinator_gone
         daemon.start()
@@ -179,15 +234,15 @@ class Simulation:
         if machine.agent_wanted:
             self.world.after(max(0.05, self.agent_down_s.get(machine.name, 1.0)), machine.start_agent)
 
-    def ledger(self, node: str) -> Ledger:
-        """What a node's disk says, read anew when something was written."""
-        log = self.by_name[node].disk.log("agent")
-        known = self._ledgers.get(node)
+    def ledger(self, host: str) -> Ledger:
+        """What a machine's disk says, read anew when something was written."""
+        log = self.by_name[host].disk.log("agent")
+        known = self._ledgers.get(host)
         if known is None or known[0] != log.version:
             ledger = Ledger()
             for _, body in log.rows:
                 ledger.apply(records.decode(body))
-            known = self._ledgers[node] = (log.version, ledger)
+            known = self._ledgers[host] = (log.version, ledger)
         return known[1]
 
     # ---- running
@@ -202,6 +257,8 @@ class Simulation:
     def settle(self, within_s: float = SETTLES_WITHIN_S) -> None:
         """The calm: everything that was begun must come to its end."""
         self.faults.stop()
+        if self.strangers is not None:
+            self.strangers.stop()
         self.world.after(2.0, self._finish_manual)
         if not self.world.run_until(self.world.now + within_s, self.at_rest, EVENTS_MAX):
             what = f"not at rest {within_s:.0f} s after the faults stopped: {self.unrest()}"
@@ -209,8 +266,10 @@ class Simulation:
         self.world.run_until(self.world.now + 1.0)
         self.invariants.finally_(self.people)
         for machine in self.machines:
-            if machine.name not in self.gone:
+            if machine.name not in self.gone and machine.name not in self.copied.get(machine.node, ()):
                 self.invariants.nothing_left(machine.name, sorted(machine.disk.directories))
+                if machine.users is not None:
+                    self.invariants.no_user_left(machine.node, machine.users)
         assert self.coordinator is not None
         self._compare(self.coordinator.core)
         self.invariants.results(self.coordinator.core.cluster)
@@ -220,9 +279,20 @@ class Simulation:
         for ids in self.people.told.values():
             for job_id in ids:
                 job = self.truth.jobs.get(job_id)
-                if job is not None and job.spec.finish is Finish.MANUAL and job.ending_at is None:
+                if job is None or job.ending_at is not None:
+                    continue
+                if job.spec.finish is Finish.MANUAL or not self._has_a_place(job):
                     self.people.terminate(job_id)
         self.world.after(20.0, self._finish_manual)
+
+    def _has_a_place(self, job: JobTruth) -> bool:
+        """Whether each of its groups fits some node, as nodes are configured; what fits none waits for ever."""
+        if self.society is None:
+            return True
+        nodes = [machine.config for machine in self.machines if machine.name not in self.gone]
+        phases = (job.spec.preparation, job.spec.release)
+        elevated = any(phase is not None and phase.command.elevated for phase in phases)
+        return all(any(_fits(group, node, elevated) for node in nodes) for group in job.spec.groups)
 
     def at_rest(self) -> bool:
         return not self.unrest(first=True)
@@ -236,7 +306,7 @@ class Simulation:
         if self.people.open:
             found.append(f"{self.people.open} requests wait for an answer")
         for name, machine in self.by_name.items():
-            if name in self.gone:
+            if name in self.gone or name in self.copied.get(machine.node, ()):
                 continue
             if first and found:
                 break
@@ -244,7 +314,7 @@ class Simulation:
                 found.append(f"{name} has not joined")
             found += [f"{tree} lives" for tree in machine.processes.trees]
             found += [f"{path} is left on {name}" for path in sorted(machine.disk.directories)[:2]]
-            owed = [f"{r.job}/{r.round} on {name} is {r.state.value}" for r in self._owed(name)]
+            owed = [f"{r.job}/{r.round} on {name} is {r.state.value}" for r in self._owed(machine)]
             found += owed
             ledger = self.ledger(name)
             if ledger.jobs or ledger.grants or ledger.outbox:
@@ -252,13 +322,13 @@ class Simulation:
                 found.append(f"{name} holds {held}")
         return found
 
-    def _owed(self, node: str) -> list[Any]:
+    def _owed(self, machine: Machine) -> list[Any]:
         states = (rows.NodeJobState.RELEASED, rows.NodeJobState.RELEASE_FAILED, rows.NodeJobState.WAIVED)
-        incarnation = self.by_name[node].incarnation
+        incarnation = machine.incarnation
         return [
             found
             for (_, where), rounds in self.truth.rounds.items()
-            if where == node
+            if where == machine.node
             for found in rounds
             if not found.voided and found.state not in states and not found.settled and found.incarnation == incarnation
         ]
@@ -277,15 +347,31 @@ class Simulation:
                 record = rows.decode(body)
                 self.world.note("disk", _record_brief(record))
                 self.invariants.recording(record)
+                if self.rights is not None:
+                    self.rights.committed(record)
                 if isinstance(record, rows.TasksReturned) and record.cause is rows.Returned.EXPIRED:
                     grant = self.truth.grants[record.grant].record
-                    self.leases.expired(grant.node, grant.job)
+                    for machine in self.machines:
+                        if machine.node == grant.node:
+                            self.leases.expired(machine.name, grant.job)
                 self.truth.recorded(record, self.world.now)
 
-    def coordinator_sent(self, message: Message) -> None:
+    def coordinator_took(self, actor: Actor | None, event: Event, made: Sequence[rows.Record]) -> None:
+        assert self.rights is not None
+        self.rights.took(actor, event, self.coordinator_clock.wall(), made)
+
+    def coordinator_sent(self, epoch: int, actor: Actor, message: Message) -> None:
         self.invariants.coordinator_sends(message)
+        if self.rights is not None:
+            self.rights.answered(epoch, actor, message)
+
+    def coordinator_alarmed(self, sentence: str) -> None:
+        self.world.note("alarm", sentence)
+        self.alarms.append(sentence)
 
     def coordinator_handled(self, core: Core) -> None:
+        if self.rights is not None:
+            bounds.check(core)
         for sentence in violations(core.cluster):
             raise Breach("coordinator.invariants", sentence)
 
@@ -304,43 +390,75 @@ class Simulation:
 
     # ---- what agents' shells tell
 
-    def agent_committed(self, node: str, transaction: Transaction) -> None:
+    def agent_committed(self, host: str, transaction: Transaction) -> None:
         for part in transaction.parts:
             for _, body in part.rows:
                 record = records.decode(body)
-                self.world.note(f"disk {node}", _record_brief(record))
-                self.truth.node_recorded(node, record)
+                self.world.note(f"disk {host}", _record_brief(record))
+                self.truth.node_recorded(host, self.by_name[host].node, record)
 
-    def agent_sent(self, node: str, message: Message) -> None:
-        self.leases.sent(node, message)
+    def agent_sent(self, host: str, message: Message) -> None:
+        self.leases.sent(host, message)
         if isinstance(message, m.Leaving):
-            self.truth.leaving[node] = self.world.now
+            self.truth.leaving[self.by_name[host].node] = self.world.now
 
-    def agent_received(self, node: str, message: Message) -> None:
-        self.leases.received(self.by_name[node], message)
+    def agent_received(self, host: str, message: Message) -> None:
+        self.leases.received(self.by_name[host], message)
 
-    def agent_told(self, node: str, keeper: str, said: Any) -> None:
+    def agent_told(self, host: str, keeper: str, said: Any) -> None:
         if isinstance(said, dialogue.RunItems):
-            self.world.note(node, f"gives {keeper} {' '.join(item[0] for item in said.items)}")
+            self.world.note(host, f"gives {keeper} {' '.join(item[0] for item in said.items)}")
 
-    def agent_rested(self, node: str, core: AgentCore) -> None:
-        if self.by_name[node].disk.log("agent").commits % self.compare_every == 0:
-            self._require_same(node, core.ledger, self.ledger(node))
+    def agent_rested(self, host: str, core: AgentCore) -> None:
+        if self.by_name[host].disk.log("agent").commits % self.compare_every == 0:
+            self._require_same(host, core.ledger, self.ledger(host))
 
-    def agent_left(self, node: str, leave: events.Leave, reason: str) -> None:
-        self.world.note(node, f"the agent leaves: {leave.value} {reason}")
+    def agent_left(self, host: str, leave: events.Leave, reason: str) -> None:
+        self.world.note(host, f"the agent leaves: {leave.value} {reason}")
+        local = self.society is None and self.by_name[host].node not in self.copied
+        if leave in (events.Leave.REFUSED, events.Leave.REVOKED) and not local:
+            self._shut_out(self.by_name[host], leave, reason)
+
+    def _shut_out(self, machine: Machine, leave: events.Leave, reason: str) -> None:
+        """Refused for good, so no supervisor tries again. Whoever runs the cluster finds out why, and has it come again
+        by a new token if it is nobody any more."""
+        machine.agent_wanted = False
+        if machine.node in self.copied:
+            self.copied[machine.node].add(machine.name)
+            return
+        revoked = leave is events.Leave.REVOKED or "revoked" in reason  # by now it may have another certificate
+        nobody = self.strangers is not None and self.strangers.is_nobody(machine, revoked)
+        require(nobody, "F36", f"{machine.name} is shut out for nothing: {reason}")
+        self.world.after(self.world.between(2.0, 8.0), self._come_again, machine)
+
+    def _come_again(self, machine: Machine) -> None:
+        if self.strangers is not None and machine.wallet is not None and self.strangers.is_nobody(machine, False):
+            machine.wallet.filled = machine.supervise
+            self.strangers.look_after(machine)
+        else:
+            machine.supervise()
 
     # ---- what machines tell
 
-    def spawning(self, who: Identity, boot: str, incarnation: str) -> None:
-        self.invariants.spawning(who, boot, incarnation)
-        self.leases.spawning(who)
-        ledger = self.ledger(who.node)
+    def not_let_in(self, machine: Machine) -> None:
+        """A dial of its agent came to nothing. Whoever runs the cluster looks whether it is somebody still."""
+        if self.strangers is not None:
+            self.strangers.look_after(machine)
+
+    def spawning(self, machine: Machine, keeper: KeeperProcess, who: Identity) -> None:
+        require(who.node == machine.node, "templates", f"{who.kind.value} of {who.node} starts on {machine.name}")
+        self.invariants.spawning(machine.name, who, machine.clock.boot, machine.incarnation)
+        if who.kind is Kind.TASK:
+            self.invariants.claims(machine.name, machine.config.resources, who)
+        self.leases.spawning(machine.name, who)
+        if self.rights is not None:
+            self.rights.spawning(machine.config, keeper.elevated, self.truth.jobs[who.job], who)
+        ledger = self.ledger(machine.name)
         held = ledger.jobs.get(who.job)
         require(
             held is not None and bool(held.rounds),
             "promise 3",
-            f"{who.kind.value} of {who.job} starts on {who.node}, whose disk owes no release for it",
+            f"{who.kind.value} of {who.job} starts on {machine.name}, whose disk owes no release for it",
             who.job,
         )
 
@@ -348,16 +466,16 @@ class Simulation:
         self.truth.refused(who)
 
     def process(self, what: str, tree: Tree) -> None:
-        machine = self.by_name[tree.who.node]
+        machine = self.by_name[tree.host]
         if what == "spawned":
             machine.spawned(tree)
             self.truth.spawned(tree)
             self._watch_timeout(tree)
-            self.world.note(tree.who.node, f"started {tree}")
+            self.world.note(tree.host, f"started {tree}")
         elif what == "exited":
-            self.world.note(tree.who.node, f"exited {tree.main_exit} {tree}")
+            self.world.note(tree.host, f"exited {tree.main_exit} {tree}")
         else:
-            self.world.note(tree.who.node, f"ended {tree}")
+            self.world.note(tree.host, f"ended {tree}")
             machine.ended(tree)
             self.truth.ended(tree)
 
@@ -372,24 +490,25 @@ class Simulation:
     def _overdue(self, tree: Tree, timeout_s: float, grace_s: float) -> None:
         if not tree.alive or (tree.who.kind is Kind.PREPARATION and tree.succeeded):
             return
-        machine = self.by_name[tree.who.node]
+        machine = self.by_name[tree.host]
         keeper = machine.keepers.get(tree.keeper)
-        if (
-            keeper is None
-            or not keeper.alive
-            or keeper.stopped
-            or self.invariants.excused(tree.who.node, tree.spawned_at)
-        ):
+        if keeper is None or not keeper.alive or keeper.stopped or self.invariants.excused(tree.host, tree.spawned_at):
             self.world.after(5.0, self._overdue, tree, timeout_s, grace_s)
             return
         raise Breach("I12", f"{tree} lives longer than {timeout_s} s and {grace_s} s of grace", tree.who.job)
 
     def signalled(self, trees: list[Tree]) -> None:
-        self.truth.signalled.update((tree.who.node, tree.number) for tree in trees)
+        self.truth.signalled.update((tree.host, tree.number) for tree in trees)
 
-    def keeper_died(self, node: str, keeper: str, left: list[Tree]) -> None:
-        self.truth.dead_keepers.add((node, self.by_name[node].incarnation, keeper))
+    def keeper_died(self, host: str, keeper: str, left: list[Tree]) -> None:
+        self.truth.dead_keepers.add((host, self.by_name[host].incarnation, keeper))
         self.signalled(left)  # whoever cleans up after it will
+
+
+def _fits(group: GroupSpec, node: NodeConfig, elevated: bool) -> bool:
+    cpus, memory = node.resources.get("cpus", 0.0), node.resources.get("memory", 0.0)
+    offered = (group.needs.cpus or 0.0) <= cpus and (group.needs.memory_bytes or 0) <= memory
+    return offered and (node.elevation or not (elevated or group.command.elevated))
 
 
 def _record_brief(record: Any) -> str:

@@ -14,6 +14,7 @@ from tests.simulator.regressions import REGRESSIONS, Regression
 CHUNKS = 50
 SEEDS_IN_A_CHUNK = 20
 ROUGH_CHUNKS = 8
+STRANGE_CHUNKS = 10
 LONG_SEEDS = 16
 ROOT = Path(__file__).parents[2]
 
@@ -36,6 +37,13 @@ def test_no_long_seed_breaks_a_promise(seed: int) -> None:
 def test_no_rough_seed_breaks_a_promise(chunk: int) -> None:
     for seed in range(chunk * SEEDS_IN_A_CHUNK, (chunk + 1) * SEEDS_IN_A_CHUNK):
         report = run_seed(seed, "rough")[2]
+        assert report is None, report
+
+
+@pytest.mark.parametrize("chunk", range(STRANGE_CHUNKS))
+def test_no_seed_among_strangers_breaks_a_promise(chunk: int) -> None:
+    for seed in range(chunk * SEEDS_IN_A_CHUNK, (chunk + 1) * SEEDS_IN_A_CHUNK):
+        report = run_seed(seed, "strange")[2]
         assert report is None, report
 
 

@@ -67,6 +67,7 @@ class JobTruth:
 
     def __init__(self, record: rows.JobSubmitted, at: float) -> None:
         self.id = record.job
+        self.owner = record.owner
         self.submission = record.submission
         self.spec: JobSpec = record.spec
         self.submitted_at = at
@@ -119,9 +120,9 @@ class Truth:
         self.attempts: dict[TaskKey, dict[int, Tree | None]] = defaultdict(dict)
         """By attempt number; None: the spawn was refused."""
         self.live: dict[str, list[Tree]] = defaultdict(list)
-        """By node, in order of birth."""
+        """By host, in order of birth."""
         self.signalled: set[tuple[str, int]] = set()
-        """(node, number) of trees that somebody sent a signal."""
+        """(host, number) of trees that somebody sent a signal."""
         self.acknowledged: dict[str, list[str]] = {}
         """By submission: the job ids a client was told."""
         self.leaving: dict[str, float] = {}
@@ -129,7 +130,7 @@ class Truth:
         self.incarnations: dict[str, str] = {}
         """Of nodes, as the coordinator's disk has it."""
         self.dead_keepers: set[tuple[str, str, str]] = set()
-        """(node, incarnation, keeper)"""
+        """(host, incarnation, keeper)"""
         self._keepers: dict[tuple[str, str], node_rows.KeeperBegun] = {}
         self._boots: dict[tuple[str, str, int, Phase], str] = {}
         """The boot in which the last attempt of a phase was started."""
@@ -137,7 +138,7 @@ class Truth:
     # ---- processes
 
     def spawned(self, tree: Tree) -> None:
-        self.live[tree.who.node].append(tree)
+        self.live[tree.host].append(tree)
         current = self.round_at(tree.who.job, tree.who.node)
         if current is not None:
             current.trees.append(tree)
@@ -154,7 +155,7 @@ class Truth:
             self.attempts[who.job, who.task].setdefault(who.attempt, None)
 
     def ended(self, tree: Tree) -> None:
-        self.live[tree.who.node].remove(tree)
+        self.live[tree.host].remove(tree)
 
     def round_at(self, job: str, node: str) -> RoundTruth | None:
         """The latest round that was opened and not voided."""
@@ -254,11 +255,11 @@ class Truth:
 
     # ---- the nodes' disks
 
-    def node_recorded(self, node: str, record: node_rows.Record) -> None:
+    def node_recorded(self, host: str, node: str, record: node_rows.Record) -> None:
         """A record was committed by an agent."""
         match record:
             case node_rows.KeeperBegun():
-                self._keepers[node, record.keeper] = record
+                self._keepers[host, record.keeper] = record
                 found = self.find_round(record.job, node, record.round)
                 if found is not None and record.purpose is not node_rows.Purpose.RELEASE:
                     found.attempted = True
@@ -267,11 +268,11 @@ class Truth:
                 if found is not None:
                     found.attempted = True
             case node_rows.AttemptStarted():
-                self._boots[node, record.job, record.round, record.phase] = record.at.boot
+                self._boots[host, record.job, record.round, record.phase] = record.at.boot
             case node_rows.AttemptEnded(verdict=node_rows.Verdict.SUCCEEDED):
                 found = self.find_round(record.job, node, record.round)
                 if found is not None and record.phase is Phase.PREPARATION:
-                    found.prepared_boots.append(self._boots[node, record.job, record.round, record.phase])
+                    found.prepared_boots.append(self._boots[host, record.job, record.round, record.phase])
                 elif found is not None:
                     found.released_well = True
             case _:
@@ -283,14 +284,24 @@ class Truth:
         """Whether some task of the job is granted to the node and its end is not known yet."""
         return any(g.open and g.record.job == job and g.record.node == node for g in self.grants.values())
 
-    def slots_used(self, node: str) -> int:
-        """Slots of the live task attempts on a node, by their groups' specs."""
+    def slots_used(self, host: str) -> int:
+        """Slots of the live task attempts on a machine, by their groups' specs."""
         used = 0
-        for tree in self.live[node]:
+        for tree in self.live[host]:
             if tree.who.kind is Kind.TASK and tree.who.task is not None:
                 job = self.jobs[tree.who.job]
                 used += job.group(job.task(tree.who.task)[0]).slots
         return used
+
+    def claimed(self, host: str) -> tuple[float, int]:
+        """(processors, bytes of memory) that the live tasks on a machine need."""
+        cpus, memory = 0.0, 0
+        for tree in self.live[host]:
+            if tree.who.task is not None:
+                job = self.jobs[tree.who.job]
+                needs = job.group(job.task(tree.who.task)[0]).needs
+                cpus, memory = cpus + (needs.cpus or 0.0), memory + (needs.memory_bytes or 0)
+        return cpus, memory
 
     def tree_of(self, end: rows.Ended) -> tuple[JobTruth, str, int, Tree | None]:
         """What was alive for an end that was reported: (job, task, attempt, tree)."""

@@ -6,11 +6,12 @@ import enum
 import json
 import random
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 import msgspec
 
+from tests.simulator.society import PEOPLE
 from wire.spec import SpecDocument
 
 PROGRAM: Final = "simulated"
@@ -67,6 +68,8 @@ class Act:
     at: float
     verb: str
     submission: int
+    by: str = ""
+    """A person's name; without one whoever sits at the coordinator."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ class Submission:
     at: float
     text: str
     document: Mapping[str, Any]
+    author: str = ""
 
 
 QUICK_S: Final = (0.01, 0.1, 1.0, 4.0)
@@ -205,3 +209,49 @@ def random_workload(
         if rng.random() < 0.3:
             acts.append(Act(rng.uniform(at, span_s), "delete", number))
     return submissions, acts
+
+
+ELEVATED: Final = 0.25
+"""Of the commands of a job that has some."""
+NEEDS: Final[tuple[dict[str, Any], ...]] = ({"cpus": 1.0}, {"cpus": 2.0}, {"memory_bytes": 3 << 30}, {"cpus": 0.5})
+
+
+def among_people(
+    rng: random.Random, submissions: list[Submission], acts: list[Act], span_s: float
+) -> tuple[list[Submission], list[Act]]:
+    """The same work, but each document has an author, some commands want more rights than others, and people meddle
+    with each other's jobs."""
+    writers = [person.name for person in PEOPLE if person.writes_jobs]
+    written = []
+    for submission in submissions:
+        changed = json.loads(json.dumps(submission.document))
+        if rng.random() < 0.5:
+            _elevate(rng, changed)
+        if rng.random() < 0.3:
+            _need(rng, changed)
+        written.append(Submission(submission.at, submission.text, changed, rng.choice(writers)))
+    meddled = [replace(act, by=_who(rng, written[act.submission].author)) for act in acts]
+    for number in range(len(written)):
+        if rng.random() < 0.5:
+            verb = rng.choice(("terminate", "delete"))
+            meddled.append(Act(rng.uniform(written[number].at, span_s), verb, number, rng.choice(("mallory", "vera"))))
+    return written, meddled
+
+
+def _who(rng: random.Random, author: str) -> str:
+    return author if rng.random() < 0.7 else rng.choice([person.name for person in PEOPLE])
+
+
+def _elevate(rng: random.Random, document: dict[str, Any]) -> None:
+    for job in document["jobs"]:
+        blocks = [job["preparation"], job["release"], *job["groups"]]
+        for block in blocks:
+            if block is not None and rng.random() < ELEVATED:
+                block["command"]["elevated"] = True
+
+
+def _need(rng: random.Random, document: dict[str, Any]) -> None:
+    for job in document["jobs"]:
+        for group in job["groups"]:
+            if rng.random() < 0.5:
+                group["needs"] = {**group["needs"], **rng.choice(NEEDS)}
