@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wire.vocabulary import Message, Role
+from wire.vocabulary import Int64, Message, Role
 
 __all__ = [
     "AskAuthority", "Authority", "Enroll", "Enrolled", "Goodbye", "Hello", "Renew", "Renewed", "Welcome",
@@ -12,15 +12,15 @@ __all__ = [
 class Hello(Message, frozen=True, tag=True):
     """First frame of every connection: the version spoken and the role asked for."""
 
-    version: int
+    version: Int64
     role: Role
 
 
 class Welcome(Message, frozen=True, tag=True):
     """The coordinator's answer: the session's epoch, never used before, on every later frame of this connection."""
 
-    version: int
-    epoch: int
+    version: Int64
+    epoch: Int64
 
 
 class Goodbye(Message, frozen=True, tag=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from wire.spec import JobSpec
-from wire.vocabulary import Message, Outcome, Phase, RoundState
+from wire.vocabulary import Int64, Message, Outcome, Phase, RoundState
 
 __all__ = [
     "Ack", "BodyChunk", "Cleanliness", "Depart", "Drop", "FileContents", "FileListing", "FileRefused", "GrantHeld",
@@ -25,7 +25,7 @@ class Join(Message, frozen=True, tag=True, kw_only=True):
     node: str
     incarnation: str
     boot: str
-    slots: int | None
+    slots: Int64 | None
     """None: as the pool says."""
     resources: dict[str, float] = {}
     labels: dict[str, str] = {}
@@ -45,15 +45,15 @@ class Join(Message, frozen=True, tag=True, kw_only=True):
 
 class RoundHeld(msgspec.Struct, frozen=True, array_like=True):
     job: str
-    round: int
+    round: Int64
     state: RoundState
 
 
 class GrantHeld(msgspec.Struct, frozen=True, array_like=True):
     """A grant of which something is queued or alive here: `(first, count)` runs of positions within the grant."""
 
-    grant: int
-    spans: list[tuple[int, int]]
+    grant: Int64
+    spans: list[tuple[Int64, Int64]]
 
 
 class Inventory(Message, frozen=True, tag=True):
@@ -67,31 +67,31 @@ class Inventory(Message, frozen=True, tag=True):
 class Heartbeat(Message, frozen=True, tag=True):
     """Sent every third of the lease at most; the lease counts from the sending of an acknowledged one."""
 
-    beat: int
+    beat: Int64
 
 
 class TaskEnd(msgspec.Struct, frozen=True, array_like=True):
     """The end of one attempt of a task. `position` counts within the grant; times are the node's wall clock."""
 
-    grant: int
-    position: int
+    grant: Int64
+    position: Int64
     outcome: Outcome
-    exit_code: int | None
-    signal: int | None
+    exit_code: Int64 | None
+    signal: Int64 | None
     started_at: float
     ended_at: float
     cpu_s: float
-    max_rss_bytes: int
+    max_rss_bytes: Int64
     reason: str | None = None
 
 
 class Cleanliness(msgspec.Struct, frozen=True, array_like=True):
     """What was left of a job on a node after its release and the agent's clean-up; all empty: nothing."""
 
-    processes: int = 0
+    processes: Int64 = 0
     files: list[str] = []
     """In sentences: what could not be removed, and the job's files in `shared/` that could not be taken over."""
-    uid: int | None = None
+    uid: Int64 | None = None
     """The job's user here, when it may not be given to another job yet (quarantined: something of it is left)."""
     cgroups: list[str] = []
     mounts: list[str] = []
@@ -105,14 +105,14 @@ class PhaseEnd(msgspec.Struct, frozen=True, array_like=True):
     """
 
     job: str
-    round: int
+    round: Int64
     phase: Phase
-    attempt: int
+    attempt: Int64
     final: bool
     succeeded: bool
     outcome: Outcome
-    exit_code: int | None
-    signal: int | None
+    exit_code: Int64 | None
+    signal: Int64 | None
     started_at: float
     ended_at: float
     reason: str | None
@@ -127,7 +127,7 @@ class Report(Message, frozen=True, tag=True):
     """Ends, durable on the node before they are sent and kept there until acked. `number` increases by one a report
     over all sessions of an incarnation; a number already taken is acked again and otherwise ignored."""
 
-    number: int
+    number: Int64
     tasks: list[TaskEnd]
     phases: list[PhaseEnd]
 
@@ -135,16 +135,16 @@ class Report(Message, frozen=True, tag=True):
 class Started(Message, frozen=True, tag=True):
     """What has been running for a while (for people only; short tasks never appear): (grant, position, wall time)."""
 
-    tasks: list[tuple[int, int, float]]
+    tasks: list[tuple[Int64, Int64, float]]
 
 
 class PhaseStarted(Message, frozen=True, tag=True):
     """An attempt of a node-bound command began (for people only)."""
 
     job: str
-    round: int
+    round: Int64
     phase: Phase
-    attempt: int
+    attempt: Int64
     at: float
 
 
@@ -152,15 +152,15 @@ class Recalled(Message, frozen=True, tag=True):
     """Positions of a grant that never started here and never will: the answer to Recall, or said unasked when a
     preparation failed for good or the grant could not be held. Only this frees them."""
 
-    grant: int
-    spans: list[tuple[int, int]]
+    grant: Int64
+    spans: list[tuple[Int64, Int64]]
 
 
 class NotHeld(Message, frozen=True, tag=True):
     """The answer to Prepare or Release for a round this node never opened: nothing is owed here."""
 
     job: str
-    round: int
+    round: Int64
 
 
 class Removed(Message, frozen=True, tag=True):
@@ -176,24 +176,24 @@ class Leaving(Message, frozen=True, tag=True):
 class FileContents(Message, frozen=True, tag=True):
     """The answer to ReadFile: bytes from the asked offset; `end` when the file has no more just now."""
 
-    request: int
+    request: Int64
     content: bytes
-    size: int
+    size: Int64
     end: bool
 
 
 class FileListing(Message, frozen=True, tag=True):
     """The answer to ListFiles: (name, is_directory, size, wall time of change), names sorted."""
 
-    request: int
-    entries: list[tuple[str, bool, int, float]]
+    request: Int64
+    entries: list[tuple[str, bool, Int64, float]]
     truncated: bool = False
 
 
 class FileRefused(Message, frozen=True, tag=True):
     """The answer to ReadFile or ListFiles that could not be served, in words."""
 
-    request: int
+    request: Int64
     reason: str
     missing: bool = False
 
@@ -206,7 +206,7 @@ class Joined(Message, frozen=True, tag=True, kw_only=True):
 
     heartbeat_s: float
     lease_s: float
-    slots: int
+    slots: Int64
 
 
 class JoinRefused(Message, frozen=True, tag=True):
@@ -217,13 +217,13 @@ class JoinRefused(Message, frozen=True, tag=True):
 
 
 class HeartbeatAck(Message, frozen=True, tag=True):
-    beat: int
+    beat: Int64
 
 
 class Ack(Message, frozen=True, tag=True):
     """All reports up to `number` are durable here; the node may forget them."""
 
-    number: int
+    number: Int64
 
 
 class JobBody(msgspec.Struct, frozen=True):
@@ -238,8 +238,8 @@ class BodyChunk(Message, frozen=True, tag=True):
     """A piece of a JobBody (msgpack) too large for OpenRound, sent before it, in order; `digest`: its sha256 in hex."""
 
     digest: str
-    offset: int
-    size: int
+    offset: Int64
+    size: Int64
     content: bytes
 
 
@@ -247,7 +247,7 @@ class OpenRound(Message, frozen=True, tag=True, kw_only=True):
     """A round of this job begins here: record the debt. Exactly one of `body` and `digest` unless the job is held."""
 
     job: str
-    round: int
+    round: Int64
     body: bytes | None = None
     digest: str | None = None
 
@@ -256,7 +256,7 @@ class Prepare(Message, frozen=True, tag=True):
     """Run the job's preparation, with its retries, unless it runs or has succeeded in this boot. Single-flight."""
 
     job: str
-    round: int
+    round: Int64
 
 
 class Run(Message, frozen=True, tag=True, kw_only=True):
@@ -266,33 +266,33 @@ class Run(Message, frozen=True, tag=True, kw_only=True):
     it; dropped and answered by Recalled if that fails for good. `ahead`: beyond the slots that were free.
     """
 
-    grant: int
+    grant: Int64
     job: str
-    round: int
-    group: int
-    first: int
-    count: int
-    step: int
-    attempt: int
+    round: Int64
+    group: Int64
+    first: Int64
+    count: Int64
+    step: Int64
+    attempt: Int64
 
 
 class Recall(Message, frozen=True, tag=True):
     """Give back what of this grant has not started; answered by Recalled, also when that is nothing."""
 
-    grant: int
+    grant: Int64
 
 
 class Drop(Message, frozen=True, tag=True):
     """These grants are void: kill what runs of them, forget the rest, report nothing."""
 
-    grants: list[int]
+    grants: list[Int64]
 
 
 class ReleaseRound(Message, frozen=True, tag=True):
     """The round ends: kill all of the job here, then run its release with its retries, then clean up and report."""
 
     job: str
-    round: int
+    round: Int64
     reason: str
 
 
@@ -309,13 +309,13 @@ class Depart(Message, frozen=True, tag=True):
 class ReadFile(Message, frozen=True, tag=True):
     """Read at most `limit` bytes of a regular file below the root; one request at a time is the credit."""
 
-    request: int
+    request: Int64
     path: str
-    offset: int
-    limit: int
+    offset: Int64
+    limit: Int64
     """A negative offset counts from the end."""
 
 
 class ListFiles(Message, frozen=True, tag=True):
-    request: int
+    request: Int64
     path: str

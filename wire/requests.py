@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from wire.vocabulary import Message, Phase, RefusalCode, Role
+from wire.vocabulary import Int64, Message, Phase, RefusalCode, Role
 
 __all__ = [
     "FilesList", "FilesRead", "Finish", "IdentityList", "IdentityRevoke", "JobDelete", "JobList", "JobNodes",
@@ -19,10 +19,10 @@ class Upload(Message, frozen=True, tag=True):
     """A piece of a document too large for a frame. The reply's body is `{"held": bytes so far}`; an upload of nothing
     asks only that, so an interrupted one resumes."""
 
-    request: int
+    request: Int64
     digest: str
-    offset: int
-    size: int
+    offset: Int64
+    size: Int64
     content: bytes
 
 
@@ -33,30 +33,30 @@ class Submit(Message, frozen=True, tag=True, kw_only=True):
     `spans` maps `job/NAME`, `job/NAME/task/NAME`, `pool/NAME/OPTION` ... to `[line, column, end_line, end_column]`,
     so that refusals come back as diagnostics."""
 
-    request: int
+    request: Int64
     submission: str
     document: dict[str, Any] | None = None
     digest: str | None = None
     source: str = ""
-    spans: dict[str, list[int]] = {}
+    spans: dict[str, list[Int64]] = {}
 
 
 class JobList(Message, frozen=True, tag=True):
     """A page of all jobs, oldest first, from position `skip` on. Pages are as long as fits; an empty one is the end."""
 
-    request: int
-    skip: int = 0
+    request: Int64
+    skip: Int64 = 0
 
 
 class JobShow(Message, frozen=True, tag=True):
-    request: int
+    request: Int64
     job: str
 
 
 class JobWait(Message, frozen=True, tag=True):
     """Answered (with what JobShow gives) when the job is over, or with `tasks` when its tasks are."""
 
-    request: int
+    request: Int64
     job: str
     tasks: bool = False
 
@@ -64,7 +64,7 @@ class JobWait(Message, frozen=True, tag=True):
 class JobTerminate(Message, frozen=True, tag=True):
     """`force`: complete without waiting for nodes out of contact."""
 
-    request: int
+    request: Int64
     job: str
     reason: str = "UserTerminate"
     force: bool = False
@@ -73,84 +73,84 @@ class JobTerminate(Message, frozen=True, tag=True):
 class JobDelete(Message, frozen=True, tag=True):
     """Answered when reachable nodes have removed the job's directories."""
 
-    request: int
+    request: Int64
     job: str
 
 
 class JobNodes(Message, frozen=True, tag=True):
     """A page, as JobList's."""
 
-    request: int
+    request: Int64
     job: str
-    skip: int = 0
+    skip: Int64 = 0
 
 
 class TaskList(Message, frozen=True, tag=True):
     """A page of tasks in group and index order, after the task named `after`; an empty one is the end."""
 
-    request: int
+    request: Int64
     job: str
     state: str | None = None
     group: str | None = None
-    limit: int = 1000
+    limit: Int64 = 1000
     after: str | None = None
 
 
 class TaskShow(Message, frozen=True, tag=True):
-    request: int
+    request: Int64
     task: str
 
 
 class NodeList(Message, frozen=True, tag=True):
     """A page, as JobList's."""
 
-    request: int
-    skip: int = 0
+    request: Int64
+    skip: Int64 = 0
 
 
 class NodeShow(Message, frozen=True, tag=True):
-    request: int
+    request: Int64
     node: str
 
 
 class PoolList(Message, frozen=True, tag=True):
-    request: int
+    request: Int64
 
 
 class PoolShow(Message, frozen=True, tag=True):
-    request: int
+    request: Int64
     pool: str
 
 
 class LogRead(Message, frozen=True, tag=True, kw_only=True):
     """A piece of a command's output: of a task (`task`), or of a phase (`job` or `node`, with `phase`).
-    Body: `{"content": bytes, "size": int, "end": bool}`."""
+    Body: `{"content": bytes, "size": Int64, "end": bool}`."""
 
-    request: int
+    request: Int64
     task: str | None = None
     job: str | None = None
     node: str | None = None
     phase: Phase | None = None
-    attempt: int | None = None
+    attempt: Int64 | None = None
     stderr: bool = False
-    offset: int = 0
-    limit: int = 262_144
+    offset: Int64 = 0
+    limit: Int64 = 262_144
 
 
 class FilesRead(Message, frozen=True, tag=True):
     """Body as LogRead's."""
 
-    request: int
+    request: Int64
     node: str
     path: str
-    offset: int = 0
-    limit: int = 262_144
+    offset: Int64 = 0
+    limit: Int64 = 262_144
 
 
 class FilesList(Message, frozen=True, tag=True):
     """Body: `{"entries": [{"name", "directory", "size", "changed_at"}], "truncated"}`."""
 
-    request: int
+    request: Int64
     node: str
     path: str
 
@@ -161,16 +161,16 @@ class Overview(Message, frozen=True, tag=True):
     where there are more than 200. `changed` is the version last seen: answered at once if it differs from now, else
     on the next change."""
 
-    request: int
+    request: Int64
     jobs: list[str] = []
-    changed: int = -1
+    changed: Int64 = -1
 
 
 class Finish(Message, frozen=True, tag=True):
     """Terminate every job, release everywhere, then stop the coordinator (what `run` asks on Ctrl-C, and its
     daemons do by themselves when it dies). Admin only."""
 
-    request: int
+    request: Int64
     reason: str = "UserTerminate"
 
 
@@ -181,10 +181,10 @@ class TokenCreate(Message, frozen=True, tag=True, kw_only=True):
     `pool`: the only pool that a node with it may join. Body: `{"id", "role", "uses", "expires_at", "authority"}`, the
     last one the sha256 of the authority's certificate in hex. Refused where nothing listens on TLS."""
 
-    request: int
+    request: Int64
     digest: str
     role: Role
-    uses: int = 1
+    uses: Int64 = 1
     lifetime_s: float = 86_400.0
     name: str | None = None
     pool: str | None = None
@@ -194,14 +194,14 @@ class TokenList(Message, frozen=True, tag=True):
     """A page, as JobList's, of `{"id", "role", "name", "pool", "uses", "used", "created_by", "created_at",
     "expires_at", "state"}`, states `open used expired revoked`."""
 
-    request: int
-    skip: int = 0
+    request: Int64
+    skip: Int64 = 0
 
 
 class TokenRevoke(Message, frozen=True, tag=True):
     """No further use; identities that it gave live on."""
 
-    request: int
+    request: Int64
     token: str
 
 
@@ -209,15 +209,15 @@ class IdentityList(Message, frozen=True, tag=True):
     """A page, as JobList's, of `{"name", "role", "key", "pool", "since", "expires_at", "state"}`, states
     `valid expired revoked`."""
 
-    request: int
-    skip: int = 0
+    request: Int64
+    skip: Int64 = 0
 
 
 class IdentityRevoke(Message, frozen=True, tag=True):
     """A person's certificates are void from now on, and so are their live connections. Body: `{"name", "keys",
     "tokens"}`, the last one the ids of the open tokens that admitted them and could admit more."""
 
-    request: int
+    request: Int64
     name: str
 
 
@@ -225,7 +225,7 @@ class NodeRevoke(Message, frozen=True, tag=True):
     """The node's certificate is void and its connection cut; it is `left` at once, with the reason `revoked`. Body as
     IdentityRevoke's."""
 
-    request: int
+    request: Int64
     node: str
 
 
@@ -233,14 +233,14 @@ class NodeRevoke(Message, frozen=True, tag=True):
 
 
 class Reply(Message, frozen=True, tag=True):
-    request: int
+    request: Int64
     body: Any
 
 
 class Refused(Message, frozen=True, tag=True, kw_only=True):
     """Why not, in a sentence with a way out; `near` names the nearest that exist; `diagnostics` as `check` prints."""
 
-    request: int
+    request: Int64
     code: RefusalCode
     message: str
     help: str | None = None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import enum
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
 __all__ = [
     "PROTOCOL_VERSION",
+    "Int64",
     "Message",
     "Outcome",
     "Phase",
@@ -18,6 +19,9 @@ __all__ = [
 ]  # fmt: skip
 
 PROTOCOL_VERSION: Final = 1
+
+Int64 = Annotated[int, msgspec.Meta(le=2**63 - 1)]
+"""Every number that travels: one of 64 bits without a sign is more than indices, seeks and databases take."""
 
 
 class Role(enum.Enum):
