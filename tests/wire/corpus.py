@@ -17,6 +17,7 @@ import msgpack
 import msgspec
 
 from wire import codec, limits
+from wire.codec import ProtocolError
 from wire.messages import AnyMessage, Message
 
 KINDS: tuple[type[Message], ...] = typing.get_args(AnyMessage)
@@ -25,8 +26,8 @@ INTEGERS = (0, 1, -1, 2, 7, 63, 64, 255, 1000, 2**31 - 1, 2**31, 2**32, 2**53 + 
 FLOATS = (0.0, -0.0, 1.5, -1.0, 1e9, 1.8e9, 1e308, -1e308, 5e-324, math.inf, -math.inf, math.nan)
 TEXTS = (
     "", "a", "j", "j-1", "p", "n1", "t", "t[0]", "j-1/t", "j-1/t[2]", "nothing", "UserTerminate", "running",
-    "completed", "..", "../../etc", "/", "\0", "a\nb", "\u2028", "é" * 40, "\U0001f4a3", "-rf", "$(id)", "'", '"', "%s%n",
-    "x" * 65, "x" * 300,
+    "completed", "..", "../../etc", "/", "\0", "a\nb", "\u2028", "é" * 40, "\U0001f4a3", "-rf", "$(id)", "'", '"',
+    "%s%n", "x" * 65, "x" * 300,
 )  # fmt: skip
 BYTES = (b"", b"\0", b"x", b"\xff" * 9, bytes(300), b"0\x82\x01\x00", b"\x93\x00\x00\x80")
 
@@ -89,7 +90,16 @@ class Dice:
         return kind(**{name: self.value(hints[name]) for name in kind.__struct_fields__})
 
     def message(self, kinds: Sequence[type[Message]] = KINDS) -> Message:
+        """Of the right shape; not always one that the codec takes."""
         return self.struct(self.random.choice(kinds))  # type: ignore[no-any-return]
+
+    def sound(self, kinds: Sequence[type[Message]] = KINDS) -> Message:
+        """As the other end reads it."""
+        while True:
+            try:
+                return codec.decode_body(body(self.message(kinds), 1, 1))[2]
+            except ProtocolError:
+                continue
 
 
 _HINTS: dict[type, dict[str, Any]] = {}
@@ -150,6 +160,20 @@ def distorted(dice: Dice, message: Message, epoch: int, sequence: int) -> bytes:
         case _:
             epoch, sequence = dice.value(int), dice.plain()
     return msgpack.packb([epoch, sequence, plain])  # type: ignore[no-any-return]
+
+
+def bent(dice: Dice, plain: Any) -> Any:
+    """Plain data with one value somewhere in it replaced, left out or doubled."""
+    match plain:
+        case dict() if plain and dice.random.random() < 0.9:
+            name = dice.random.choice(list(plain))
+            rest = {other: value for other, value in plain.items() if other != name}
+            return rest if dice.random.random() < 0.05 else {**rest, name: bent(dice, plain[name])}
+        case list() if plain and dice.random.random() < 0.9:
+            place = dice.random.randrange(len(plain))
+            doubled = [plain[place]] if dice.random.random() < 0.1 else []
+            return [*plain[:place], bent(dice, plain[place]), *doubled, *plain[place + 1 :]]
+    return dice.plain()
 
 
 def nonsense(dice: Dice) -> bytes:
