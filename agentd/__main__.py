@@ -16,7 +16,7 @@ import click
 
 from wire.address import SOCKET_NAME, host_and_port, is_host_and_port
 from wire.clock import boot_clock
-from wire.notify import supervisor
+from wire.notify import own_supervisor
 
 if TYPE_CHECKING:
     from agentd.config import FileConfig
@@ -322,7 +322,7 @@ def _innermost(error: BaseException) -> BaseException:
     return error
 
 
-_SUPERVISOR: Final[Supervisor] = supervisor()
+_SUPERVISOR: Final[Supervisor] = own_supervisor()
 """Made before anything else, so that nobody below this process finds the way to it."""
 
 

@@ -28,6 +28,7 @@ from wire.driver import Driver
 from wire.identity import IdentityError
 from wire.ledger import StoreError, StoreHeld
 from wire.mistake import culprit, story
+from wire.notify import Supervisor, own_supervisor
 from wire.stream import listen_unix
 
 if TYPE_CHECKING:
@@ -57,9 +58,11 @@ def serve(
     is given the one line that says it is ready (else stdout is). What prevents serving is a sentence on stderr.
     """
     os.umask(0o077)  # nothing of the state directory is for others
+    started_by = own_supervisor()
     try:
         config = Config() if config_file is None else read_config(Path(config_file))
-        trio.run(partial(serve_state, Path(state), config, listen=listen, lifeline=lifeline, announce=announce or _say))
+        how = partial(serve_state, listen=listen, lifeline=lifeline, announce=announce or _say, supervisor=started_by)
+        trio.run(how, Path(state), config)
     except Exception as error:
         cause = _innermost(error)
         status = next((status for kind, status in _STATUS.items() if isinstance(cause, kind)), None)
@@ -100,6 +103,7 @@ async def serve_state(
     listen: str | None = None,
     lifeline: int | None = None,
     announce: Callable[[str], None],
+    supervisor: Supervisor | None = None,
 ) -> None:
     """As `serve`, inside trio. Raises StoreError, ConfigError, IdentityError, OSError (in groups)."""
     _raise_file_limit()
@@ -127,6 +131,7 @@ async def serve_state(
         )
         local = LocalDoor(config)
         server = Server(driver, store, blobs, local)
+        server.supervisor = supervisor or server.supervisor
         remote: list[trio.SocketListener] = []
         if authority is not None and listen is not None:
             server.tls = TlsDoor(

@@ -39,6 +39,7 @@ from wire.identity import IdentityError
 from wire.ledger import StoreError, StoreFull
 from wire.log import Sparing, daemon_log
 from wire.messages import AnyMessage, Join, Message, RefusalCode, Refused, Renew, Renewed, Reply, Submit, Upload
+from wire.notify import Supervisor
 from wire.stream import End, Session, SessionRefused, accepted, refuse
 
 MAX_SESSIONS: Final = 20_000
@@ -61,6 +62,8 @@ class Server:
         """What was refused or dropped, by kind."""
         self.tls: TlsDoor | None = None
         """Where the network is listened to."""
+        self.supervisor = Supervisor(None)
+        """What started this daemon, if it wants to know how it stands."""
         self.log: Any = daemon_log("coordinator")
         self._driver = driver
         self._store = store
@@ -99,7 +102,9 @@ class Server:
                     nursery.start_soon(partial(trio.serve_listeners, admit, remote, handler_nursery=nursery))
                     nursery.start_soon(self.tls.stay_valid)
                 ready()
+                self._tell(self.supervisor.ready("serving"))
                 await self._driver.run()
+                self._tell(self.supervisor.stopping())
                 await self._part()
                 nursery.cancel_scope.cancel()
 
@@ -111,6 +116,10 @@ class Server:
                 scope.cancel()
             self._stopping = True
             self._driver.stop()
+
+    def _tell(self, unheard: str | None) -> None:
+        if unheard is not None:
+            self.log.warning("the service manager does not listen", reason=unheard)
 
     async def _finish_on_break(self, lifeline: int) -> None:
         while True:

@@ -57,6 +57,6 @@ def _in_one_line(status: str) -> str:
     return " ".join(status.split())[:_LONGEST_STATUS]
 
 
-def supervisor() -> Supervisor:
+def own_supervisor() -> Supervisor:
     """Of this process, from its environment, where the variable is not left for others to find."""
     return Supervisor(os.environ.pop(VARIABLE, None) or None)

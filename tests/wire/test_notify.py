@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from wire.notify import VARIABLE, Supervisor, supervisor
+from wire.notify import VARIABLE, Supervisor, own_supervisor
 
 
 @pytest.fixture
@@ -68,9 +68,9 @@ def test_without_a_service_manager_nothing_is_said() -> None:
 
 def test_the_variable_is_taken_out_of_the_environment(ear: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, ear.getsockname())
-    supervisor().stopping()
+    own_supervisor().stopping()
     assert VARIABLE not in os.environ
     assert len(heard(ear)) == 1
     monkeypatch.delenv(VARIABLE, raising=False)
-    assert supervisor().stopping() is None
+    assert own_supervisor().stopping() is None
     assert heard(ear) == []
