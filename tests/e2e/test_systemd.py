@@ -124,7 +124,8 @@ def test_systemd_understands_the_units(tmp_path: Path) -> None:
         (tmp_path / unit.name).write_text(text)
     units = sorted(map(str, tmp_path.glob("*.service")))
     done = subprocess.run(["systemd-analyze", "verify", *units], capture_output=True, text=True, check=False)
-    about_ours = [line for line in done.stderr.splitlines() if any(Path(unit).name in line for unit in units)]
+    told = [line for line in done.stderr.splitlines() if any(Path(unit).name in line for unit in units)]
+    about_ours = [line for line in told if not ("Unknown key" in line and "DelegateSubgroup" in line)]  # before 254
     assert (len(units), done.returncode, about_ours) == (2, 0, [])
 
 
