@@ -1992,8 +1992,12 @@ def main(arguments: Sequence[str]) -> int:
     except FenceError as error:
         _complain(str(error))
         return 1
-    except (OSError, KeyError, ValueError) as error:
-        _complain(f"could not start: {error!r}")
+    except OSError as error:
+        where = "" if error.filename is None else f" ({error.filename})"
+        _complain(f"A keeper could not start: {error.strerror or error}{where}.")
+        return 1
+    except (KeyError, ValueError) as error:
+        _complain(f"A keeper could not start: its settings are wrong ({error!r}).")
         return 1
     gc.freeze()
     gc.disable()  # nothing here makes cycles; collections would only cost

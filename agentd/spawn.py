@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import os
 import py_compile
+import re
 import resource
 import signal
 import subprocess
@@ -34,6 +35,7 @@ _PR_SET_CHILD_SUBREAPER: Final = 36
 _IGNORED_BY_PYTHON: Final = (signal.SIGPIPE, signal.SIGXFSZ)
 _NAME_MAX: Final = 100
 _PROBE_S: Final = 10.0
+_SPEAKER: Final = re.compile(r"^keeper \d+: ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,9 +188,10 @@ class Starter:
     def last_words(self, keeper: str) -> str:
         """The end of what a keeper complained about, for a reason; empty in the usual case."""
         try:
-            return Path(self._file(keeper, "log")).read_bytes()[-500:].decode("utf-8", "replace").strip()
+            lines = Path(self._file(keeper, "log")).read_bytes()[-500:].decode("utf-8", "replace").splitlines()
         except FileNotFoundError:
             return ""
+        return " ".join(_SPEAKER.sub("", line) for line in lines).strip()
 
     def forget(self, keeper: str) -> None:
         """Remove the files of a keeper that is dead and whose record was taken."""
@@ -251,8 +254,8 @@ def isolation_refused(uid: int) -> str | None:
         return f"Could not try what keepers do for users of jobs: {error}."
     if tried.returncode == 0:
         return None
-    words = tried.stderr.decode("utf-8", "replace").strip()
-    return words.partition(": ")[2] or f"A keeper that tried it ended with status {tried.returncode}."
+    words = _SPEAKER.sub("", tried.stderr.decode("utf-8", "replace").strip())
+    return words or f"A keeper that tried it ended with status {tried.returncode}."
 
 
 def _base_interpreter() -> str:

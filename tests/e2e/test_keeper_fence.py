@@ -257,7 +257,7 @@ def refused(agent, fence, keeper="k-9", job="j-1"):
         agent.files.make_job(job, [], {}, user=agent.user)
     agent.spawn(keeper, job, fence)
     agent.over(keeper)
-    return agent.starter.last_words(keeper).partition(": ")[2]
+    return agent.starter.last_words(keeper)
 
 
 @needs_users

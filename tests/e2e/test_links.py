@@ -318,4 +318,4 @@ async def test_a_keeper_that_can_not_be_fenced_is_dead_with_the_reason(tmp_path:
         ears.links.order(START)
         dead = await ears.hear(KeeperDead)
         assert isinstance(dead, KeeperDead)
-        assert dead.reason.endswith("Could not make the job's private directory nobody: Not a directory.")
+        assert dead.reason == "Could not make the job's private directory nobody: Not a directory."
