@@ -208,6 +208,7 @@ class Round:
         self.pool = pool
         self.free = {node.name: node.slots - node.used for node in pool.nodes.values() if node.takes_work}
         self.contenders = [contender for job in pool.jobs.values() if (contender := _contender(pool, job)) is not None]
+        self.ages = {contender.job.id: age for age, contender in enumerate(self.contenders)}
         self.owner_used: dict[str, int] = {}
         for job in pool.jobs.values():
             self.owner_used[job.owner] = self.owner_used.get(job.owner, 0) + job.used
@@ -255,7 +256,7 @@ class Round:
         return (self.owner_used[contender.job.owner], contender.used, self._age(contender))
 
     def _age(self, contender: _Contender) -> int:
-        return self.contenders.index(contender)
+        return self.ages[contender.job.id]
 
     def _in_turn(self, contenders: list[_Contender]) -> list[_Contender]:
         return sorted(contenders, key=lambda c: (-c.job.spec.priority, self._turn(c)))
@@ -349,13 +350,16 @@ class Round:
     def is_wanted(self, node: Node, priority: int) -> bool:
         """Whether work of a higher priority waits that could run on the node, if its slots were free."""
         return any(
-            contender.job.spec.priority > priority and self._may_open(contender, node) and picker.has_more
-            and obstacle(
-                contender.job, picker.group, node, picker.group.spec.slots, self._left_for(picker.group, node)
-            ) is None
-            for contender in self.waiting
-            for picker in contender.pickers
-        )  # fmt: skip
+            contender.job.spec.priority > priority and self._could_run(contender, node) for contender in self.waiting
+        )
+
+    def _could_run(self, contender: _Contender, node: Node) -> bool:
+        """Whether some of what is left of the job could run there, if only slots were free."""
+        groups = (picker.group for picker in contender.pickers if picker.has_more)
+        return self._may_open(contender, node) and any(
+            obstacle(contender.job, group, node, group.spec.slots, self._left_for(group, node)) is None
+            for group in groups
+        )
 
     # ---- ahead of free slots
 
@@ -367,24 +371,44 @@ class Round:
                     break
                 node = self.pool.nodes[name]
                 share = self._share_ahead(contender.job, picker.group, node, each)
-                if share and not self.is_wanted(node, contender.job.spec.priority):
+                in_turn = share and not self.is_wanted(node, contender.job.spec.priority)
+                if in_turn and not self._yields(contender, node):
                     self._take(contender, picker, node, min(share, contender.room, MAX_GRANT))
+
+    def _yields(self, contender: _Contender, node: Node) -> bool:
+        """Whether it is another's turn there, who waits for a slot: nothing is queued in his way."""
+        return len(self.contenders) > 1 and any(
+            other.job.spec.priority == contender.job.spec.priority
+            and other.room > 0
+            and self._turn(other) < self._turn(contender)
+            and self._could_run(other, node)
+            for other in self.contenders
+        )
 
     def _share_ahead(self, job: Job, group: Group, node: Node, each: int) -> int:
         """Tasks that may queue at a busy node, `each` a place: none where nothing is prepared."""
         free, slots = self.free[node.name], group.spec.slots
-        places = node.slots // slots
+        depth = each * max(1, node.slots // slots)
         queued = max(0, -free // slots)  # some slots may be free, too few for this one
-        if group.claim is not None:
-            places = min(places, group.claim.times_in(node.offer))
-            queued = max(queued, -group.claim.times_in(self.left_on(node)))
-        depth = each * max(1, places)
         if free >= slots or queued > depth // 2 or node.name in self.reserved:
+            return 0
+        if group.claim is not None and not self._alike(group.claim, slots, node):
             return 0
         node_job = job.current.get(node.name)
         if node_job is None or node_job.state is not NodeJobState.PREPARED:
             return 0
         return depth - queued if obstacle(job, group, node, slots) is None else 0
+
+    def _alike(self, claim: Claim, slots: int, node: Node) -> bool:
+        """Whether all the node holds is of this width and claim, and slots run out before anything else: then what
+        queues there never waits for more than a slot, and keeps no slot from those who need nothing else."""
+        held, rest = divmod(node.slots - self.free[node.name], slots)
+        offer = node.offer
+        return (
+            rest == 0
+            and claim.times_in(offer) >= node.slots // slots
+            and self.left_on(node) == offer.plus(claim, -held)
+        )
 
     def _take(self, contender: _Contender, picker: _Picker, node: Node, limit: int) -> None:
         """Book up to `limit` tasks of the picker's group on the node."""

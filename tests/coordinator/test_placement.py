@@ -67,6 +67,19 @@ def test_turns_are_kept_while_slots_come_free() -> None:
     assert abs(shares(n1)[first] - shares(n1)[other]) <= 1
 
 
+def test_a_newcomer_gets_its_turn_though_short_tasks_queue_ahead_of_every_slot() -> None:
+    play = Play()
+    n1 = play.node("n1", slots=4)
+    play.submit(job("first", tasks(size=100_000)))
+    end_shortly(n1, took_s=0.001)
+    queued = len(n1.running())
+    assert queued > 100
+    other = play.submit(job("other", tasks(size=10)), by=play.person("bob"))
+    for _ in range(queued + 10):
+        end_shortly(n1, took_s=0.001)
+    assert play.show(other)["tasks"]["active"] < 10
+
+
 def test_fifo_serves_the_oldest_job_first() -> None:
     play = Play()
     pool = {"name": "p", "sharing": "fifo"}

@@ -1,0 +1,286 @@
+"""What tasks need of a node beside slots: claimed while they run, never given twice, explained where it lacks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coordinator.model import Claim
+from tests.coordinator.playbook import FakeNode, Play, document, job, prep, tasks
+from wire import messages as m
+from wire.spec import Needs
+
+GIB = 1 << 30
+
+
+def needing(name: str = "t", size: int | None = None, *, slots: int = 1, **needs: float) -> Any:
+    return {**tasks(name, size, slots=slots), "needs": needs}
+
+
+def at_work(node: FakeNode) -> Counter[int]:
+    """Open tasks at a node by group."""
+    return Counter(node.grants[grant].run.group for grant, _ in node.running())
+
+
+def used(play: Play, node: str) -> dict[str, float]:
+    resources = play.admin.ask(m.NodeShow, node)["resources"]
+    return {name: figure["used"] for name, figure in resources.items()}
+
+
+# ---- claims
+
+
+def test_tasks_together_never_need_more_processors_than_their_node_has() -> None:
+    play = Play()
+    n1 = play.node("n1", slots=8, resources={"cpus": 4, "memory": 8 * GIB})
+    play.submit(job("j", needing(size=10, cpus=1.5)))
+    assert len(n1.running()) == 2
+    assert play.admin.ask(m.NodeShow, "n1")["resources"] == {
+        "cpus": {"total": 4.0, "used": 3.0}, "memory": {"total": 8.0 * GIB, "used": 0},
+    }  # fmt: skip
+    n1.end()
+    assert len(n1.running()) == 2
+
+
+def test_memory_is_claimed_like_processors() -> None:
+    play = Play()
+    n1 = play.node("n1", slots=8, resources={"cpus": 4, "memory": 8 * GIB})
+    play.submit(job("j", needing(size=10, memory_bytes=3 * GIB)))
+    assert len(n1.running()) == 2
+    assert used(play, "n1") == {"cpus": 0, "memory": 6 * GIB}
+
+
+def test_shares_that_fill_a_node_exactly_fit() -> None:
+    play = Play()
+    n1 = play.node("n1", slots=64, resources={"cpus": 1, "memory": GIB})
+    play.submit(job("j", needing(size=30, cpus=0.1)))
+    assert len(n1.running()) == 10
+
+
+def test_a_task_without_needs_runs_beside_those_that_took_everything() -> None:
+    play = Play()
+    n1 = play.node("n1", slots=4, resources={"cpus": 2, "memory": GIB})
+    play.submit(job("j", needing("big", size=5, cpus=2), tasks("small", size=5)))
+    assert at_work(n1) == {0: 1, 1: 3}
+
+
+def test_two_jobs_share_what_a_node_has() -> None:
+    play = Play()
+    ann, bob = play.person("ann"), play.person("bob")
+    play.submit(job("a", needing(size=10, cpus=1)), by=ann)
+    play.submit(job("b", needing(size=10, cpus=1)), by=bob)
+    n1 = play.node("n1", slots=16, resources={"cpus": 6})
+    assert Counter(held.run.job for held in n1.grants.values() for _ in held.open) == {"a-1": 3, "b-1": 3}
+
+
+def test_slots_and_needs_both_bind() -> None:
+    play = Play()
+    n1 = play.node("n1", slots=3, resources={"cpus": 100})
+    play.submit(job("j", needing(size=10, cpus=1)))
+    assert len(n1.running()) == 3
+    n2 = play.node("n2", slots=8, resources={"cpus": 4})
+    assert len(n2.running()) == 4
+
+
+def test_work_goes_where_there_is_enough() -> None:
+    play = Play()
+    n1 = play.node("n1", slots=4, resources={"cpus": 1, "memory": 64 * GIB})
+    n2 = play.node("n2", slots=4, resources={"cpus": 8, "memory": 2 * GIB})
+    play.submit(job("j", needing("wide", size=2, cpus=4), needing("deep", size=2, memory_bytes=30 * GIB)))
+    assert at_work(n1) == {1: 2}
+    assert at_work(n2) == {0: 2}
+
+
+def test_a_claim_is_free_again_however_the_task_ended() -> None:
+    play = Play()
+    n1 = play.node("n1", slots=4, resources={"cpus": 1})
+    name = play.submit(job("j", needing(size=6, cpus=1)))
+    n1.end()
+    n1.end(exit_code=1)
+    n1.end(exit_code=None, outcome=m.Outcome.LOST)
+    n1.end(exit_code=None, outcome=m.Outcome.OOM, signal=9)
+    n1.give_back()
+    assert len(n1.running()) == 1
+    n1.wiped()
+    n1.join()
+    assert len(n1.running()) == 1
+    assert play.core.cluster.nodes["n1"].claimed == Claim(1000, 0)
+    play.terminate(name)
+    play.obey()
+    assert play.core.cluster.nodes["n1"].claimed == Claim(0, 0)
+
+
+def test_claims_are_known_again_after_a_restart() -> None:
+    play = Play()
+    n1 = play.node("n1", slots=4, resources={"cpus": 2})
+    name = play.submit(job("j", needing(size=6, cpus=1)))
+    play.restart()
+    assert play.core.cluster.nodes["n1"].claimed == Claim(2000, 0)
+    assert play.show(name)["tasks"]["running"] == 2
+    n1.join()
+    assert len(n1.running()) == 2
+    n1.end()
+    assert len(n1.running()) == 2
+
+
+# ---- ahead, reserved, recalled
+
+
+def end_shortly(node: FakeNode, count: int = 1) -> None:
+    node.report(
+        [
+            node.task_end(grant, position, started_at=node.play.wall - 0.001, ended_at=node.play.wall)
+            for grant, position in node.running()[:count]
+        ]
+    )
+
+
+def test_what_is_granted_ahead_takes_no_slot_from_others_while_slots_are_free() -> None:
+    play = Play()
+    n1 = play.node("n1", slots=8, resources={"cpus": 2})
+    play.submit(job("needy", needing(size=1_000, cpus=2)))
+    end_shortly(n1)
+    assert len(n1.running()) == 1  # seven slots are free: nothing queues for the processors
+    plain = play.submit(job("plain", tasks(size=1_000)))
+    assert len(n1.running()) == 8
+    for _ in range(20):
+        end_shortly(n1)
+        assert play.show(plain)["tasks"]["running"] >= 6
+
+
+def test_where_slots_are_short_too_needy_tasks_queue_like_others() -> None:
+    play = Play()
+    n1 = play.node("n1", slots=2, resources={"cpus": 2})
+    name = play.submit(job("needy", needing(size=1_000, cpus=1)))
+    end_shortly(n1)
+    assert len(n1.running()) > 20
+    assert used(play, "n1") == {"cpus": 2.0}
+    assert play.show(name)["tasks"]["running"] == 2
+    n2 = play.node("n2", slots=2, resources={"cpus": 2})
+    while n1.recalls or len(n2.running()) < 2:  # what waits goes to whoever stands ready
+        assert n1.obey()
+    assert len(n2.running()) >= 2
+
+
+def test_a_needy_task_of_a_higher_priority_is_not_starved_by_less_needy_ones() -> None:
+    play = Play()
+    n1 = play.node("n1", slots=8, resources={"cpus": 4})
+    small = play.submit(job("small", needing(size=100, cpus=1)))
+    big = play.submit(job("big", needing(cpus=4), priority=1))
+    for left in (3, 2, 1):
+        n1.end(small)
+        assert len(n1.running()) == left
+    n1.end(small)
+    assert play.show(big)["tasks"]["running"] == 1
+
+
+def test_tasks_that_need_nothing_are_not_held_up_for_one_that_lacks_processors() -> None:
+    play = Play()
+    n1 = play.node("n1", slots=8, resources={"cpus": 4})
+    play.submit(job("a", needing(size=2, cpus=3, slots=2)))
+    plain = play.submit(job("b", tasks(size=20)))
+    assert Counter(held.run.job for held in n1.grants.values() for _ in held.open)[plain] == 6
+
+
+# ---- refused, explained
+
+
+def test_needs_beyond_every_node_are_refused_at_their_place() -> None:
+    play = Play()
+    play.node("n1", resources={"cpus": 4, "memory": 8 * GIB})
+    play.node("n2", resources={"cpus": 8, "memory": 4 * GIB})
+    groups = [
+        needing("a", cpus=9), needing("b", memory_bytes=16 * GIB), needing("c", cpus=8, memory_bytes=8 * GIB),
+        needing("fits", cpus=8, memory_bytes=4 * GIB),
+    ]  # fmt: skip
+    places = ["a/needs/cpus", "b/needs/memory", "c/needs", "fits/needs"]
+    spans = {f"job/j/task/{place}": [line, 1, line, 2] for line, place in enumerate(places, 1)}
+    refused = play.admin.refused(m.Submit, submission="s", document=document(job("j", *groups)), spans=spans)
+    assert refused.code is m.RefusalCode.INVALID
+    assert [(d["code"], d["span"]["start"]["line"]) for d in refused.diagnostics] == [("B604", n) for n in (1, 2, 3)]
+    assert [d["message"] for d in refused.diagnostics] == [
+        "`a` needs 9 processors, but no node of pool `p` has more than 8",
+        "`b` needs 16.0 GiB of memory, but no node of pool `p` has more than 8.0 GiB",
+        "`c` needs 8 processors and 8.0 GiB of memory, but no node of pool `p` has both",
+    ]
+
+
+def test_needs_are_not_refused_while_a_node_has_not_said_what_it_has() -> None:
+    play = Play()
+    n1 = play.node("n1", slots=2, resources={"cpus": 64})
+    play.restart()
+    name = play.submit(job("j", needing(cpus=32)))
+    assert play.show(name)["waits"] == "no node of pool `p` can take it: not connected (1 node)"
+    n1.join()
+    assert play.show(name)["tasks"]["running"] == 1
+
+
+def test_an_empty_pool_refuses_no_needs_and_says_why_it_waits() -> None:
+    play = Play()
+    play.node("elsewhere", pool="q")
+    name = play.submit(job("j", needing(cpus=1_000)))
+    assert play.show(name)["waits"] == "pool `p` has no node"
+    n1 = play.node("n1", resources={"cpus": 4})
+    play.node("n2", resources={"cpus": 8})
+    assert n1.heard(m.Run) == []
+    assert play.show(name)["waits"] == (
+        "no node of pool `p` can take it: fewer processors than the task needs (2 nodes)"
+    )
+
+
+def test_a_node_that_does_not_say_what_it_has_gets_nothing_that_needs_it() -> None:
+    play = Play()
+    play.node("n0", resources={"cpus": 2, "memory": GIB})
+    n1 = play.node("n1", slots=4)
+    play.submit(job("j", needing(size=8, cpus=1), tasks("plain", size=8)))
+    assert at_work(n1) == {1: 4}
+
+
+@pytest.mark.parametrize("amount", [float("nan"), float("inf"), -1.0])
+def test_a_node_that_offers_what_is_no_number_may_not_join(amount: float) -> None:
+    play = Play()
+    n1 = play.node("n1", resources={"cpus": amount})
+    assert not n1.joined
+    assert "0 or more of a resource" in n1.closed[0]
+
+
+def test_a_job_ends_when_only_nodes_too_small_for_it_are_not_barred() -> None:
+    play = Play()
+    n1 = play.node("n1", resources={"cpus": 8})
+    play.node("n2", resources={"cpus": 1})
+    name = play.submit(job("j", needing(cpus=4), preparation=prep()))
+    n1.prepared(name, ok=False)
+    n1.give_back(name)
+    play.wait(11)
+    assert play.show(name)["end_reason"] == "NoEligibleNodes"
+
+
+# ---- arithmetic
+
+shares = st.builds(Claim, st.integers(0, 10**6), st.integers(0, 2**45)).filter(any)
+
+
+@given(shares, shares, st.integers(0, 1_000))
+def test_as_many_as_fit_do_and_one_more_does_not(each: Claim, offer: Claim, taken: int) -> None:
+    left = offer.plus(each, -taken)
+    times = each.times_in(left)
+    rest = left.plus(each, -times)
+    assert min(there for there, share in zip(rest, each, strict=True) if share) >= 0
+    assert min(there for there, share in zip(rest.plus(each, -1), each, strict=True) if share) < 0
+
+
+@given(st.floats(0.01, 65_536), st.integers(1, 2**50))
+def test_a_claim_is_never_less_than_what_is_needed(cpus: float, memory: int) -> None:
+    claim = Claim.of(Needs(cpus, memory))
+    assert claim is not None
+    assert claim.cpus >= cpus * 1000 - 1e-5
+    assert claim.cpus < cpus * 1000 + 1
+    assert claim.memory == memory
+
+
+def test_no_needs_are_no_claim() -> None:
+    assert Claim.of(Needs()) is None
