@@ -241,6 +241,36 @@ def test_a_node_is_shown_like_this() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("clean", "shown"),
+    [
+        (None, None),
+        (m.Cleanliness(), {"processes": 0, "files": [], "uid": None, "cgroups": [], "mounts": []}),
+        (
+            m.Cleanliness(2, ["shared/x: it is not empty"], 1879048200, ["job-1"], ["/mnt"]),
+            {
+                "processes": 2, "files": ["shared/x: it is not empty"], "uid": 1879048200, "cgroups": ["job-1"],
+                "mounts": ["/mnt"],
+            },
+        ),
+    ],
+)  # fmt: skip
+def test_what_a_job_left_on_a_node_is_shown_with_its_round(clean: m.Cleanliness | None, shown: Any) -> None:
+    play = Play()
+    n1 = play.node("n1")
+    name = play.submit(job("j"))
+    n1.end()
+    [row] = play.admin.ask(m.JobNodes, name)
+    assert row["clean"] is None
+    n1.rounds[name, 1] = m.RoundState.RELEASED
+    n1.report(phases=[phase_end(name, 1, m.Phase.RELEASE, True, exit_code=None, clean=clean)])
+    [row] = play.admin.ask(m.JobNodes, name)
+    assert row["clean"] == shown
+    assert row["release"]["leftovers"] == (shown["files"] if shown else [])
+    play.restart()
+    assert play.admin.ask(m.JobNodes, name)[0]["clean"] == shown
+
+
 def test_a_pool_is_shown_with_what_it_has() -> None:
     play = Play()
     play.node("n1", slots=3)

@@ -152,6 +152,24 @@ def test_a_row_tells_how_a_command_ended() -> None:
     assert words.phase_word(None) is None
 
 
+def test_what_is_left_of_a_job_on_a_node_is_said_in_its_row() -> None:
+    clean = {"processes": 0, "files": [], "uid": None, "cgroups": [], "mounts": []}
+    assert words.what_is_left(a_node_job()) is None
+    assert words.what_is_left(a_node_job(clean=clean)) is None
+    assert words.job_node_row(a_node_job(clean=clean))[-1] == ""
+    left = {"processes": 1, "files": ["a", "b"], "uid": 1879048200, "cgroups": ["c"], "mounts": ["/m", "/n"]}
+    words_of = "left there: 1 process, 2 files, user 1879048200, 1 control group, 2 mounts"
+    assert words.job_node_row(a_node_job(clean=left))[-1] == words_of
+    failed = a_phase(state="failed", reason="it hung")
+    assert words.job_node_row(a_node_job(release=failed, clean=left))[-1] == f"it hung; {words_of}"
+
+
+def test_why_a_job_waits_stands_in_its_lines() -> None:
+    why = "no node of pool `p` can take it: no elevated commands there (1 node)"
+    assert f"Waits:       {why}" in words.job_lines(a_job(waits=why), 0, False)
+    assert not any(line.startswith("Waits") for line in words.job_lines(a_job(waits=None), 0, False))
+
+
 def test_a_job_that_went_well_has_nothing_against_it() -> None:
     verdict = judge(a_job(), [a_node_job()])
     assert (verdict.problems, verdict.warnings) == ([], [])

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coordinator.model import Claim
-from tests.coordinator.playbook import FakeNode, Play, document, job, prep, tasks
+from tests.coordinator.playbook import FakeNode, Play, document, job, phase_end, prep, tasks
 from wire import messages as m
 from wire.spec import Needs
 
@@ -257,6 +257,37 @@ def test_a_job_ends_when_only_nodes_too_small_for_it_are_not_barred() -> None:
     n1.give_back(name)
     play.wait(11)
     assert play.show(name)["end_reason"] == "NoEligibleNodes"
+
+
+# ---- too much memory
+
+
+def test_a_task_that_ran_out_of_memory_spends_a_retry_and_fails_with_the_reason() -> None:
+    play = Play()
+    n1 = play.node("n1", resources={"memory": GIB})
+    name = play.submit(job("j", {**tasks("t", retries=1), "needs": {"memory_bytes": GIB}}))
+    killed = {"exit_code": None, "outcome": m.Outcome.OOM, "signal": 9}
+    n1.end(**killed, reason="it used more than the 1.0 GiB of memory that it needs")
+    assert play.task(f"{name}/t")["state"] == "running"
+    n1.end(**killed)
+    shown = play.task(f"{name}/t")
+    assert (shown["state"], shown["result"], shown["attempts"]) == ("completed", "failure", 2)
+    assert shown["reason"] == "killed for using more memory than it was given"
+    assert [(entry["outcome"], entry["verdict"], entry["reason"]) for entry in shown["history"]] == [
+        ("oom", "retry", "it used more than the 1.0 GiB of memory that it needs"),
+        ("oom", "failed", "killed for using more memory than it was given"),
+    ]
+
+
+def test_a_preparation_that_ran_out_of_memory_bars_the_node() -> None:
+    play = Play()
+    n1 = play.node("n1")
+    name = play.submit(job("j", preparation=prep()))
+    n1.rounds[name, 1] = m.RoundState.BARRED
+    end = phase_end(name, 1, m.Phase.PREPARATION, False, outcome=m.Outcome.OOM, exit_code=None, signal=9, reason="oom")
+    n1.report(phases=[end])
+    [row] = play.admin.ask(m.JobNodes, name)
+    assert (row["state"], row["prep"]["state"], row["prep"]["reason"]) == ("barred", "failed", "oom")
 
 
 # ---- arithmetic
