@@ -28,6 +28,8 @@ LEVELS = [
     Level.SUBREAPER,
     pytest.param(Level.CGROUP, marks=pytest.mark.skipif(not HAS_CGROUPS, reason="no cgroup can be made here")),
 ]
+USERS = [None, pytest.param(USER, marks=pytest.mark.skipif(not FENCES, reason="users of jobs need root"), id="job")]
+"""Whom commands run as: as us, or as a job's user in its namespaces."""
 
 
 @pytest.fixture(params=["same", "job"])
@@ -324,9 +326,10 @@ def hostile_up(mark):
     return len(alive(mark)) >= 6
 
 
+@pytest.mark.parametrize("user", USERS)
 @pytest.mark.parametrize("level", LEVELS)
-def test_nothing_of_a_hostile_tree_is_left_when_its_main_process_ends(tmp_path, level):
-    agent = Agent(tmp_path, level)
+def test_nothing_of_a_hostile_tree_is_left_when_its_main_process_ends(tmp_path, level, user):
+    agent = Agent(tmp_path, level, user=user)
     talk = agent.start()
     mark = token()
     agent.run(talk, HOSTILE_TREE, values=[mark])
@@ -336,9 +339,10 @@ def test_nothing_of_a_hostile_tree_is_left_when_its_main_process_ends(tmp_path, 
     agent.close()
 
 
+@pytest.mark.parametrize("user", USERS)
 @pytest.mark.parametrize("level", LEVELS)
-def test_nothing_of_a_hostile_tree_is_left_after_a_stop(tmp_path, level):
-    agent = Agent(tmp_path, level)
+def test_nothing_of_a_hostile_tree_is_left_after_a_stop(tmp_path, level, user):
+    agent = Agent(tmp_path, level, user=user)
     talk = agent.start()
     mark = token()
     agent.run(talk, [*HOSTILE_TREE[:-2], HOSTILE_TREE[-2] + "\ntime.sleep(1000)", 0], values=[mark])
@@ -349,13 +353,14 @@ def test_nothing_of_a_hostile_tree_is_left_after_a_stop(tmp_path, level):
     agent.close()
 
 
+@pytest.mark.parametrize("user", USERS)
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("state", ["working", "stopped", "dead"])
-def test_nothing_of_a_hostile_tree_is_left_when_its_keeper_is_killed(tmp_path, level, state):
+def test_nothing_of_a_hostile_tree_is_left_when_its_keeper_is_killed(tmp_path, level, state, user):
     """Dead: what it left has other parents; the one daemon without environment is the agent's child then or in the
     keeper's cgroup."""
     with fenced_subreaper(adopts=level is Level.SUBREAPER):
-        agent = Agent(tmp_path, level, adopts=level is Level.SUBREAPER)
+        agent = Agent(tmp_path, level, adopts=level is Level.SUBREAPER, user=user)
         talk = agent.start()
         mark = token()
         agent.run(talk, [*HOSTILE_TREE[:-2], HOSTILE_TREE[-2] + "\ntime.sleep(1000)", 0], values=[mark])
@@ -619,13 +624,14 @@ time.sleep(1000)
 
 
 @needs_fence
+@pytest.mark.parametrize("user", USERS)
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("by", ["stop", "agent"])
-def test_chains_of_processes_that_fork_and_die_are_caught(tmp_path, level, by):
+def test_chains_of_processes_that_fork_and_die_are_caught(tmp_path, level, by, user):
     fenced(
         f"""
         level = {level}
-        agent = Agent(Path(sys.argv[1]), level, adopts=True)
+        agent = Agent(Path(sys.argv[1]), level, adopts=True, user={user})
         talk = agent.start()
         agent.run(talk, [*PYTHON, CHAIN, "chain-of-forks"])
         talk.hear("started")
@@ -644,11 +650,12 @@ def test_chains_of_processes_that_fork_and_die_are_caught(tmp_path, level, by):
 
 
 @needs_fence
+@pytest.mark.parametrize("user", USERS)
 @pytest.mark.parametrize("level", LEVELS)
-def test_a_task_that_kills_all_it_can_leaves_nothing(tmp_path, level):
+def test_a_task_that_kills_all_it_can_leaves_nothing(tmp_path, level, user):
     fenced(
         f"""
-        agent = Agent(Path(sys.argv[1]), {level}, adopts=True)
+        agent = Agent(Path(sys.argv[1]), {level}, adopts=True, user={user})
         talk = agent.start()
         agent.run(talk, sh("setsid sleep 3141 & setsid env -i sleep 3142 & sleep 0.1; kill -9 -1; sleep 2.71"))
         agent.over()
@@ -662,11 +669,12 @@ def test_a_task_that_kills_all_it_can_leaves_nothing(tmp_path, level):
 
 
 @needs_fence
+@pytest.mark.parametrize("user", USERS)
 @pytest.mark.parametrize("level", LEVELS)
-def test_a_task_that_stops_its_keeper_is_killed_by_the_agent(tmp_path, level):
+def test_a_task_that_stops_its_keeper_is_killed_by_the_agent(tmp_path, level, user):
     fenced(
         f"""
-        agent = Agent(Path(sys.argv[1]), {level}, adopts=True)
+        agent = Agent(Path(sys.argv[1]), {level}, adopts=True, user={user})
         talk = agent.start()
         agent.run(talk, sh("kill -STOP $PPID; sleep 1000"))
         job, proof = agent.proofs["k-1"]
