@@ -7,7 +7,7 @@ then it is quarantined and looked at again. Everything here blocks: call it in a
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Final, assert_never
 
 import msgspec
@@ -18,7 +18,7 @@ from agentd.containment import Containment, ContainmentError
 from agentd.events import Chore, Event
 from agentd.files import FilesError, NodeFiles
 from agentd.reading import Owners
-from agentd.uids import Uids, UidsError
+from agentd.uids import Lease, Uids, UidsError
 from wire.messages import Cleanliness
 
 LOOK_STEPS: Final = 500
@@ -28,8 +28,8 @@ _DISK_ERRORS: Final = (FilesError, UidsError, ContainmentError, OSError)
 
 
 class Chores:
-    """`uids` is None where jobs run as the agent's user. Invariant: a job has its user from before its directories are
-    made until nothing of it is left; a clean-up is in `_cleanings` only while the job has nothing on this node."""
+    """`uids` is None where jobs run as the agent's user. Invariants: a job has its user from before its directories are
+    made until it is cleaned up; in `_cleanings` are clean-ups of quarantined users that have more to do."""
 
     def __init__(
         self, files: NodeFiles, containment: Containment, uids: Uids | None, wall: Callable[[], float], log: Any
@@ -39,9 +39,17 @@ class Chores:
         self._uids = uids
         self._wall = wall
         self._log = log
-        self._cleanings: dict[str, Cleaning] = {}
+        self._cleanings: dict[int, Cleaning] = {}
         self._looking = threading.Lock()
-        """Held while a clean-up goes on, so that the job does not come back under it."""
+        """Held while what is left of jobs is looked at, so that none comes back under it."""
+
+    def restarted(self, jobs: Collection[str]) -> None:
+        """The journal knows of these jobs: users of others are to be looked at."""
+        if self._uids is None:
+            return
+        for lease in self._uids.leases():
+            if lease.reason is None and lease.job not in jobs:
+                self._uids.quarantine(lease.uid, "Its job is not known here any more.")
 
     def done(self, chore: Chore) -> Event | None:
         """The answer, or None when the chore is to be tried again."""
@@ -85,9 +93,10 @@ class Chores:
         return events.JobDirectoryMade(chore.job)
 
     def _lease(self, job: str) -> int | None:
+        if self._uids is None:
+            return None
         with self._looking:
-            self._drop(job)
-            return None if self._uids is None else self._uids.lease(job)
+            return self._uids.lease(job)
 
     def _empty(self, job: str) -> Event | None:
         try:
@@ -103,93 +112,76 @@ class Chores:
     # ---- a job goes
 
     def _clean(self, chore: events.CleanJob) -> Event:
-        job = chore.job
-        with self._looking:
-            self._drop(job)
-        user = None if self._uids is None else self._uids.of(job)
+        kept_s: float | None = None
+        user: int | None = None
         try:
-            cleaning, clean = clean_up(self._files, self._containment, job, user, chore.keep_s, self._wall())
+            user = self._user_of(chore.job)
+            cleaning, clean = clean_up(self._files, self._containment, chore.job, user, chore.keep_s, self._wall())
+            cleaning.close()
+            kept_s = cleaning.kept_s
         except _DISK_ERRORS as error:
-            self._log.error("a job could not be cleaned up", job=job, reason=str(error))
             clean = Cleanliness(files=[str(error)], uid=user)
-            self._quarantine(job, clean)
-            return events.JobCleaned(job, clean=clean)
-        if cleaning.kept_s is not None:
-            cleaning.close()
+        if kept_s is not None:
             clean = _but_what_is_kept(clean)
-        elif clean == NOTHING:
-            cleaning.close()
-            self._free(job)
-        else:
-            with self._looking:
-                self._cleanings[job] = cleaning
-            self._quarantine(job, clean)
+        elif user is not None:
+            clean = self._let_go(user, clean)
         if clean != NOTHING:
-            self._log.warning("something of a job is left", job=job, **msgspec.structs.asdict(clean))
-        return events.JobCleaned(job, kept_s=cleaning.kept_s, clean=clean)
+            self._log.warning("something of a job is left", job=chore.job, **msgspec.structs.asdict(clean))
+        return events.JobCleaned(chore.job, kept_s=kept_s, clean=clean)
 
-    def _drop(self, job: str) -> None:
-        cleaning = self._cleanings.pop(job, None)
-        if cleaning is not None:
-            cleaning.close()
-
-    def _quarantine(self, job: str, clean: Cleanliness) -> None:
+    def _user_of(self, job: str) -> int | None:
+        """Also one that was quarantined just before we died, or by an earlier clean-up. Raises UidsError."""
         if self._uids is None:
-            return
-        try:
-            self._uids.quarantine(job, _what_is_left(clean))
-        except UidsError as error:  # it stays the job's all the same
-            self._log.error("a user could not be quarantined", job=job, reason=str(error))
+            return None
+        found = self._uids.of(job)
+        return found or next((lease.uid for lease in reversed(self._uids.leases()) if lease.job == job), None)
 
-    def _free(self, job: str) -> None:
-        if self._uids is None:
-            return
+    def _let_go(self, user: int, clean: Cleanliness) -> Cleanliness:
+        """Its job is over here: the user is free, or quarantined; what is to be told of it."""
+        assert self._uids is not None, "a user was leased"
         try:
-            self._uids.release(job)
-        except UidsError as error:
-            self._log.error("a user could not be freed", job=job, reason=str(error))
+            if clean == NOTHING:
+                self._uids.release(user)
+            else:
+                self._uids.quarantine(user, _what_is_left(clean))
+        except UidsError as error:  # then it stays the job's
+            self._log.error("a user could not be freed", user=user, reason=str(error))
+            return msgspec.structs.replace(clean, uid=user)
+        return clean
 
     # ---- what could not be freed at once
 
     def look_again(self) -> bool:
         """Go on with clean-ups that left something, also those of an earlier life, and free users of which nothing is
         left now. Whether there is more that can be done at once."""
-        more = False
         if self._uids is None:
-            with self._looking:
-                for job in list(self._cleanings):
-                    self._drop(job)  # without users there is nothing to free; the trash is emptied anyway
             return False
         try:
-            waiting = [lease.job for lease in self._uids.leases() if lease.reason is not None]
+            waiting = [lease for lease in self._uids.leases() if lease.reason is not None]
+            more = [self._look_at(self._uids, lease) for lease in waiting]
+            return any(more)
         except UidsError as error:
             self._log.error("quarantined users can't be looked at", reason=str(error))
             return False
-        for job in waiting:
-            more = self._look_at(self._uids, job) or more
-        return more
 
-    def _look_at(self, uids: Uids, job: str) -> bool:
+    def _look_at(self, uids: Uids, lease: Lease) -> bool:
         with self._looking:
-            user = uids.of(job)
-            if user is None or job not in {lease.job for lease in uids.leases() if lease.reason is not None}:
-                return False  # freed, or the job is back
+            if uids.of(lease.job) is not None:
+                return False  # the job is back as another user: what is in its place now is not of this one
             try:
-                cleaning = self._cleanings.get(job)
+                cleaning = self._cleanings.get(lease.uid)
                 if cleaning is None:
-                    cleaning = self._cleanings[job] = Cleaning(self._files, self._containment, job, user)
+                    cleaning = Cleaning(self._files, self._containment, lease.job, lease.uid)
                     cleaning.begin({}, self._wall())
+                    self._cleanings[lease.uid] = cleaning
                 more = cleaning.step(LOOK_STEPS)
                 clean = cleaning.account()
-                if clean == NOTHING:
-                    self._drop(job)
-                    uids.release(job)
-                elif not more:
-                    self._drop(job)  # looked at from the start next time
-                    uids.quarantine(job, _what_is_left(clean))
+                if not more:
+                    del self._cleanings[lease.uid]  # looked at from the start next time
+                    cleaning.close()
+                    self._let_go(lease.uid, clean)
             except _DISK_ERRORS as error:
-                self._log.error("a quarantined user can't be looked at", job=job, reason=str(error))
-                self._drop(job)
+                self._log.error("a quarantined user can't be looked at", user=lease.uid, reason=str(error))
                 return False
             return more
 

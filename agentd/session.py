@@ -87,6 +87,7 @@ async def run_agent(
     async with open_journal(Path(place.files.agent_directory)) as journal:
         for record in await journal.load():
             core.apply(record)
+        jobs = core.ledger.jobs.keys() | core.ledger.retained.keys()
         core.restarted(clock())
         gc.freeze()  # what was loaded stays: no collection need walk it again
         driver = Driver[Event, Ready](
@@ -100,6 +101,7 @@ async def run_agent(
             short_is_full=False,
         )
         agent = Agent(driver, config, place, way, supervisor, clock=lambda: clock().wall)
+        await trio.to_thread.run_sync(agent.chores.restarted, jobs)
         return await agent.run(lifeline, announce)
 
 
@@ -137,7 +139,7 @@ class Agent:
         self._supervisor = supervisor
         self._wall = clock
         self._log: Any = daemon_log("agentd").bind(node=config.node)
-        self._chores = Chores(place.files, place.containment, place.uids, clock, self._log)
+        self.chores = Chores(place.files, place.containment, place.uids, clock, self._log)
         starter = Starter(place.files.agent_directory, place.boot, place.containment, nofile=place.nofile, adopts=True)
         self._starter = starter
         self._links = Links(
@@ -243,10 +245,10 @@ class Agent:
     # ---- chores
 
     async def _do(self, chore: Chore) -> None:
-        answer = await trio.to_thread.run_sync(self._chores.done, chore, limiter=self._threads)
+        answer = await trio.to_thread.run_sync(self.chores.done, chore, limiter=self._threads)
         while answer is None:
             await trio.sleep(KILL_AGAIN_S)
-            answer = await trio.to_thread.run_sync(self._chores.done, chore, limiter=self._threads)
+            answer = await trio.to_thread.run_sync(self.chores.done, chore, limiter=self._threads)
         if isinstance(chore, events.CleanJob | events.MakeJob):
             self._trash.set()
         await self._driver.put(answer)
@@ -263,7 +265,7 @@ class Agent:
             try:
                 more = await trio.to_thread.run_sync(self._files.empty_trash, TRASH_STEPS)
                 if not more:
-                    more = await trio.to_thread.run_sync(self._chores.look_again)
+                    more = await trio.to_thread.run_sync(self.chores.look_again)
             except OSError as error:
                 self._log.error("the trash can't be emptied", reason=error.strerror)
                 more = False
@@ -332,9 +334,9 @@ class Agent:
         """In a thread."""
         try:
             if isinstance(request, ListFiles):
-                listing = self._files.list_directory(request.path, owners=self._chores.owners(request.path))
+                listing = self._files.list_directory(request.path, owners=self.chores.owners(request.path))
                 return FileListing(request.request, listing.entries, listing.truncated)
-            owners = self._chores.owners(request.path)
+            owners = self.chores.owners(request.path)
             piece = self._files.read_piece(request.path, request.offset, request.limit, owners)
             return FileContents(request.request, piece.content, piece.size, piece.end)
         except FilesError as error:

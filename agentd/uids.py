@@ -78,7 +78,10 @@ class _Leases(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Uids:
-    """The leases of one node among those of the machine. Safe to call from several threads."""
+    """The leases of one node among those of the machine. Safe to call from several threads.
+
+    A job has one uid at most that is not quarantined. One that is belongs to nobody, not even to the job if it comes
+    back: what is left there may be of another one that had its name."""
 
     def __init__(self, path: str, among: Range, incarnation: str, root: str) -> None:
         """Raises UidsError when the range or the file can't be used."""
@@ -90,27 +93,32 @@ class Uids:
         self._lock = threading.Lock()
         self._held: dict[str, int] = {}
         with self._locked() as directory:
-            for lease in self._read(directory).leases:
-                if lease.incarnation == incarnation:
-                    self._held[lease.job] = lease.uid
+            known = self._read(directory)
+            adopted = [self._adopted(lease) for lease in known.leases]
+            if adopted != known.leases:
+                self._write(directory, _Leases(known.next, adopted))
+            self._held = {lease.job: lease.uid for lease in adopted if self._is_held(lease)}
 
-    @property
-    def path(self) -> str:
-        return self._path
+    def _adopted(self, lease: Lease) -> Lease:
+        """What another node had whose root stood where ours does is ours to look after."""
+        if lease.root != self._root or lease.incarnation == self._incarnation:
+            return lease
+        reason = lease.reason or "The node that it was on was replaced."
+        return msgspec.structs.replace(lease, incarnation=self._incarnation, reason=reason)
+
+    def _is_held(self, lease: Lease) -> bool:
+        return lease.incarnation == self._incarnation and lease.reason is None
 
     def of(self, job: str) -> int | None:
         """The job's uid here, if it has one."""
         return self._held.get(job)
 
     def lease(self, job: str) -> int:
-        """The job's uid here, from now on if it had none; durable when this returns. A quarantined one is the job's
-        again. Raises UidsError."""
+        """The job's uid here, from now on if it had none; durable when this returns. Raises UidsError."""
         with self._locked() as directory:
             known = self._read(directory)
             for lease in known.leases:
-                if (lease.incarnation, lease.job) == (self._incarnation, job):
-                    if lease.reason is not None:
-                        self._write(directory, _with(known, msgspec.structs.replace(lease, reason=None)))
+                if self._is_held(lease) and lease.job == job:
                     self._held[job] = lease.uid
                     return lease.uid
             uid = self._free(known)
@@ -119,27 +127,34 @@ class Uids:
             self._held[job] = uid
             return uid
 
-    def release(self, job: str) -> None:
-        """Nothing of the job is left: its uid may be another job's. Raises UidsError."""
+    def release(self, uid: int) -> None:
+        """Nothing of the job that had this uid here is left: it may be another job's. Raises UidsError."""
         with self._locked() as directory:
             known = self._read(directory)
-            left = [lease for lease in known.leases if (lease.incarnation, lease.job) != (self._incarnation, job)]
+            left = [lease for lease in known.leases if (lease.incarnation, lease.uid) != (self._incarnation, uid)]
             if len(left) < len(known.leases):
                 self._write(directory, _Leases(known.next, left))
-            self._held.pop(job, None)
+            self._forget(uid)
 
-    def quarantine(self, job: str, reason: str) -> None:
-        """Something of the job is left: its uid is nobody else's until it is released. Raises UidsError."""
+    def quarantine(self, uid: int, reason: str) -> None:
+        """Something of the job that had this uid here is left: it is nobody's until it is released. Raises
+        UidsError."""
         with self._locked() as directory:
             known = self._read(directory)
-            for lease in known.leases:
-                if (lease.incarnation, lease.job) == (self._incarnation, job) and lease.reason != reason:
-                    self._write(directory, _with(known, msgspec.structs.replace(lease, reason=reason)))
+            for n, lease in enumerate(known.leases):
+                if (lease.incarnation, lease.uid) == (self._incarnation, uid) and lease.reason != reason:
+                    known.leases[n] = msgspec.structs.replace(lease, reason=reason)
+                    self._write(directory, known)
+            self._forget(uid)
 
     def leases(self) -> list[Lease]:
         """This node's leases. Raises UidsError."""
         with self._locked() as directory:
             return [lease for lease in self._read(directory).leases if lease.incarnation == self._incarnation]
+
+    def _forget(self, uid: int) -> None:
+        for job in [job for job, held in self._held.items() if held == uid]:
+            del self._held[job]
 
     def _free(self, known: _Leases) -> int:
         taken = {lease.uid for lease in known.leases}
@@ -215,10 +230,6 @@ class Uids:
                 os.unlink(fresh, dir_fd=directory)
             raise
         os.fsync(directory)
-
-
-def _with(known: _Leases, lease: Lease) -> _Leases:
-    return _Leases(known.next, [lease if other.uid == lease.uid else other for other in known.leases])
 
 
 @contextlib.contextmanager

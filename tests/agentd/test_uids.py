@@ -64,7 +64,7 @@ def test_a_lease_is_known_after_a_restart_and_counts_for_other_nodes(path: str) 
 def test_a_released_user_is_not_given_again_before_all_others_were(path: str) -> None:
     node = uids(path)
     first = node.lease("a-1")
-    node.release("a-1")
+    node.release(first)
     assert node.of("a-1") is None
     assert [node.lease("b-1"), node.lease("c-1"), node.lease("d-1")] == [first + 1, first + 2, first]
 
@@ -72,29 +72,44 @@ def test_a_released_user_is_not_given_again_before_all_others_were(path: str) ->
 def test_t17_a_quarantined_user_is_no_other_jobs_until_it_is_released(path: str) -> None:
     node = uids(path)
     dirty = node.lease("a-1")
-    node.quarantine("a-1", "shared/x is left")
+    node.quarantine(dirty, "shared/x is left")
     others = [node.lease("b-1"), node.lease("c-1")]
     assert dirty not in others
     with pytest.raises(UidsError, match=r"All 3 users for jobs .* are taken on this machine, 1 of them because"):
         node.lease("d-1")
     assert [lease.reason for lease in uids(path).leases() if lease.job == "a-1"] == ["shared/x is left"]
-    node.release("a-1")
+    node.release(dirty)
     assert node.lease("d-1") == dirty
 
 
-def test_a_job_that_comes_back_has_its_quarantined_user_again(path: str) -> None:
+def test_t17_a_job_that_comes_back_gets_another_user_than_the_quarantined_one(path: str) -> None:
     node = uids(path)
-    mine = node.lease("a-1")
-    node.quarantine("a-1", "something")
-    assert node.lease("a-1") == mine
-    assert node.leases() == [Lease(mine, "i1", "/node", "a-1")]
+    before = node.lease("a-1")
+    node.quarantine(before, "something")
+    assert node.of("a-1") is None
+    after = node.lease("a-1")
+    assert after != before
+    assert node.leases() == [Lease(before, "i1", "/node", "a-1", "something"), Lease(after, "i1", "/node", "a-1")]
+    assert uids(path).of("a-1") == after
+    node.release(before)
+    assert node.of("a-1") == after
 
 
-def test_what_is_not_leased_is_released_and_quarantined_without_a_word(path: str) -> None:
-    node = uids(path)
-    node.release("a-1")
-    node.quarantine("a-1", "why")
+def test_what_is_not_leased_here_is_released_and_quarantined_without_a_word(path: str) -> None:
+    node, other = uids(path), uids(path, incarnation="i2", root="/other")
+    theirs = other.lease("a-1")
+    node.release(theirs)
+    node.quarantine(theirs, "why")
     assert node.leases() == []
+    assert other.leases() == [Lease(theirs, "i2", "/other", "a-1")]
+
+
+def test_users_of_a_node_that_was_replaced_are_looked_after_by_the_new_one(path: str) -> None:
+    before, elsewhere = uids(path).lease("a-1"), uids(path, incarnation="i3", root="/other").lease("a-1")
+    node = uids(path, incarnation="i2")
+    assert node.of("a-1") is None
+    assert node.leases() == [Lease(before, "i2", "/node", "a-1", "The node that it was on was replaced.")]
+    assert node.lease("a-1") not in (before, elsewhere)
 
 
 def _lease_many(path: str, incarnation: str, count: int, found: Any) -> None:

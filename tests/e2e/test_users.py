@@ -367,7 +367,7 @@ def test_t14_a_job_learns_nothing_of_another_jobs_environment_and_files(cluster:
     # The thief's own command line and script name the victim's paths, nothing else does.
     assert cluster.command("logs", f"{thief}/t").stdout == "over\n"
     go.path.write_text("go\n")
-    assert cluster.wait(victim)["result"] == "success"
+    assert cluster.wait(victim)["result"] == "success", cluster.ask("task", "list", victim)
 
 
 # ---- what is left
