@@ -231,7 +231,7 @@ class TlsDoor:
 
 
 async def _turn_away(stream: trio.abc.Stream, reason: str) -> NoReturn:
-    await refuse(stream, reason)
+    await refuse(stream, reason, for_good=True)
     raise SessionRefused(reason)
 
 

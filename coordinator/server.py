@@ -143,7 +143,7 @@ class Server:
         try:
             guest = self._local.guest(stream)
         except SessionRefused as refusal:
-            await self._turn_away(stream, str(refusal))
+            await self._turn_away(stream, str(refusal), for_good=True)
             return
         if len(self._sessions) >= MAX_SESSIONS:
             await self._turn_away(stream, "too many connections at once: try again")
@@ -190,10 +190,10 @@ class Server:
         except StoreFull as full:  # the numbers of sessions are durable
             self.log.error("no session can be opened", reason=str(full))
 
-    async def _turn_away(self, stream: trio.SocketStream, reason: str) -> None:
+    async def _turn_away(self, stream: trio.SocketStream, reason: str, *, for_good: bool = False) -> None:
         self.counts["turned away"] += 1
         self._noise.warning("turned away", reason=reason)
-        await refuse(stream, reason)
+        await refuse(stream, reason, for_good=for_good)
 
     async def _converse(self, session: Session, guest: Guest) -> None:
         epoch = session.epoch

@@ -281,11 +281,11 @@ async def accepted(
             yield session
 
 
-async def refuse(stream: trio.abc.Stream, reason: str) -> None:
-    """Turn a peer away before it has said anything: nothing is wrong with it, another time it may be let in."""
+async def refuse(stream: trio.abc.Stream, reason: str, *, for_good: bool = False) -> None:
+    """Turn a peer away before it has said anything: another time it may be let in, unless it is `for_good`."""
     async with _closing(stream):
         with trio.move_on_after(limits.GOODBYE_S), suppress(trio.BrokenResourceError):
-            await stream.send_all(Connection(Role.COORDINATOR).farewell(reason, error=False))
+            await stream.send_all(Connection(Role.COORDINATOR).farewell(reason, error=for_good))
 
 
 @asynccontextmanager

@@ -62,7 +62,11 @@ class NoAnswer(ThinError):
 
 
 class TurnedAway(NoCoordinator):
-    """The coordinator refused the session, and said why."""
+    """The coordinator refused the session, and said why; `for_good` when trying again comes to the same."""
+
+    def __init__(self, message: str, *, for_good: bool) -> None:
+        super().__init__(message)
+        self.for_good = for_good
 
 
 class Connected(Protocol):
@@ -229,8 +233,10 @@ class Coordinator:
                 continue
             self._received += 1
             if kind == "Goodbye":
-                ended = NoCoordinator if self._epoch else TurnedAway
-                raise ended(f"the coordinator closed the connection: {message.get('reason', '')}")
+                reason = f"the coordinator closed the connection: {message.get('reason', '')}"
+                if self._epoch:
+                    raise NoCoordinator(reason)
+                raise TurnedAway(reason, for_good=bool(message.get("error")))
             return dict(message)
 
     def _take(self, size: int, timeout_s: float | None) -> bytes:

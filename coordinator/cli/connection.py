@@ -127,7 +127,8 @@ class Connection:
                 now = time.monotonic()
                 if deadline is not None and now >= deadline:
                     raise TimeoutError from None
-                if now >= patience or not isinstance(error, thin.NoCoordinator):
+                lasting = isinstance(error, thin.TurnedAway) and error.for_good
+                if now >= patience or lasting or not isinstance(error, thin.NoCoordinator):
                     raise failure_of(error) from None
             time.sleep(_RETRY_S)
 
