@@ -50,7 +50,7 @@ class Bodies:
             return None
         try:
             decoded = decode_body(body)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:  # text that is no UTF-8 is a ValueError
             raise BodyRefused(f"the body of job {opening.job} does not fit: {error}") from None
         if decoded.job != opening.job:
             raise BodyRefused(f"the body of job {opening.job} is that of {decoded.job[:100]}")

@@ -97,10 +97,16 @@ class Desk:
 
     def keep_of_job(self, record: RoundForgotten | Removed) -> None:
         """A fact that may be the last one of its job, which then is forgotten."""
+        before = self._rounds(record.job)
         self.keep(record)
         if record.job not in self.ledger.jobs:
             self._forget(job_scope(record.job))
-            self._forget(count_scope(record.job))
+        for number in before - self._rounds(record.job):
+            self._forget(count_scope(record.job, number))
+
+    def _rounds(self, job: str) -> set[int]:
+        held = self.ledger.jobs.get(job)
+        return set() if held is None else set(held.rounds)
 
     def begin(self, job: str, number: int) -> None:
         """Something of the round is about to start, or is told to have failed to: its release will be run."""

@@ -318,7 +318,7 @@ class Links:
                     kept = await self._greet(link)
             if kept is not None:
                 await self._listen(kept, link)
-        except (ProtocolError, msgspec.MsgspecError) as error:
+        except (ProtocolError, ValueError, RecursionError) as error:  # what is no UTF-8 is no MsgspecError
             self._log.error("a keeper broke the protocol", reason=str(error)[:300])
         except OSError as error:
             self._log.warning("a keeper's connection broke", reason=error.strerror)
@@ -381,7 +381,7 @@ class Links:
         await self._bury(kept)
 
     async def _packet(self, link: Link) -> list[FromKeeper]:
-        """The next packet's messages, empty at the end. Raises OSError, ProtocolError, msgspec.MsgspecError."""
+        """The next packet's messages, empty at the end. Raises OSError, ProtocolError, ValueError, RecursionError."""
         while True:
             try:
                 packet = receive_packet(link.sock)

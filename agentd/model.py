@@ -74,7 +74,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def decode_body(body: bytes) -> JobBody:
-    """Raises msgspec.DecodeError (or ValidationError) for what is no JobBody."""
+    """Raises msgspec.MsgspecError, ValueError or RecursionError for what is no JobBody."""
     return _BODY.decode(body)
 
 

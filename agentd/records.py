@@ -242,7 +242,7 @@ def scope_of(record: Record) -> str:
         case Granted() | Ended() | GaveBack() | Dropped():
             return grant_scope(record.grant)
         case TasksRan():
-            return count_scope(record.job)
+            return count_scope(record.job, record.round)
         case Retained():
             return kept_scope(record.job)
         case Reported():
@@ -261,8 +261,8 @@ def kept_scope(job: str) -> str:
     return f"kept {job}"
 
 
-def count_scope(job: str) -> str:
-    return f"count {job}"
+def count_scope(job: str, number: int) -> str:
+    return f"count {job} {number}"
 
 
 def grant_scope(grant: int) -> str:

@@ -161,7 +161,9 @@ async def test_strangers_and_nonsense_are_hung_up_on_and_keepers_go_on(tmp_path:
     hello = b'[{"op":"hello","version":1,"keeper":"%b","pid":1,"boot":"b","starttime":1}]'
     async with listening(tmp_path) as ears:
         await ears.started()
-        for content in (b"x", b"[]", b"[{}]", b'[{"op":"pong","n":1}]', hello % b"k9", hello % b"k1", b"[" * 5000):
+        pong = b'[{"op":"pong","n":1}]'
+        no_text = hello % b"\xff"
+        for content in (b"x", b"[]", b"[{}]", pong, no_text, hello % b"k9", hello % b"k1", b"[" * 5000):
             assert await ears.hung_up_on(content), content
         ears.links.say([("k1", Ping(n=5))])
         assert await ears.hear(Pong) == Pong(n=5)
