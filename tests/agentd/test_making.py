@@ -95,8 +95,9 @@ def test_t14_a_job_reaches_its_own_directories_and_nothing_of_another_one(node: 
     assert [as_user(UID, code) for code in mine] == ["ok"] * 4
     for code in (*mine, f"os.listdir('{job}')", f"os.listdir('{scripts}')", f"os.stat('{job}/home')"):
         assert as_user(OTHER, code) == "PermissionError", code
+    root = place / "root"
     for name in ("workitems", "scripts"):  # nor is it told which jobs there are
-        assert as_user(OTHER, f"os.listdir('{place}/root/{name}')") == "PermissionError"
+        assert as_user(OTHER, f"os.listdir('{root / name}')") == "PermissionError"
 
 
 @pytest.mark.parametrize(

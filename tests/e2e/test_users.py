@@ -345,11 +345,11 @@ def test_t14_a_job_learns_nothing_of_another_jobs_environment_and_files(cluster:
         """)
     )
     pid, keeper = said.line().split()
-    root = cluster.root("n")
+    root, seen = cluster.root("n"), f"/proc/{pid}/root"
     thief = cluster.submit(
         job(f"""
         task t {{ script = '''
-          for path in /proc/{pid}/environ /proc/{pid}/mem /proc/{pid}/root/tmp/f /proc/{pid}/cwd/f /proc/{pid}/fd/1 \\
+          for path in /proc/{pid}/environ /proc/{pid}/mem {seen}/tmp/f /proc/{pid}/cwd/f /proc/{pid}/fd/1 \\
               /proc/{keeper}/environ /proc/{keeper}/mem {root}/.agent/journal.sqlite {root}/.agent/door/keepers.sock \\
               {root}/workitems/{victim}/home/f {root}/workitems/{victim}/dirs/d/f {root}/workitems/{victim}/t/wd/f \\
               {root}/workitems/{victim}/t/stdout.txt {root}/scripts/{victim}/task.t {cluster.leases}; do
