@@ -17,6 +17,7 @@ import pytest
 from agentd.spawn import isolation_refused
 from tests.e2e import test_conformance as conformance
 from tests.e2e.cluster import AGENTD, Cluster, Pipe, is_alive, round_of
+from tests.e2e.relay import Relay
 
 FIRST = 1_900_000_000
 NOTHING = {"processes": 0, "files": [], "uid": None, "cgroups": [], "mounts": []}
@@ -314,17 +315,37 @@ def test_t7_nothing_that_a_job_prepares_reaches_its_elevated_release(cluster: Us
     assert cluster.nodes_of(one)["n"]["clean"] == NOTHING
 
 
+class Liar(Relay):
+    """Tells the coordinator that the agent elevates, whatever that says."""
+
+    def altered(self, piece: bytes) -> bytes:
+        return piece.replace(b"elevation\xc2", b"elevation\xc3")
+
+
 def test_t8_an_elevated_command_never_runs_where_the_agent_was_not_told_to_allow_it(cluster: Users) -> None:
-    cluster.agent("n")
-    assert cluster.ask("node", "show", "n")["elevation"] is False
-    ran = cluster.pipe("ran")
-    one = cluster.submit(ELEVATED + job(f"task t {{ elevated = true   script = 'id -u > {ran.path}' }}"))
-    plain = cluster.submit(job('task t { run = ["true"] }', "k"))
-    assert cluster.wait(plain)["result"] == "success", "the node is there and works"
-    assert cluster.job(one)["tasks"]["succeeded"] == 0
-    cluster.command("job", "terminate", one)
-    cluster.wait(one)
-    assert ran.silent()
+    liar = Liar(cluster.directory / "liar.sock", cluster.socket)
+    try:
+        cluster.agent("n", "--coordinator", str(liar.path))
+        assert cluster.ask("node", "show", "n")["elevation"] is True, "so the coordinator believes"
+        ran = cluster.pipe("ran")
+        one = cluster.submit(
+            ELEVATED
+            + job(f"""
+            prep {{ elevated = true   wait = false   script = 'id -u > {ran.path}' }}
+            task t {{ elevated = true   script = 'id -u > {ran.path}' }}
+            release {{ elevated = true   script = 'id -u > {ran.path}' }}
+            """)
+        )
+        assert cluster.wait(one)["result"] == "failure"
+        (task,) = cluster.ask("task", "list", one)
+        row = cluster.nodes_of(one)["n"]
+        for reason in (task["reason"], row["prep"]["reason"], row["release"]["reason"]):
+            assert reason == "It asks for elevation, which this node does not allow (agentd --allow-elevation)."
+        assert ran.silent(), "neither as root nor as anybody else"
+        assert row["clean"] == NOTHING
+    finally:
+        cluster.kill("n")
+        liar.close()
 
 
 # ---- who reaches what
