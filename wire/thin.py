@@ -22,6 +22,14 @@ from wire.address import absence, is_host_and_port, short_path
 PROTOCOL_VERSION: Final = 1  # as in wire.messages, which is too heavy to import here; a test compares
 REPLY_S: Final = 60.0
 _ROLES: Final = ("admin", "operator", "user")
+_HEARD: Final[dict[str, tuple[tuple[str, type], ...]]] = {
+    "Welcome": (("version", int), ("epoch", int)),
+    "Goodbye": (("reason", str),),
+    "Reply": (("request", int),),
+    "Refused": (("request", int), ("code", str), ("message", str)),
+    "Renewed": (("certificate", bytes),),
+}
+"""What a command is told, with the fields that are looked at."""
 _LENGTH: Final = struct.Struct(">I")
 _INLINE: Final = limits.MAX_CHUNK
 """A document up to this many bytes travels in its Submit; a larger one is uploaded before."""
@@ -109,6 +117,16 @@ def _connect(path: str, role: str) -> Coordinator:
         raise
 
 
+def _read_frame(body: bytes) -> tuple[int, int, dict[str, Any]]:
+    """Epoch, sequence and message. Raises ValueError, TypeError, KeyError for what no coordinator says."""
+    epoch, sequence, message = msgpack.unpackb(body, max_ext_len=0)
+    fields = {"epoch": epoch, "sequence": sequence, **message}
+    for name, kind in (("epoch", int), ("sequence", int), *_HEARD[message["kind"]]):
+        if not isinstance(fields[name], kind):
+            raise TypeError(name)
+    return epoch, sequence, message
+
+
 class Coordinator:
     """One session, one request at a time."""
 
@@ -123,7 +141,7 @@ class Coordinator:
         try:
             self._send({"kind": "Hello", "version": PROTOCOL_VERSION, "role": role})
             welcome = self._receive(limits.WELCOME_S)
-            if welcome.get("kind") != "Welcome" or welcome.get("version") != PROTOCOL_VERSION:
+            if welcome["kind"] != "Welcome" or welcome["version"] != PROTOCOL_VERSION:
                 raise NoCoordinator(f"what listens at {path} is no coordinator of this release")
             self._epoch = welcome["epoch"]
         except BaseException:
@@ -150,11 +168,11 @@ class Coordinator:
             message = self._receive(timeout_s)
             if message.get("request") != self._request:
                 continue  # the answer to a request that was given up
-            if message.get("kind") == "Reply":
+            if message["kind"] == "Reply":
                 return message.get("body")
             raise ThinError(
-                message.get("code", "failed"),
-                message.get("message", ""),
+                message["code"],
+                message["message"],
                 message.get("help"),
                 message.get("near"),
                 message.get("diagnostics"),
@@ -166,8 +184,9 @@ class Coordinator:
         self._send({"kind": "Renew", "request": request})
         while True:
             message = self._receive(limits.ENROLL_S)
-            if message.get("kind") == "Renewed":
-                return bytes(message["certificate"])
+            if message["kind"] == "Renewed":
+                certificate: bytes = message["certificate"]
+                return certificate
 
     def submit(
         self,
@@ -224,20 +243,18 @@ class Coordinator:
             if length > limits.MAX_FRAME:
                 raise NoCoordinator(f"what listens at {self._path} is no coordinator of this release")
             try:
-                frame = msgpack.unpackb(self._take(length, timeout_s), max_ext_len=0)
-                epoch, sequence, message = frame
-                kind = message["kind"]
+                epoch, sequence, message = _read_frame(self._take(length, timeout_s))
             except (ValueError, TypeError, KeyError):
                 raise NoCoordinator(f"what listens at {self._path} is no coordinator of this release") from None
             if epoch != self._epoch or sequence < self._received:
                 continue
             self._received += 1
-            if kind == "Goodbye":
-                reason = f"the coordinator closed the connection: {message.get('reason', '')}"
+            if message["kind"] == "Goodbye":
+                reason = f"the coordinator closed the connection: {message['reason']}"
                 if self._epoch:
                     raise NoCoordinator(reason)
                 raise TurnedAway(reason, for_good=bool(message.get("error")))
-            return dict(message)
+            return message
 
     def _take(self, size: int, timeout_s: float | None) -> bytes:
         with self._cut_told():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import resource
 import time
 import tracemalloc
+from collections.abc import Sequence
 from contextlib import suppress
 
 import pytest
@@ -15,7 +16,7 @@ import trio
 import trio.testing
 
 from tests.wire.corpus import BOMBS, KINDS, Dice, bodies, body, damaged, nonsense
-from wire import codec, limits
+from wire import codec, limits, thin
 from wire.codec import ProtocolError
 from wire.connection import Connection, State
 from wire.messages import (
@@ -28,6 +29,7 @@ from wire.messages import (
     Hello,
     JobShow,
     Message,
+    Refused,
     Reply,
     Role,
     Welcome,
@@ -38,6 +40,7 @@ SEEDS = range(10)
 OF_CODEC = 8_000
 OF_CONNECTION = 8_000
 OF_STREAMS = 60
+OF_COMMANDS = 1_500
 """Inputs a seed: 160,000 in all, and thousands more against both daemons (tests/coordinator, tests/agentd)."""
 PEERS = frozenset(Role) - {Role.COORDINATOR}
 ONE_MIB = 1024 * 1024
@@ -120,9 +123,12 @@ def in_some_state(dice: Dice) -> tuple[Connection, int, int]:
 BY_ROLE = {role: [kind for kind in KINDS if role in SENDERS[kind]] for role in Role}
 
 
-def bytes_on_the_wire(dice: Dice, epoch: int, sequence: int, peer: Role | None = None) -> bytes:
+def bytes_on_the_wire(
+    dice: Dice, epoch: int, sequence: int, peer: Role | None = None, kinds: Sequence[type[Message]] = KINDS
+) -> bytes:
     """Some frames, some of them damaged, their lengths too; mostly of what this peer may send."""
-    kinds = KINDS if peer is None or dice.random.random() < 0.2 else BY_ROLE[peer]
+    if peer is not None and dice.random.random() > 0.2:
+        kinds = BY_ROLE[peer]
     content = b"".join(
         codec.HEADER.pack(len(piece)) + piece
         for number in range(dice.random.choice((1, 1, 2, 4)))
@@ -246,6 +252,48 @@ async def test_t6_an_opened_session_bears_whatever_answers_it(autojump_clock, se
                 assert session.end.reason
             except SessionRefused as refusal:
                 assert str(refusal)
+
+
+class Said:
+    """A socket of a coordinator that says this and hangs up."""
+
+    def __init__(self, dice: Dice, content: bytes) -> None:
+        self.dice = dice
+        self.content = content
+        self.closed = False
+
+    def recv(self, size: int, /) -> bytes:
+        size = min(size, self.dice.random.choice((1, 3, 100, size)))
+        piece, self.content = self.content[:size], self.content[size:]
+        return piece
+
+    def sendall(self, content: bytes, /) -> None:
+        assert content
+
+    def settimeout(self, seconds: float | None, /) -> None:
+        pass
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_t6_a_short_command_tells_in_a_sentence_whatever_it_is_answered(seed):
+    dice = Dice(f"thin {seed}")
+    welcome = codec.frame(0, 0, codec.encode_message(Welcome(PROTOCOL_VERSION, 7)))
+    answered = refused = 0
+    for _ in range(OF_COMMANDS):
+        greeted = dice.random.random() < 0.8
+        kinds = [Reply, Reply, Refused, Goodbye] if dice.random.random() < 0.7 else KINDS
+        content = bytes_on_the_wire(dice, 7 if greeted else 0, 1 if greeted else 0, kinds=kinds)
+        there = Said(dice, welcome + content if greeted else content)
+        try:
+            thin.Coordinator(there, "here", "user").call("JobShow", job="j")
+            answered += 1
+        except thin.ThinError as error:
+            assert str(error.message) or error.code
+            refused += 1
+    assert refused > OF_COMMANDS // 2
 
 
 # ---- memory for one connection (I19)
