@@ -1303,8 +1303,9 @@ def _prctl(option: int, value: int) -> None:
     _call("prctl", option, value, 0, 0, 0)
 
 
-def _mount(source: str | None, target: str, flags: int) -> None:
-    _call("mount", None if source is None else os.fsencode(source), os.fsencode(target), None, flags, None)
+def _mount(source: str | None, target: str, flags: int, kind: str | None = None) -> None:
+    words = (None if word is None else os.fsencode(word) for word in (source, target, kind))
+    _call("mount", *words, flags, None)
 
 
 _PR_SET_DUMPABLE: Final = 4
@@ -1317,6 +1318,7 @@ _CLONE_NEWNS: Final = 0x2_0000
 _CLONE_NEWIPC: Final = 0x800_0000
 _MS_NOSUID: Final = 0x2
 _MS_NODEV: Final = 0x4
+_MS_NOEXEC: Final = 0x8
 _MS_REMOUNT: Final = 0x20
 _MS_BIND: Final = 0x1000
 _MS_REC: Final = 0x4000
@@ -1377,6 +1379,14 @@ def isolate(base: str, private: str, root: str) -> None:
             raise _refused(error, f"give the job a {place} of its own") from error
     os.close(node)
     os.close(here)
+    if os.path.ismount(_QUEUES):  # what is there are the machine's queues, whoever's namespace we are in
+        try:
+            _mount("none", _QUEUES, _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, "mqueue")
+        except OSError as error:
+            raise _refused(error, f"give the job a {_QUEUES} of its own") from error
+
+
+_QUEUES: Final = "/dev/mqueue"
 
 
 def _enter_roots(above: int, name: str, mode: int) -> int:

@@ -261,6 +261,27 @@ def test_what_a_keeper_mounts_does_not_reach_the_machine_and_what_it_unmounts_re
 
 
 @needs_users
+def test_the_machines_message_queues_are_not_a_jobs(tmp_path):
+    fenced(
+        """
+        from tests.e2e.test_keeper_fence import *
+        for words in (
+            "mount -t tmpfs none /dev", "mknod -m 666 /dev/null c 1 3", "mkdir /dev/shm /dev/mqueue",
+            "mount -t mqueue none /dev/mqueue", "touch /dev/mqueue/machines",
+        ):
+            subprocess.run(words.split(), check=True)
+        agent = Agent(Path(sys.argv[1]), user=USER)
+        talk = agent.start()
+        assert agent.ended(talk, sh("ls /dev/mqueue; echo > /dev/shm/x; touch /dev/mqueue/mine"))["exit_code"] == 0
+        assert agent.output() == "", agent.output()
+        assert os.listdir("/dev/mqueue") == ["machines"]
+        agent.close()
+        """,
+        tmp_path,
+    )
+
+
+@needs_users
 def test_a_job_can_not_take_the_ways_that_its_next_keeper_needs(agent, talk):
     first = agent.root.relative_to("/tmp").parts[0]
     script = (
