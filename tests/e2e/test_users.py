@@ -58,7 +58,7 @@ class Users(Cluster):
     def released(self, job: str, node: str = "n") -> str:
         """What the job's release printed, after the job has ended well."""
         ended = self.wait(job)
-        assert ended["result"] == "success", self.ask("job", "nodes", job)
+        assert ended["result"] == "success", json.dumps(self.ask("job", "nodes", job), indent=1)
         return str(self.nodes_of(job)[node]["release"]["stdout_tail"])
 
     def why_barred(self, job: str, node: str = "n") -> str:
