@@ -38,12 +38,12 @@ from wire.gate import Crowded, Gate
 from wire.identity import IdentityError
 from wire.ledger import StoreError, StoreFull
 from wire.log import Sparing, daemon_log
-from wire.messages import AnyMessage, Join, Message, RefusalCode, Refused, Renew, Renewed, Reply, Submit, Upload
+from wire.messages import AnyMessage, Join, Message, RefusalCode, Refused, Renew, Renewed, Reply, Role, Submit, Upload
 from wire.notify import Supervisor
 from wire.stream import End, Session, SessionRefused, accepted, refuse
 
 MAX_SESSIONS: Final = 20_000
-MAX_SESSIONS_OF_ONE: Final = 512
+MAX_SESSIONS_OF_ONE: Final = 128
 """Of one user or one certificate. What the coordinator's own user starts on this machine is not counted."""
 MAX_DECODED: Final = 2
 """Uploaded documents that are taken apart at once: each may be a hundred times its size then."""
@@ -237,7 +237,8 @@ class Server:
         else:
             if isinstance(message, Join):
                 self._warn_of_shared_user(guest, message)
-            await self._driver.put(Received(session.epoch, message), session.connection.frame_size)
+            give = self._driver.put if session.peer is Role.NODE else self._driver.hand_over
+            await give(Received(session.epoch, message), session.connection.frame_size)
 
     async def _take_renewal(self, session: Session, guest: Guest, renewal: Renew) -> None:
         """The next certificate is for the key that the session lives by, and for no other."""
@@ -284,7 +285,7 @@ class Server:
             return
         self._uploaded[session.epoch, submission.request] = (owner, digest)
         whole = msgspec.structs.replace(submission, document=document, digest=None)
-        await self._driver.put(Received(session.epoch, whole), size)
+        await self._driver.hand_over(Received(session.epoch, whole), size)
 
     def _document(self, owner: str, submission: Submit, digest: str) -> tuple[dict[str, Any], int]:
         if submission.document is not None:

@@ -96,6 +96,9 @@ class Driver(Generic[E, R]):
         self._short_is_full = short_is_full
         self._events: deque[E] = deque()
         self._sizes: deque[int] = deque()
+        self._added = self._taken = 0
+        self._turns: deque[tuple[int, trio.Event]] = deque()
+        """Who waits until so many events were taken, in order."""
         self._held = 0
         self._woken = trio.Event()
         self._room = trio.Event()
@@ -115,6 +118,14 @@ class Driver(Generic[E, R]):
             await self._room.wait()
         self._add(event, size)
 
+    async def hand_over(self, event: E, size: int = 0) -> None:
+        """As `put`, and wait until its turn has come: whoever speaks thus has one event in the inbox at most, so that
+        the others are heard however much it says."""
+        await self.put(event, size)
+        turn = trio.Event()
+        self._turns.append((self._added, turn))
+        await turn.wait()
+
     def post(self, event: E) -> None:
         """An event of the daemon itself, never refused: few, and from `deliver` too."""
         self._add(event, 0)
@@ -123,6 +134,7 @@ class Driver(Generic[E, R]):
         self._events.append(event)
         self._sizes.append(size)
         self._held += size
+        self._added += 1
         self._woken.set()
 
     def stop(self) -> None:
@@ -141,6 +153,8 @@ class Driver(Generic[E, R]):
             for event in events:
                 self.core.handle(event, now)
             await self._settle()
+        for _, turn in self._turns:
+            turn.set()
 
     async def _wait(self) -> list[E]:
         """The next events; with a tick behind them when the deadline has passed and all is read that came before."""
@@ -192,6 +206,9 @@ class Driver(Generic[E, R]):
     def _drain(self) -> list[E]:
         events = [self._events.popleft() for _ in range(min(len(self._events), MAX_EVENTS))]
         self._held -= sum(self._sizes.popleft() for _ in events)
+        self._taken += len(events)
+        while self._turns and self._turns[0][0] <= self._taken:
+            self._turns.popleft()[1].set()
         if not self._events and self._woken.is_set() and not self._stopped:
             self._woken = trio.Event()
         if self._room.statistics().tasks_waiting:
