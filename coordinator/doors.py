@@ -23,7 +23,7 @@ from coordinator.config import Config, ConfigError, name_of
 from coordinator.events import Admitted, EnrollAsked, Ready
 from coordinator.identities import MAY_ACT_AS, Identities
 from wire import limits
-from wire.address import host_and_port
+from wire.address import host_and_port_to_listen
 from wire.enroll import EnrollRefused, answer_stranger
 from wire.gate import Gate
 from wire.identity import IdentityError
@@ -235,17 +235,9 @@ async def _turn_away(stream: trio.abc.Stream, reason: str) -> NoReturn:
     raise SessionRefused(reason)
 
 
-def listen_address(text: str) -> tuple[str, int]:
-    """Host and port to listen at; port 0 is any. Raises ValueError, with a sentence."""
-    name, _, port = text.rpartition(":")
-    if port.strip("0"):
-        return host_and_port(text)
-    return host_and_port(f"{name}:1")[0], 0  # what nobody can connect to, one can well listen at
-
-
 async def open_listeners(text: str) -> list[trio.SocketListener]:
     """Listeners at every address that is meant. Raises ValueError, OSError."""
-    host, port = listen_address(text)
+    host, port = host_and_port_to_listen(text)
     return await listen_tcp(host, port)
 
 

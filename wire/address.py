@@ -31,6 +31,14 @@ def host_and_port(address: str) -> tuple[str, int]:
     return host, int(port)
 
 
+def host_and_port_to_listen(text: str) -> tuple[str, int]:
+    """As `host_and_port`, and port 0 is any: nobody can connect to it, but listen there. Raises ValueError."""
+    host, _, port = text.rpartition(":")
+    if port and not port.strip("0"):
+        return host_and_port(f"{host}:1")[0], 0
+    return host_and_port(text)
+
+
 @contextmanager
 def short_path(path: str) -> Iterator[str]:
     """A name for `path` that fits a socket address, valid within the context. Raises OSError."""

@@ -6,8 +6,9 @@ import os
 
 import click
 
-from coordinator.cli.failure import failed, reason_of
+from coordinator.cli.failure import failed, misused, reason_of
 from coordinator.cli.places import state_directory
+from wire.address import host_and_port_to_listen
 
 
 @click.command()
@@ -21,6 +22,11 @@ from coordinator.cli.places import state_directory
 @click.option("--lifeline", type=int, hidden=True, help="End all jobs and go when this descriptor is at its end.")
 def serve(state: str | None, listen: str | None, config: str | None, lifeline: int | None) -> int:
     """Run the coordinator in the foreground. It says so when it is ready; SIGTERM stops it, jobs stay as they are."""
+    if listen is not None:
+        try:
+            host_and_port_to_listen(listen)
+        except ValueError as error:
+            raise misused(f"--listen {error}") from None
     path = state_directory(state)
     try:
         os.makedirs(path, mode=0o700, exist_ok=True)
