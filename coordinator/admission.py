@@ -179,6 +179,9 @@ def renew(desk: Desk, asked: RenewAsked) -> None:
     identity = desk.cluster.identities.by_key.get(session.key) if session is not None and session.key else None
     if session is None or identity is None:
         return
+    if session.expires is not None and desk.now.wall >= session.expires:
+        expired(desk, session.epoch)
+        return
     lifetime_s = desk.certificates.lifetime_s(identity.role)
     until = desk.now.wall + lifetime_s
     if until - identity.until > RENEWED_LATELY * lifetime_s:

@@ -95,6 +95,9 @@ class Core(Desk):
         session = self.sessions.get(epoch)
         if session is None:
             return
+        if session.expires is not None and self.now.wall >= session.expires:
+            admission.expired(self, epoch)  # its deadline comes after what was read before, if this process slept
+            return
         if session.role not in m.SENDERS[type(message)]:
             self.close(epoch, f"a {type(message).__name__} may not be sent by {session.role.value}")
         elif session.role is m.Role.NODE:
