@@ -35,6 +35,7 @@ from wire.messages import (
     Role,
     Welcome,
 )
+from wire.stream import Outbox
 
 HOST: Final = "coordinator"
 
@@ -68,6 +69,7 @@ class Session:
         self.credentials = connection.credentials
         self.rules = Rules(Role.COORDINATOR, allowed=_roles(self.credentials), stranger=self.credentials is None)
         self.epoch: int | None = None
+        self.outbox = Outbox()
         self.actor: Actor | None = None
         self._waiting: list[bytes | None] = []
         daemon.world.after(limits.HANDSHAKE_S, self._greeted_by_now)
@@ -142,8 +144,25 @@ class Session:
             self._over("answered")
 
     def send(self, message: Message) -> None:
-        if self.connection.open[1] and self.rules.state is State.OPEN:
+        """As `wire.stream` does: what the peer does not take waits here, up to a limit."""
+        if not self.connection.open[1] or self.rules.state is not State.OPEN:
+            return
+        if self.connection.reads[0] and not self.outbox:
             self.connection.send(1, self.rules.send(message))
+            return
+        self.outbox.put(message)  # type: ignore[arg-type]
+        most = limits.MAX_QUEUED if self.rules.peer is Role.NODE else limits.MAX_QUEUED_REPLIES
+        if self.outbox.size > most:
+            self.daemon.world.note(HOST, f"cuts {self.epoch}: the peer does not read")
+            self.outbox.clear()
+            self._over("the peer does not read")
+        elif self.connection.reads[0]:
+            self.flush()
+
+    def flush(self) -> None:
+        """The peer takes again."""
+        while self.outbox:
+            self.connection.send(1, self.rules.send(self.outbox.take()[0]))
 
     def hang_up(self, reason: str) -> None:
         if self.connection.open[1]:
@@ -197,6 +216,8 @@ class CoordinatorDaemon(Daemon):
         self.actors: dict[int, Actor] = {}
         """Of every session of this life, by epoch."""
         self._accepted: list[Session] = []
+        self._accepted_max = 64
+        """How many are kept before the closed ones among them are forgotten."""
         self._enrolling: dict[int, Session] = {}
         self._enrolments = 0
         self.finished = False
@@ -211,7 +232,9 @@ class CoordinatorDaemon(Daemon):
         if isinstance(shown, Certificate) and shown.until <= self.clock.wall():
             return None  # the handshake fails: it has ended
         session = Session(self, connection)
-        self._accepted = [old for old in self._accepted if old.connection.open[1]]
+        if len(self._accepted) >= self._accepted_max:
+            self._accepted = [old for old in self._accepted if old.connection.open[1]]
+            self._accepted_max = max(64, 2 * len(self._accepted))
         self._accepted.append(session)
         return session
 
@@ -252,8 +275,13 @@ class CoordinatorDaemon(Daemon):
         for epoch, message in ready.at_once:
             self._send(epoch, message)
 
+    def _discard(self, epoch: int) -> None:
+        if (session := self.sessions.get(epoch)) is not None:
+            session.outbox.clear()
+
     def effects(self, ready: events.Ready) -> list[Callable[[], None]]:
         effects: list[Callable[[], None]] = []
+        effects += [partial(self._discard, epoch) for epoch in ready.discard]
         effects += [partial(self._send, epoch, message) for epoch, message in ready.frames]
         effects += [partial(self._admit, admitted) for admitted in ready.admitted]
         effects += [partial(self._reject, number, reason) for number, reason in ready.rejected + ready.postponed]

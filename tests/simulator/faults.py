@@ -223,7 +223,8 @@ class Faults:
                 machine.agent.points_left = None
                 machine.agent.resume()
             sim.agent_down_s[machine.name] = 1.0
-            machine.start_agent()
+            if machine.agent_wanted:
+                machine.start_agent()
         sim.coordinator_down_s = 0.5
         self.world.after(0.5, sim.start_coordinator)
         if sim.coordinator is not None and sim.coordinator.alive:

@@ -288,6 +288,7 @@ class Invariants:
                 require(signalled, "I11", f"{what} is recorded as killed and nobody killed it", job.id)
             case Outcome.LOST:
                 lost = tree is None or (tree.host, tree.incarnation, tree.keeper) in self.truth.dead_keepers
+                lost = lost or (tree is not None and tree.who.node in self.truth.copied)  # its copy knows no better
                 require(lost, "I11", f"{what} is recorded as lost and its keeper lives", job.id)
 
     def _truly_timed_out(self, what: str, job: JobTruth, tree: Tree) -> None:

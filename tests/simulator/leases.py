@@ -70,7 +70,7 @@ class Leases:
 
     def expired(self, node: str, job: str) -> None:
         """The coordinator gives up what a silent node holds: only when the node has given it up too."""
-        until = self.of[node].until
+        until = self.of.setdefault(node, Lease()).until
         over = until is None or until <= self.world.now
         require(over, "lease", f"{job}'s tasks on {node} are given up, its lease goes on until {until}", job)
 

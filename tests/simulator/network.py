@@ -56,6 +56,8 @@ class Connection:
     open: list[bool] = field(default_factory=lambda: [True, True])
     orphaned: list[bool] = field(default_factory=lambda: [False, False])
     """This side's machine lost power: nothing of it said goodbye."""
+    reads: list[bool] = field(default_factory=lambda: [True, True])
+    """Whether each side takes what comes: one that does not leaves it with its peer."""
     unanswered: bool = False
     """Something was sent to an orphaned side, and is sent again until somebody there refuses it."""
 

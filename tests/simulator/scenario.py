@@ -50,7 +50,7 @@ class Scenario:
     """A cluster without chance faults. Every invariant is checked all the time, as in any simulation."""
 
     def __init__(self, *blocks: dict[str, Any], seed: int = 1, submit_at: float = 1.0, **plan: Any) -> None:
-        options = {"nodes": 1, "slots": 1, "lost_after_s": 15.0, **plan}
+        options = {"nodes": 1, "slots": 1, "lost_after_s": 15.0, "meddling": False, **plan}
         self.sim = Simulation(seed, Plan(**options), submissions=[], acts=[])
         pool = self.sim.pool_block()
         self.sim.people.plan([Submission(submit_at, "s", document(*blocks, pools=(pool,)))], [])
@@ -85,6 +85,10 @@ class Scenario:
 
     def machine(self, name: str) -> Machine:
         return self.sim.by_name[name]
+
+    def said(self, where: str, what: str) -> bool:
+        """Whether the trace has such a line."""
+        return any(place == where and what in line for _, place, line in self.world.lines)
 
     @property
     def job(self) -> JobTruth:

@@ -66,6 +66,8 @@ class Plan:
     placement: str = "spread"
     strangers: bool = False
     """Nodes and people come over TLS, each with a right of its own, and some keep to no rule."""
+    meddling: bool = True
+    """Those that keep to no rule are there (in a world of strangers)."""
 
     @staticmethod
     def draw(seed: int, size: str = "short") -> Plan:
@@ -128,6 +130,9 @@ class Simulation:
         self.seed = seed
         self.plan = plan
         self.compare_every = COMPARE_EVERY
+        self.judge_every = 1
+        """Turns of the coordinator between two looks at all of its state."""
+        self._turns = 0
         self.alarms: list[str] = []
         self.world = world = World(seed)
         self.network = Network(world, replace(plan.weather))
@@ -146,8 +151,7 @@ class Simulation:
         self.agent_down_s: dict[str, float] = {}
         self.gone: set[str] = set()
         """Nodes that never come back."""
-        self.copied: dict[str, set[str]] = {}
-        """Machines that live, or lived, by one identity: by node, those that were shut out for it."""
+        self.copied = self.truth.copied
         self.machines = [self._machine(name, rng) for name in self.names]
         self.by_name = {machine.name: machine for machine in self.machines}
         self.people = People(world, self.network)
@@ -370,6 +374,9 @@ class Simulation:
         self.alarms.append(sentence)
 
     def coordinator_handled(self, core: Core) -> None:
+        self._turns += 1
+        if self._turns % self.judge_every:
+            return
         if self.rights is not None:
             bounds.check(core)
         for sentence in violations(core.cluster):

@@ -58,6 +58,8 @@ class Strangers:
         for machine in self.sim.machines:
             if machine.wallet is not None:
                 self.registrar.outfit(machine.wallet)
+        if not self.sim.plan.meddling:
+            return
         span = self.sim.plan.span_s
         for _ in range(self.rng.randrange(2 * REVOCATION_MEAN + 1)):
             self.world.at(self.rng.uniform(5.0, span), self._revoke_somebody)

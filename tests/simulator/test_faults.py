@@ -126,6 +126,7 @@ def test_f13_a_partition_shorter_than_the_lease_restarts_nothing() -> None:
     scenario = Scenario(job_block(task=LONG), nodes=2, lost_after_s=40.0)
     scenario.until(lambda: scenario.alive(Kind.TASK))
     scenario.faults.partition(scenario.machine(scenario.alive(Kind.TASK)[0].who.node), 30.0, "both")
+    scenario.pass_time(30.0)
     scenario.settle()
     assert scenario.attempts() == [1]
     assert scenario.verdicts() == ALL_WELL

@@ -129,6 +129,8 @@ class Truth:
         """Nodes that asked to leave, when."""
         self.incarnations: dict[str, str] = {}
         """Of nodes, as the coordinator's disk has it."""
+        self.copied: dict[str, set[str]] = {}
+        """Nodes of which there are two machines; by node, those of them that were shut out."""
         self.dead_keepers: set[tuple[str, str, str]] = set()
         """(host, incarnation, keeper)"""
         self._keepers: dict[tuple[str, str], node_rows.KeeperBegun] = {}
