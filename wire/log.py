@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from typing import Any, Final
 
 import structlog
@@ -16,12 +16,25 @@ REFILL_S: Final = 2.0
 """For one more."""
 
 
+def _written_out(log: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    return {name: printable(value) if isinstance(value, str) else value for name, value in event.items()}
+
+
+def printable(text: str) -> str:
+    """The text with every character that is not to be seen written as its escape."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
 def daemon_log(name: str) -> Any:
-    """The log of one daemon. Values are quoted, so nothing that came from outside can forge a line."""
+    """The log of one daemon. Values are quoted and their control characters written out, so nothing that came from
+    outside can forge a line, or steer the terminal that shows it."""
     return structlog.wrap_logger(
         structlog.PrintLogger(sys.stderr),
         processors=[
             structlog.processors.add_log_level,
+            _written_out,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "daemon", "event"]),
         ],

@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from wire import driver as driver_module
-from wire.driver import FULL_PAUSE_S, INBOX, MAX_EVENTS, MAX_NAP_S, Driver
+from wire.driver import FULL_PAUSE_S, INBOX, INBOX_BYTES, MAX_EVENTS, MAX_NAP_S, Driver
 from wire.instant import Instant
 from wire.ledger import StoreError, StoreFull
 
@@ -367,3 +367,51 @@ async def test_what_a_restarted_core_has_ready_goes_first(autojump_clock):
     async with running(bench):
         await bench.driver.put("a")
     assert bench.log == ["durable restart", "restart", "durable a", "a"]
+
+
+# ---- who floods
+
+
+async def test_large_events_fill_the_inbox_before_many_do(autojump_clock):
+    bench = Bench()
+    for number in range(4):
+        await bench.driver.put(f"ask {number}", INBOX_BYTES // 4)
+    with trio.move_on_after(10) as patience:
+        await bench.driver.put("ask 4", 1)
+    assert patience.cancelled_caught
+    async with running(bench):
+        await bench.driver.put("ask 5", INBOX_BYTES)
+        await bench.driver.put("ask 6", 1)
+    assert bench.events() == [f"ask {number}" for number in (0, 1, 2, 3, 5, 6)]
+
+
+async def test_f33_who_hands_over_is_heard_once_a_batch_however_much_it_says(autojump_clock):
+    """One says a thousand things, the other one says one, later: it is heard in the next batch."""
+    bench = Bench()
+    bench.commit_s = 0.01
+
+    async def talk() -> None:
+        for number in range(1000):
+            await bench.driver.hand_over(f"much {number}")
+
+    async with running(bench), trio.open_nursery() as nursery:
+        nursery.start_soon(talk)
+        await trio.sleep(1.0)
+        said = len(bench.core.handled)
+        await bench.driver.hand_over("little")
+        assert bench.events().index("little") <= said + 2
+        assert 10 < said < 900
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_hands_over_is_let_go_when_the_driver_stops(autojump_clock):
+    bench = Bench()
+    bench.commit_s = 1.0
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bench.driver.run)
+        nursery.start_soon(bench.driver.hand_over, "a")
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(bench.driver.hand_over, "b")
+        await trio.testing.wait_all_tasks_blocked()
+        bench.driver.stop()
+    assert bench.events() == ["a"]
