@@ -27,6 +27,9 @@ from wire.spec import PoolSpec
 
 NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}\Z")
 MAX_SLOTS: Final = 4096
+MAX_TAKEN_OVER: Final = 5
+TAKEN_OVER_S: Final = 60.0
+"""So often within so long a connection that lives may be replaced by its own agent."""
 MAX_HELD: Final = 100_000
 """Rounds and grants that one inventory may name: more is no node of ours."""
 
@@ -48,6 +51,7 @@ def join(desk: Desk, session: Session, message: m.Join) -> None:
         pool = desk.cluster.pools[message.pool]
     known = desk.cluster.nodes.get(message.node)
     if known is not None:
+        _count_takeovers(desk, known, message)
         _replace_session(desk, known)
         if known.revoked or known.incarnation != message.incarnation:
             _root_replaced(desk, known)
@@ -150,6 +154,23 @@ def _fence(desk: Desk, node: Node) -> None:
         f"node {node.name}: another machine came with its key while it was connected; the earlier one was shut out. "
         "If this was no quick restart, its key is on two machines: revoke the node and let it join with a new token",
     )
+
+
+def _count_takeovers(desk: Desk, node: Node, message: m.Join) -> None:
+    """One agent replaces its own connection when that broke unnoticed, now and then; two that are one process copied
+    in its midst (a machine restored from a picture of its memory) take it from each other on and on."""
+    if node.session is None or node.missing or not message.life or message.life != node.life:
+        return
+    now = desk.now.boottime
+    node.taken_over = [*(at for at in node.taken_over if now - at < TAKEN_OVER_S), now]
+    if len(node.taken_over) >= MAX_TAKEN_OVER:
+        node.taken_over.clear()
+        _raise_alarm(
+            desk,
+            node,
+            f"node {node.name}: its connection was taken over {MAX_TAKEN_OVER} times within {TAKEN_OVER_S:g} s by the "
+            "same start of its agent. If its network is sound, the machine was copied while it ran: stop both",
+        )
 
 
 def _replace_session(desk: Desk, node: Node) -> None:

@@ -461,6 +461,8 @@ class Node:
     """The session that joined as this node last, whether or not it is over."""
     fenced: bool = False
     """It was shut out because another machine came with its key, which waits until this one is surely over."""
+    taken_over: list[float] = field(default_factory=list)
+    """When (boottime) a connection that lived was replaced by one of the same start, lately."""
     alarm: str | None = None
     """What was seen of this node that an administrator must look at."""
 

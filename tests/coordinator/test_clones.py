@@ -176,3 +176,26 @@ def test_f36_starts_are_remembered_within_bounds() -> None:
     known = play.core.cluster.nodes["n1"]
     assert len(known.superseded) == LIVES_KEPT
     assert f"start {LIVES_KEPT + 8}" in known.superseded
+
+
+def test_f36_a_process_that_was_copied_while_it_ran_is_noticed_by_its_takeovers() -> None:
+    play = listening()
+    n1 = node(play, "n1").join()
+    other = clone(play, n1, boot=n1.boot, life=n1.life)
+    for _ in range(2):
+        other.join()
+        n1.join()
+    assert play.alarms == []
+    other.join()
+    [alarm] = play.alarms
+    assert "copied while it ran" in alarm
+
+
+def test_f36_an_agent_whose_connections_break_now_and_then_alarms_nobody() -> None:
+    play = listening()
+    n1 = node(play, "n1").join()
+    for _ in range(30):
+        play.wait(20)
+        play.links.pop(n1.epoch or 0, None)  # it broke, and the coordinator has not noticed
+        n1.join()
+    assert play.alarms == []

@@ -23,6 +23,7 @@ OF_THIS_LIFE: Final[dict[str, frozenset[str]]] = {
             "reported",
             "last_session",
             "fenced",
+            "taken_over",
             "alarm",
         }
     ),
