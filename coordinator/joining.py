@@ -6,7 +6,7 @@ import re
 from math import inf
 from typing import Final
 
-from coordinator import ending, work
+from coordinator import ending, plausible, work
 from coordinator.desk import Desk
 from coordinator.model import Holding, Job, Node, Pool
 from coordinator.placement import MAX_GRANT
@@ -75,6 +75,8 @@ def _why_not(desk: Desk, session: Session, message: m.Join) -> str | None:
             return f"{name[:80]!r} is no name for a {kind}: letters, digits, `_`, `-` and `.`, 64 at most"
     if message.slots is not None and not 1 <= message.slots <= MAX_SLOTS:
         return f"a node has 1 to {MAX_SLOTS} slots, not {message.slots}"
+    if (reason := plausible.too_much(message)) is not None:
+        return reason
     for resource, amount in message.resources.items():
         if not 0 <= amount < inf:
             return f"a node offers 0 or more of a resource, and {amount} of {resource[:80]!r} is no such number"

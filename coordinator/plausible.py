@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from wire.messages import Cleanliness, PhaseEnd, TaskEnd
+from wire.messages import Cleanliness, Join, PhaseEnd, TaskEnd
 
 MAX_WALL: Final = 253_000_000_000.0
 """The year 9987: times later than that have no date."""
@@ -17,6 +17,9 @@ MAX_NUMBER: Final = (1 << 31) - 1
 """Of an exit code, a signal, a count."""
 MAX_REASON: Final = 1_000
 MAX_TAIL: Final = 64 * 1024
+MAX_SAID: Final = 64
+MAX_WORD: Final = 256
+"""Letters of one label, or of anything else that a node says of itself."""
 MAX_LISTED: Final = 100
 """Leftovers of each kind."""
 
@@ -24,6 +27,17 @@ MAX_LISTED: Final = 100
 def wall(at: float) -> float:
     """A time of day; one that is none is the beginning of all times."""
     return at if 0.0 <= at <= MAX_WALL else 0.0
+
+
+def too_much(join: Join) -> str | None:
+    """Why what a node says of itself can't be kept and listed; None: it can."""
+    texts = (join.incarnation, join.boot, join.containment, join.users, join.version, join.life, *join.limits)
+    pairs = (*join.labels.items(), *((name, "") for name in join.resources))
+    if len(pairs) > MAX_SAID or len(join.limits) > MAX_SAID:
+        return f"a node has {MAX_SAID} labels and resources at most"
+    if any(len(text) > MAX_WORD for text in (*texts, *(name for name, _ in pairs), *(value for _, value in pairs))):
+        return f"what a node says of itself is {MAX_WORD} letters each at most"
+    return None
 
 
 def number(value: int) -> int:

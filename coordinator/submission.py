@@ -26,6 +26,7 @@ from wire.validate import InvalidSpec, validate
 
 MAX_JOBS: Final = 10_000
 """Jobs kept at once, ended ones included: `job delete` makes room."""
+MAX_SOURCE: Final = 1_024
 SUBMISSION_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}\Z")
 OPTIONS: Final[dict[str, tuple[str, Any]]] = {
     "nodes": ("nodes", 1),
@@ -117,7 +118,7 @@ def _accept(desk: Desk, session: Session, message: m.Submit, document: SpecDocum
     for spec in document.jobs:
         number = desk.cluster.numbers.get(spec.name, 0) + 1
         job_id = f"{spec.name}-{number}"
-        desk.keep(JobSubmitted(job_id, number, message.submission, session.owner, spec, message.source, desk.now))
+        desk.keep(JobSubmitted(job_id, number, message.submission, session.owner, spec, _source(message), desk.now))
         ending.rearm(desk, desk.cluster.jobs[job_id])
         jobs.append({"id": job_id, "name": spec.name})
     desk.send(session.epoch, m.Reply(message.request, {"jobs": jobs}))
@@ -259,6 +260,11 @@ def _too_many_slots(job: JobSpec, claim: PoolSpec | None, live: Pool | None) -> 
     ]
 
 
+def _source(message: m.Submit) -> str:
+    """Where the document came from: kept with each of its jobs, and named in each diagnostic."""
+    return message.source[:MAX_SOURCE]
+
+
 def _diagnostic(message: m.Submit, path: str, code: str, text: str) -> dict[str, Any]:
     """As `check` prints it, at the nearest place the spans know."""
     span = None
@@ -271,7 +277,7 @@ def _diagnostic(message: m.Submit, path: str, code: str, text: str) -> dict[str,
         "severity": "error",
         "message": text,
         "span": {
-            "file": message.source,
+            "file": _source(message),
             "start": {"line": line, "column": column},
             "end": {"line": end_line, "column": end_column},
         },
