@@ -206,6 +206,8 @@ class Server:
             await self._driver.put(SessionOpened(epoch, session.peer, guest.owner, guest.key, guest.expires))
             async for message in session:
                 await self._take(session, guest, message)
+                if session.peer is not Role.NODE:
+                    await session.has_room()
         finally:
             end = session.end or End("the coordinator stops")
             del self._sessions[epoch]

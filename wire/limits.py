@@ -24,6 +24,8 @@ MAX_QUEUED: Final = 2 * MAX_DOCUMENT
 """Bytes waiting to be sent to one peer; beyond, it is a slow reader and is cut. A job's body goes to a node at once."""
 MAX_QUEUED_REPLIES: Final = 16 * MAX_FRAME
 """As MAX_QUEUED, to a person."""
+MAX_AHEAD: Final = MAX_FRAME
+"""While more waits for a person nothing further of it is read: it is to take its answers first."""
 
 MAX_TLS_HANDSHAKE: Final = 64 * 1024
 """Bytes that a peer may send before its TLS handshake is done: two certificates need less than four thousand."""

@@ -117,6 +117,7 @@ class Session:
         self._outbox = Outbox()
         self._more = trio.Event()
         self._written = trio.Event()
+        self._room = trio.Event()
         self._writing = trio.CancelScope()
         self._cut = False
         people = connection.peer not in (Role.NODE, Role.COORDINATOR)
@@ -146,12 +147,19 @@ class Session:
         """Drop what is queued: it is no longer for this peer."""
         self._outbox.clear()
 
+    async def has_room(self) -> None:
+        """Wait until the peer has taken most of what waits for it, or the session is over."""
+        while self.end is None and self._outbox.size > limits.MAX_AHEAD:
+            self._room = trio.Event()
+            await self._room.wait()
+
     def close(self, reason: str, *, error: bool = False) -> None:
         """Say goodbye after what is queued, and end."""
         if self.end is None:
             self._outbox.put(Goodbye(reason[:1000], error))
             self.end = End(reason, error)
             self._more.set()
+            self._room.set()
 
     async def __aiter__(self) -> AsyncIterator[AnyMessage]:
         while (message := await self.receive()) is not None:
@@ -217,6 +225,7 @@ class Session:
         self._cut = True
         self._writing.cancel()
         self._more.set()
+        self._room.set()
 
     async def _write(self) -> None:
         """Send what is queued until the session ends, then close the stream, which wakes the reader."""
@@ -249,6 +258,7 @@ class Session:
                 await self._stream.send_all(b"".join(frames))
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 self._end(End("the connection was cut"))
+        self._room.set()
         if patience.cancelled_caught:
             self._end(End(f"the peer took nothing for {limits.SEND_S:g} s", error=True))
 

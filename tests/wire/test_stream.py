@@ -261,6 +261,33 @@ async def test_a_slow_reader_is_cut_once_too_much_waits_for_it(autojump_clock):
     assert "does not read" in reason
 
 
+async def test_f33_who_answers_can_wait_until_the_answers_were_taken(autojump_clock):
+    async with both(Role.ADMIN) as (near, far):
+        await far.has_room()
+        for number in range(3):
+            far.send(Reply(number, bytes(limits.MAX_AHEAD // 2)))
+        assert far._outbox.size > limits.MAX_AHEAD
+        with trio.fail_after(1):
+            await far.has_room()
+        assert far._outbox.size <= limits.MAX_AHEAD
+        assert [(await near.receive()).request for _ in range(3)] == [0, 1, 2]
+
+
+async def test_f33_who_waits_for_room_is_let_go_when_the_session_ends(autojump_clock):
+    near_stream, far_stream = trio.testing.memory_stream_pair()
+    await near_stream.send_all(Connection(Role.USER).send(Hello(PROTOCOL_VERSION, Role.USER)))
+    throttled = Throttled(far_stream)
+    async with accepted(throttled, PEERS, seven) as session:
+        throttled.blocked = True
+        for number in range(3):
+            session.send(Reply(number, bytes(limits.MAX_AHEAD // 2)))
+        began = trio.current_time()
+        await session.has_room()
+        assert trio.current_time() - began == pytest.approx(limits.SEND_S)
+        assert session.end is not None
+        assert "took nothing" in session.end.reason
+
+
 async def test_a_message_that_fits_no_frame_is_told_to_its_sender(autojump_clock):
     async with both(Role.ADMIN) as (near, far):
         with pytest.raises(FrameTooLarge):
