@@ -60,6 +60,8 @@ class Machine:
         self.lease = float("inf")
         self.templates: dict[str, str] = {}
         self.spawned_at = 0.0
+        self.used = 0.0
+        """Processor seconds that were told of since the last spawn."""
         for message in TEMPLATES:
             self.core.handle(Arrived(message), self.now, self.now)
 
@@ -93,6 +95,7 @@ class Machine:
         assert key not in self.spawned
         assert key not in self.given_back
         self.spawned.append(key)
+        self.used = 0.0
         if self.fail_next:
             self.fail_next = False
             self.give(SpawnFailed("no"))
@@ -109,7 +112,8 @@ class Machine:
     def main_ends(self, code: int = 0) -> None:
         if self.main is not None:
             self.main = None
-            self.give(Exited(code, None, 0.0, 0, self.children == 0), deliver=False)
+            self.used += 0.25
+            self.give(Exited(code, None, 0.25, 0, self.children == 0), deliver=False)
 
     def sweep(self, how: int) -> None:
         if how == KILL:
@@ -120,13 +124,15 @@ class Machine:
             else:
                 self.children = 0
                 self.main_ends(code=9)
-        self.give(Swept(self.children + (self.main is not None)), deliver=False)
+        self.used += 0.125
+        self.give(Swept(self.children + (self.main is not None), 0.125), deliver=False)
 
     def recorded(self, message: dict[str, Any]) -> None:
         if message["op"] == "ended":
             succeeded = message["outcome"] == "exited" and message["exit_code"] == 0
             assert not message["leftovers"] or (succeeded and self.templates[message["key"]] == "prep")
             assert self.children == 0 or message["leftovers"], "an end was recorded while something was alive"
+            assert message["outcome"] == "start_failed" or message["cpu_s"] == self.used
             assert self.main is None
 
     def said(self, message: dict[str, Any], text: str) -> None:
