@@ -12,12 +12,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from coordinator.admission import JOIN_S
 from coordinator.model import JOB_TRANSITIONS, JobState
 from coordinator.preparation import PAID, TRANSITIONS
 from coordinator.records import NodeJobState
+from coordinator.server import MAX_SESSIONS_OF_ONE
 from dsl.schema import BLOCKS, RESERVED, Kind, Option, Support
+from wire import limits
 from wire.connection import TRANSITIONS as CONNECTION
 from wire.connection import State, Way
+from wire.driver import INBOX, INBOX_BYTES
 from wire.messages import SENDERS, Message, Role
 
 DOCS: Final = Path(__file__).parent
@@ -61,6 +65,41 @@ def senders() -> str:
         f"| {' '.join(kinds)} | {', '.join(r.value for r in Role if r in roles)} |" for roles, kinds in by_roles.items()
     ]
     return "\n".join(rows)
+
+
+def size(count: int) -> str:
+    """Bytes as people write them."""
+    return f"{count // 1024**2} MiB" if count % 1024**2 == 0 else f"{count // 1024} KiB"
+
+
+def bounds_of_a_peer() -> str:
+    """What a peer may cost, and what it loses when it costs more."""
+    share = limits.MAX_UNGREETED // 4
+    rows = [
+        ("TLS handshake", f"{limits.HANDSHAKE_S:g} s, {size(limits.MAX_TLS_HANDSHAKE)}", "the connection"),
+        ("greeting after it, or a stranger's one question", f"{limits.HANDSHAKE_S:g} s, a frame of "
+         f"{size(limits.MAX_OPENING_FRAME)}", "the connection"),
+        ("connections that have not said who they are", f"{limits.MAX_UNGREETED} at a time, {share} of one address "
+         f"(IPv6: of one /64); the others wait {limits.QUEUE_S:g} s for their turn",
+         f"its place, when it was silent for {limits.CHANCE_S:g} s and others wait"),
+        ("connections of one person or certificate", f"{MAX_SESSIONS_OF_ONE}", "the new one"),
+        ("a node's `Join` after `Welcome`", f"{JOIN_S:g} s", "the connection"),
+        ("a frame", f"{size(limits.MAX_FRAME)}, {limits.MAX_ITEMS:,} elements in one array or map, "
+         f"{limits.MAX_CONTAINERS:,} arrays and maps, {limits.FRAME_S:g} s from its first byte to its last",
+         "the connection"),
+        ("an uploaded document", f"{size(limits.MAX_DOCUMENT)}, {limits.MAX_DOCUMENT_CONTAINERS:,} arrays and maps",
+         "the submission"),
+        ("requests of a person that were read and not handled", "1", "nothing: the next one waits"),
+        ("events of everybody that were read and not handled", f"{INBOX:,}, {size(INBOX_BYTES)}",
+         "nothing: nobody is read"),
+        ("answers that wait for a person", f"{size(limits.MAX_AHEAD)}, then its next request waits; "
+         f"{size(limits.MAX_QUEUED_REPLIES)} in all", "the connection"),
+        ("what waits for a node", f"{size(limits.MAX_QUEUED)}", "the connection"),
+        ("one write", f"{limits.SEND_S:g} s until the peer has taken it", "the connection"),
+    ]  # fmt: skip
+    return "\n".join(
+        ["| what | at most | else it loses |", "|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows)]
+    )
 
 
 COMMANDS: Final = ("prep", "task", "release")
@@ -162,6 +201,7 @@ PIECES: Final[dict[str, Callable[[], str]]] = {
     "node job states": node_job,
     "connection states": connection,
     "senders": senders,
+    "bounds of a peer": bounds_of_a_peer,
     "options command": command,
     **{f"options {kind}": partial(options_of, kind) for kind in ("pool", "job", "dir", "needs", *COMMANDS)},
     "not executed": not_executed,
