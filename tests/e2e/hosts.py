@@ -52,7 +52,7 @@ class Host:
 
     def enter(self, *words: str) -> list[str]:
         """The command line that runs `words` there."""
-        return ["nsenter", "--target", str(self.pid), *_NAMESPACES, f"--wd={self.environment['HOME']}", "--", *words]
+        return ["nsenter", "--target", str(self.pid), *_NAMESPACES, f"--wdns={self.environment['HOME']}", "--", *words]
 
     def start(self, *words: str, **kinds: Any) -> subprocess.Popen[str]:
         return subprocess.Popen(self.enter(*words), text=True, env=self.environment, **kinds)
