@@ -5,8 +5,9 @@ sessions that live by them. The shell has proven who holds which key; here is de
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Final, TypeVar
 
 from coordinator import joining, views
 from coordinator.desk import Desk
@@ -39,6 +40,8 @@ PAGE: Final = 1_000
 """Rows of one answer: each is short."""
 RENEWED_LATELY: Final = 0.01
 """Part of a certificate's life for which the next one has the same end: asking on and on writes nothing."""
+
+T = TypeVar("T")
 
 _PEOPLE: Final = (m.Role.USER, m.Role.OPERATOR, m.Role.ADMIN)
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}\Z")
@@ -270,12 +273,12 @@ def _room_for_token(desk: Desk, digest: str) -> None:
 
 
 def token_list(desk: Desk, session: Session, message: m.TokenList) -> None:
-    rows = [_token_row(desk, token) for token in desk.cluster.identities.tokens.values()]
-    desk.send(session.epoch, m.Reply(message.request, _page(rows, message.skip)))
+    page = _page(desk.cluster.identities.tokens.values(), message.skip)
+    desk.send(session.epoch, m.Reply(message.request, [_token_row(desk, token) for token in page]))
 
 
-def _page(rows: list[views.Plain], skip: int) -> list[views.Plain]:
-    return rows[max(0, skip) : max(0, skip) + PAGE]
+def _page(entries: Iterable[T], skip: int) -> Iterator[T]:
+    return islice(entries, max(0, skip), max(0, skip) + PAGE)
 
 
 def _token_row(desk: Desk, token: Token) -> views.Plain:
@@ -309,8 +312,8 @@ def token_revoke(desk: Desk, session: Session, message: m.TokenRevoke) -> None:
 
 
 def identity_list(desk: Desk, session: Session, message: m.IdentityList) -> None:
-    rows = [_identity_row(desk, identity) for identity in desk.cluster.identities.by_key.values()]
-    desk.send(session.epoch, m.Reply(message.request, _page(rows, message.skip)))
+    page = _page(desk.cluster.identities.by_key.values(), message.skip)
+    desk.send(session.epoch, m.Reply(message.request, [_identity_row(desk, identity) for identity in page]))
 
 
 def _identity_row(desk: Desk, identity: Identity) -> views.Plain:

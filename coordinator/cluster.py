@@ -221,7 +221,7 @@ class Cluster:
         node_job.reason = record.reason
         if record.state in (NodeJobState.ABSENT, NodeJobState.PREPARING):
             node_job.boot = self.nodes[record.node].boot
-        if record.state is NodeJobState.RELEASING:  # also one that was given up, of a node that came back by another key
+        if record.state is NodeJobState.RELEASING:  # also what was given up, of a node that came back by another key
             self.nodes[record.node].owes[(record.job, record.round)] = None
             self.jobs[record.job].current.setdefault(record.node, node_job)
         if record.unpayable:

@@ -105,6 +105,7 @@ class Identities:
     def __init__(self) -> None:
         self.tokens: dict[str, Token] = {}
         self.by_key: dict[str, Identity] = {}
+        self._by_name: dict[str, dict[str, Identity]] = {}
 
     # ---- folded from the records
 
@@ -126,10 +127,10 @@ class Identities:
                     identity.revoked = True
 
     def _admitted(self, record: IdentityAdmitted) -> None:
-        self.by_key.pop(record.key, None)  # a renewed one stands where its latest record does
-        self.by_key[record.key] = Identity(
-            record.key, record.role, record.name, record.pool, record.token, record.until, record.since
-        )
+        self._drop(record.key)  # a renewed one stands where its latest record does
+        identity = Identity(record.key, record.role, record.name, record.pool, record.token, record.until, record.since)
+        self.by_key[record.key] = identity
+        self._by_name.setdefault(record.name, {})[record.key] = identity
         if record.token is not None and (token := self.tokens.get(record.token)) is not None:
             token.keys[record.key] = None
 
@@ -139,17 +140,22 @@ class Identities:
         if scope == token_scope(name):
             self.tokens.pop(name, None)
         elif scope == identity_scope(name):
-            self.by_key.pop(name, None)
+            self._drop(name)
+
+    def _drop(self, key: str) -> None:
+        identity = self.by_key.pop(key, None)
+        if identity is not None:
+            namesakes = self._by_name[identity.name]
+            del namesakes[key]
+            if not namesakes:
+                del self._by_name[identity.name]
 
     # ---- asked
 
     def of_name(self, name: str, *roles: Role) -> list[Identity]:
         """The keys that were admitted under this name in one of these roles and are not revoked."""
-        return [
-            identity
-            for identity in self.by_key.values()
-            if identity.name == name and identity.role in roles and not identity.revoked
-        ]
+        namesakes = self._by_name.get(name, {})
+        return [identity for identity in namesakes.values() if identity.role in roles and not identity.revoked]
 
     def node(self, name: str) -> Identity | None:
         """The key that holds this node's name, if any; one whose certificate ended holds it still."""
