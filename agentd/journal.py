@@ -10,7 +10,7 @@ from typing import Final
 from agentd import records
 from agentd.events import Ready
 from agentd.records import Record
-from wire.ledger import Batch, Ledger, Row
+from wire.ledger import INSIDE_BYTES, Batch, Ledger, Row
 from wire.writer import WriterThread, writer_thread
 
 FILE: Final = "journal.sqlite"
@@ -39,8 +39,10 @@ def _rows(kept: Sequence[Record]) -> list[Row]:
 
 
 @asynccontextmanager
-async def open_journal(directory: Path) -> AsyncIterator[Journal]:
-    """The journal below the agent's own directory. Raises StoreHeld, StoreDamaged, StoreFull, StoreError."""
+async def open_journal(directory: Path, among_jobs: bool = True) -> AsyncIterator[Journal]:
+    """The journal below the agent's own directory; `among_jobs`: on a disk that strangers' jobs may keep full. Raises
+    StoreHeld, StoreDamaged, StoreFull, StoreError."""
     path = directory / FILE
-    async with writer_thread(lambda: Ledger.open(path), Ledger.close) as writer:
+    inside = INSIDE_BYTES if among_jobs else 0
+    async with writer_thread(lambda: Ledger.open(path, inside_bytes=inside), Ledger.close) as writer:
         yield Journal(writer)

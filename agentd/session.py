@@ -84,7 +84,7 @@ async def run_agent(
     """Run until the node may or must go; why it went. Raises StoreError, OSError (in groups)."""
     clock = boot_clock(place.boot)
     core = AgentCore(config)
-    async with open_journal(Path(place.files.agent_directory)) as journal:
+    async with open_journal(Path(place.files.agent_directory), among_jobs=not config.embedded) as journal:
         for record in await journal.load():
             core.apply(record)
         jobs = core.ledger.jobs.keys() | core.ledger.retained.keys()

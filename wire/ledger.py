@@ -2,7 +2,8 @@
 
 One process at a time, one thread of it. WAL with `synchronous=FULL`: what `commit` returned from survives a power cut.
 A full disk is told apart from every other failure, because it passes; a ballast file beside the log is given up for
-room when it happens.
+room when it happens. Where others write to the same disk and would take that room at once, more is kept inside of the
+log's own files.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ import msgspec
 T = TypeVar("T")
 
 BALLAST_BYTES: Final = 4 * 1024 * 1024
+INSIDE_BYTES: Final = 1024 * 1024
+_WAL_BYTES: Final = 5 * 1024 * 1024
+"""More than SQLite lets it grow to before it writes it back: 1,000 pages."""
+_LOOK_EVERY: Final = 256
 _APPLICATION_ID: Final = 0x504B4C47  # "PKLG"
 _FULL_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -32,6 +37,7 @@ MIGRATIONS: Final[tuple[str, ...]] = (
     CREATE INDEX record_scope ON record (scope);
     CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
     """,
+    "CREATE TABLE room (filler BLOB);",
 )
 """Forward steps; `PRAGMA user_version` says how many were taken. Never edit one that was released: append."""
 
@@ -68,24 +74,41 @@ Batch = tuple[Sequence[Row], Sequence[str]]
 class Ledger:
     """An open log. Invariant: `commit` is all or nothing, and durable when it returns."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, lock: int, ballast_bytes: int) -> None:
+    def __init__(
+        self, path: Path, connection: sqlite3.Connection, lock: int, ballast_bytes: int, inside_bytes: int
+    ) -> None:
         self.path = path
         self._connection = connection
         self._lock = lock
+        self._inside_bytes = inside_bytes
+        self._commits = 0
+        self._keep_room_inside()
         self._ballast = Ballast(path.with_name(path.name + ".ballast"), ballast_bytes)
         self._ballast.restore()
 
     @classmethod
-    def open(cls, path: Path, *, migrations: Sequence[str] = MIGRATIONS, ballast_bytes: int = BALLAST_BYTES) -> Ledger:
-        """Open or make the log, with its directory. Raises StoreHeld, StoreDamaged, StoreFull, StoreError."""
+    def open(
+        cls,
+        path: Path,
+        *,
+        migrations: Sequence[str] = MIGRATIONS,
+        ballast_bytes: int = BALLAST_BYTES,
+        inside_bytes: int = 0,
+    ) -> Ledger:
+        """Open or make the log, with its directory. `inside_bytes`: room to be kept inside of its files, where the
+        disk has it. Raises StoreHeld, StoreDamaged, StoreFull, StoreError."""
         _make_directory(path.parent)
         lock = _lock(path)
         try:
+            _take_room_back(path)
             connection = _connect(path, migrations)
+        except OSError as error:
+            os.close(lock)
+            raise translated_os(error, path) from None
         except BaseException:
             os.close(lock)
             raise
-        return cls(path, connection, lock, ballast_bytes)
+        return cls(path, connection, lock, ballast_bytes, inside_bytes)
 
     def load(self) -> Iterator[Row]:
         """Every row, oldest first."""
@@ -115,6 +138,9 @@ class Ledger:
         batches = list(batches)
         if not self._making_room(lambda: self._write(batches)):
             self._ballast.restore()
+        self._commits += 1
+        if self._commits % _LOOK_EVERY == 0:
+            self._keep_room_inside()
         return not self._ballast.held
 
     def reserve(self, name: str, count: int = 1) -> int:
@@ -146,8 +172,30 @@ class Ledger:
             return True
         return False
 
+    def _keep_room_inside(self) -> None:
+        """Free pages inside of the log, and a write-ahead file as long as it gets: what is written into them takes
+        nothing of the disk, which others may keep full. Where there is no room now, another time."""
+        if not self._inside_bytes:
+            return
+        with contextlib.suppress(sqlite3.Error, OSError):
+            do = self._connection.execute
+            free = do("PRAGMA freelist_count").fetchone()[0] * do("PRAGMA page_size").fetchone()[0]
+            disk = os.statvfs(self.path)
+            if free < self._inside_bytes // 2 and disk.f_bavail * disk.f_frsize > 8 * self._inside_bytes:
+                do("INSERT INTO room VALUES (zeroblob(?))", (self._inside_bytes,))
+                do("PRAGMA wal_checkpoint").fetchone()  # only what is written back takes its place on the disk
+            do("DELETE FROM room")
+            fd = os.open(_ahead(self.path), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                os.posix_fallocate(fd, 0, _WAL_BYTES)
+            finally:
+                os.close(fd)
+
     def close(self) -> None:
         """Give the log back. What was committed is durable already."""
+        if self._inside_bytes:  # SQLite removes its write-ahead file, and with it the room
+            with contextlib.suppress(OSError):
+                os.link(_ahead(self.path), _kept(self.path))
         with contextlib.suppress(sqlite3.Error):  # a checkpoint that fails here is made by the next open
             self._connection.close()
         os.close(self._lock)
@@ -181,6 +229,34 @@ class Ledger:
             yield
         except sqlite3.Error as error:
             raise _translated(error, self.path) from error
+
+
+def _ahead(path: Path) -> Path:
+    """SQLite's write-ahead file."""
+    return path.with_name(path.name + "-wal")
+
+
+def _kept(path: Path) -> Path:
+    """Where its room is while nobody has the log open."""
+    return path.with_name(path.name + ".room")
+
+
+def _take_room_back(path: Path) -> None:
+    """Let the next write-ahead file be the last one, emptied: without a header there is nothing in it."""
+    kept = _kept(path)
+    try:
+        if not _ahead(path).exists():
+            fd = os.open(kept, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                os.pwrite(fd, bytes(4096), 0)
+                os.fdatasync(fd)
+            finally:
+                os.close(fd)
+            os.rename(kept, _ahead(path))
+    except FileNotFoundError:
+        return
+    finally:
+        kept.unlink(missing_ok=True)
 
 
 class Ballast:

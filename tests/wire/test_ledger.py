@@ -270,6 +270,73 @@ def test_a_disk_that_is_full_from_the_start_is_told(small_disk):
         Ledger.open(small_disk / "log.sqlite")
 
 
+@pytest.fixture
+def filled_disk(tmp_path):
+    """A disk, and how to take all of it that is free."""
+    mount = tmp_path / "disk"
+    mount.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "small", mount], capture_output=True, check=False)
+    if done.returncode:
+        pytest.skip("mounting a small disk needs root")
+
+    def fill():
+        with pytest.raises(OSError), open(mount / "hog", "ab", buffering=0) as hog:
+            while True:
+                hog.write(bytes(4096))
+
+    yield mount / "log.sqlite", fill
+    subprocess.run(["umount", "--lazy", mount], check=True)
+
+
+def test_room_inside_of_the_log_is_nobody_elses(filled_disk):
+    """Others keep the disk full: what is needed to make them stop is written all the same, after a restart too."""
+    path, fill = filled_disk
+    ledger = Ledger.open(path, ballast_bytes=65_536, inside_bytes=1 << 20)
+    for life in range(3):
+        fill()
+        for number in range(400):
+            assert ledger.commit([Row(f"s{life}", "k", bytes(1000))]) is False
+            if number % 100 == 0:
+                fill()
+        ledger.commit([], [f"s{life}"])
+        ledger.close()
+        fill()
+        ledger = Ledger.open(path, ballast_bytes=65_536, inside_bytes=1 << 20)
+        assert list(ledger.load()) == []
+    ledger.commit([row(1)])
+    ledger.close()
+
+
+def test_what_was_written_in_the_kept_room_before_is_not_read_again(path):
+    """The write-ahead file of the next life is the last one's, with its old frames behind the new ones."""
+    for life in range(3):
+        ledger = Ledger.open(path, inside_bytes=65_536)
+        assert [each.kind for each in ledger.load()] == [f"k{before}" for before in range(life)]
+        ledger.commit([Row("s", "gone", bytes(50_000))])
+        ledger.commit([Row("s", f"k{before}", b"") for before in range(life + 1)], ["s"])
+        ledger.close()
+    assert not (path.parent / f"{path.name}-wal").exists()
+    (path.parent / f"{path.name}.room").unlink()
+    ledger = Ledger.open(path)
+    assert [each.kind for each in ledger.load()] == ["k0", "k1", "k2"]
+    ledger.close()
+
+
+def test_a_crash_before_the_room_is_given_up_leaves_all_there(path):
+    ledger = Ledger.open(path, inside_bytes=65_536)
+    ledger.commit([row(1)])
+    ledger._connection.execute("INSERT INTO room VALUES (zeroblob(1000))")
+    copy = path.parent / "copy"
+    copy.mkdir()
+    for file in path.parent.glob("log.sqlite*"):
+        (copy / file.name).write_bytes(file.read_bytes())
+    again = Ledger.open(copy / path.name, inside_bytes=65_536)
+    assert list(again.load()) == [row(1)]
+    assert again._connection.execute("SELECT count(*) FROM room").fetchone() == (0,)
+    again.close()
+    ledger.close()
+
+
 # ---- the thread that owns it
 
 
