@@ -71,7 +71,7 @@ def test_both_daemons_say_that_they_are_ready_how_they_stand_and_that_they_stop(
     assert ear.hears("STOPPING=1")
 
 
-def test_a_restart_as_by_a_service_manager_leaves_tasks_their_processes_and_their_cgroups(
+def test_a_restart_as_systemd_does_it_leaves_tasks_their_processes_and_their_cgroups(
     cluster: Cluster, ear: Ear
 ) -> None:
     """KillMode=process: SIGTERM to the agent alone, the end awaited, then a start in the same cgroup."""

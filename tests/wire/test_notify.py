@@ -56,13 +56,13 @@ def test_a_socket_without_a_file_is_reached_too() -> None:
         assert ear.recv(100) == b"READY=1\nSTATUS=up"
 
 
-def test_a_service_manager_that_does_not_listen_costs_a_sentence(tmp_path: Path) -> None:
+def test_a_supervisor_that_does_not_listen_costs_a_sentence(tmp_path: Path) -> None:
     reason = Supervisor(str(tmp_path / "nobody")).ready("up")
     assert reason is not None
     assert "nobody: No such file" in reason
 
 
-def test_without_a_service_manager_nothing_is_said() -> None:
+def test_without_a_supervisor_nothing_is_said() -> None:
     assert [Supervisor(None).ready("up"), Supervisor(None).status("up"), Supervisor(None).stopping()] == [None] * 3
 
 
