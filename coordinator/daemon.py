@@ -137,6 +137,8 @@ async def serve_state(
             server.tls = TlsDoor(
                 authority, lambda: core.cluster.identities, driver.put, lambda: clock().wall, server.log
             )
+            if os.geteuid() == 0:
+                server.log.warning("this coordinator runs as root: a user of its own is enough for it, and safer")
             remote = await _listen(listen)
             for listener in remote:
                 stack.push_async_callback(listener.aclose)
