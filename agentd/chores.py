@@ -6,6 +6,7 @@ then it is quarantined and looked at again. Everything here blocks: call it in a
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Collection
 from typing import Any, Final, assert_never
@@ -13,16 +14,19 @@ from typing import Any, Final, assert_never
 import msgspec
 
 from agentd import events
-from agentd.cleaning import Cleaning, clean_up
+from agentd.cleaning import Cleaning
 from agentd.containment import Containment, ContainmentError
 from agentd.events import Chore, Event
 from agentd.files import FilesError, NodeFiles
+from agentd.processes import now_s
 from agentd.reading import Owners
 from agentd.uids import Lease, Uids, UidsError
 from wire.messages import Cleanliness
 
 LOOK_STEPS: Final = 500
 """So many entries are deleted or looked at for one quarantined user before others have their turn."""
+PATIENCE_S: Final = 2.0
+"""So long the end of a job's release waits for its files to be deleted, so that what can't be is told with it."""
 NOTHING: Final = Cleanliness()
 _DISK_ERRORS: Final = (FilesError, UidsError, ContainmentError, OSError)
 
@@ -32,13 +36,20 @@ class Chores:
     made until it is cleaned up; in `_cleanings` are clean-ups of quarantined users that have more to do."""
 
     def __init__(
-        self, files: NodeFiles, containment: Containment, uids: Uids | None, wall: Callable[[], float], log: Any
+        self,
+        files: NodeFiles,
+        containment: Containment,
+        uids: Uids | None,
+        wall: Callable[[], float],
+        log: Any,
+        patience_s: float = PATIENCE_S,
     ) -> None:
         self._files = files
         self._containment = containment
         self._uids = uids
         self._wall = wall
         self._log = log
+        self._patience_s = patience_s
         self._cleanings: dict[int, Cleaning] = {}
         self._looking = threading.Lock()
         """Held while what is left of jobs is looked at, so that none comes back under it."""
@@ -71,11 +82,13 @@ class Chores:
                 assert_never(unreachable)
 
     def owners(self, path: str) -> Owners | None:
-        """Whose files may be read at this path below the root: of a job's tree its own and the agent's; None:
-        anybody's."""
+        """Whose files may be read at this path below the root, beside the agent's: in a job's tree its own, elsewhere
+        any job's; None: anybody's. A name for another's file is easily made where everybody may make names."""
         parts = [part for part in path.split("/") if part not in ("", ".")]
-        if self._uids is None or parts[:1] != ["workitems"]:
+        if self._uids is None:
             return None
+        if parts[:1] != ["workitems"]:
+            return self._uids.is_jobs
         user = self._uids.of(parts[1]) if len(parts) > 1 else None
         return lambda uid: uid == user
 
@@ -116,18 +129,25 @@ class Chores:
         user: int | None = None
         try:
             user = self._user_of(chore.job)
-            cleaning, clean = clean_up(self._files, self._containment, chore.job, user, chore.keep_s, self._wall())
-            cleaning.close()
-            kept_s = cleaning.kept_s
+            kept_s, clean = self._cleaned(chore, user)
         except _DISK_ERRORS as error:
             clean = Cleanliness(files=[str(error)], uid=user)
-        if kept_s is not None:
-            clean = _but_what_is_kept(clean)
-        elif user is not None:
+        if kept_s is None and user is not None:
             clean = self._let_go(user, clean)
+        clean = _found(clean)
         if clean != NOTHING:
             self._log.warning("something of a job is left", job=chore.job, **msgspec.structs.asdict(clean))
         return events.JobCleaned(chore.job, kept_s=kept_s, clean=clean)
+
+    def _cleaned(self, chore: events.CleanJob, user: int | None) -> tuple[float | None, Cleanliness]:
+        """When what is kept is due, if something is, and what is left. A large tree goes on being deleted after it."""
+        cleaning = Cleaning(self._files, self._containment, chore.job, user)
+        with contextlib.closing(cleaning):
+            cleaning.begin(chore.keep_s, self._wall())
+            until = now_s() + self._patience_s
+            while cleaning.step(LOOK_STEPS) and now_s() < until:
+                pass
+            return cleaning.kept_s, cleaning.account()
 
     def _user_of(self, job: str) -> int | None:
         """Also one that was quarantined just before we died, or by an earlier clean-up. Raises UidsError."""
@@ -186,8 +206,8 @@ class Chores:
             return more
 
 
-def _but_what_is_kept(clean: Cleanliness) -> Cleanliness:
-    """A user that is the job's for the sake of what is kept as it was asked for is nothing that was left."""
+def _found(clean: Cleanliness) -> Cleanliness:
+    """A user that is not free for the sake of what is kept, or of what is being deleted, is nothing that was left."""
     rest = msgspec.structs.replace(clean, uid=None)
     return rest if rest == NOTHING else clean
 

@@ -109,6 +109,10 @@ class Uids:
     def _is_held(self, lease: Lease) -> bool:
         return lease.incarnation == self._incarnation and lease.reason is None
 
+    def is_jobs(self, uid: int) -> bool:
+        """Whether it is one of the users for jobs, whoever's it is now."""
+        return uid in self._among
+
     def of(self, job: str) -> int | None:
         """The job's uid here, if it has one."""
         return self._held.get(job)

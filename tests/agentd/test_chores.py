@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from agentd import events
-from agentd.chores import NOTHING, Chores
+from agentd.chores import LOOK_STEPS, NOTHING, Chores
 from agentd.containment import Containment
 from agentd.files import NodeFiles
 from agentd.uids import Range, Uids
@@ -33,6 +33,7 @@ class Ground:
     files: NodeFiles
     count: int = 100
     leases: Path = Path()
+    patience_s: float = 60.0
 
     def __post_init__(self) -> None:
         self.leases = self.place / "uids" / "leases.json"
@@ -43,7 +44,7 @@ class Ground:
         among = Range(FIRST, self.count)
         self.uids = Uids(str(self.leases), among, self.files.incarnation, self.files.root)
         held = Containment(self.files.root, "boot", None, users=among)
-        self.chores = Chores(self.files, held, self.uids, lambda: NOW, daemon_log("test"))
+        self.chores = Chores(self.files, held, self.uids, lambda: NOW, daemon_log("test"), self.patience_s)
         self.chores.restarted(jobs)
 
     def make(self, job: str) -> str | None:
@@ -123,6 +124,21 @@ def test_t17_a_user_of_which_something_is_left_is_freed_only_when_that_is_gone(g
     ground.look()
     assert ground.leased() == {}
     assert left.stat().st_uid == 0, "what lies in shared/ is the agent's from now on"
+
+
+def test_t17_what_takes_long_to_delete_is_nothing_left_but_keeps_its_user_until_it_is_gone(ground: Ground) -> None:
+    ground.patience_s = 0.0
+    ground.start()
+    ground.make("j-1")
+    home = ground.root / "workitems" / "j-1" / "home"
+    for n in range(2 * LOOK_STEPS):
+        (home / str(n)).touch()
+    assert ground.clean("j-1") == NOTHING
+    assert ground.leased() == {"j-1": (FIRST, True)}
+    assert ground.chores.look_again(), "there is more to do at once"
+    ground.look()
+    assert ground.leased() == {}
+    assert list((ground.root / "trash").iterdir()) == []
 
 
 def test_t17_a_living_process_keeps_its_user_in_quarantine(ground: Ground) -> None:
@@ -221,7 +237,10 @@ def test_of_a_jobs_tree_only_its_own_files_and_the_agents_are_read(ground: Groun
         owners = ground.chores.owners(path)
         assert owners is not None
         assert owners(uid) is may, path
-    assert ground.chores.owners("shared/x") is None, "in shared/ everybody's"
+    in_shared = ground.chores.owners("shared/x")
+    assert in_shared is not None
+    assert in_shared(FIRST + 1), "in shared/ every job's"
+    assert not in_shared(4242), "but nobody's else, who would not have put it there"
 
 
 def test_the_output_of_a_command_is_not_read_from_what_another_user_put_there(ground: Ground) -> None:
