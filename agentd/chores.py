@@ -166,7 +166,7 @@ class Chores:
                 self._uids.quarantine(user, _what_is_left(clean))
         except UidsError as error:  # then it stays the job's
             self._log.error("a user could not be freed", user=user, reason=str(error))
-            return msgspec.structs.replace(clean, uid=user)
+            return msgspec.structs.replace(clean, uid=user, files=[*clean.files, f"Its user was not freed: {error}"])
         return clean
 
     # ---- what could not be freed at once

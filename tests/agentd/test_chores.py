@@ -218,7 +218,8 @@ def test_leases_that_can_not_be_written_leave_the_user_with_its_job_and_are_said
     before = ground.leases.read_text()
     ground.leases.write_text("{")
     assert "is damaged" in (ground.make("k-1") or "")
-    assert ground.clean("j-1").uid == FIRST, "not known to be free"
+    clean = ground.clean("j-1")
+    assert (clean.uid, "is damaged" in clean.files[0]) == (FIRST, True)
     ground.look()
     ground.leases.write_text(before)
     assert ground.leased() == {"j-1": (FIRST, False)}
