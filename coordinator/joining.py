@@ -8,6 +8,7 @@ from typing import Final
 
 from coordinator import ending, plausible, work
 from coordinator.desk import Desk
+from coordinator.identities import ANOTHER_TOKEN
 from coordinator.model import Holding, Job, Node, Pool
 from coordinator.placement import MAX_GRANT
 from coordinator.preparation import TRANSITIONS, NodeJob
@@ -99,9 +100,11 @@ def _not_as(desk: Desk, session: Session, message: m.Join) -> str | None:
         return f"node `{message.node}` is a machine that joins over TLS: give this one another --name"
     if session.owner != message.node:
         return f"this certificate is for node `{session.owner}` and not for `{message.node}`"
-    pool = desk.cluster.identities.by_key[session.key].pool
-    if pool is not None and pool != message.pool:
-        return f"this node was admitted to pool `{pool}` and not to `{message.pool}`"
+    identity = desk.cluster.identities.by_key.get(session.key)
+    if identity is None:
+        return f"the certificate of node `{message.node}` is not known any more: {ANOTHER_TOKEN}"
+    if identity.pool is not None and identity.pool != message.pool:
+        return f"this node was admitted to pool `{identity.pool}` and not to `{message.pool}`"
     return None
 
 

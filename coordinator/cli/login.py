@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from coordinator.cli import output
-from coordinator.cli.failure import Exit, Failure, misused
+from coordinator.cli.failure import Exit, Failure, misused, reason_of
 from coordinator.cli.options import Terms, shaped
 from wire.address import host_and_port, unreachable
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 MAX_TYPED = 4096
 """Bytes that are read in search of a join string."""
+VARIABLE = "BATCH_JOIN"
 NEW_KEY = "new-{}.key"
 """The key of a login by a token (its id) that has not come to its end: a try that was interrupted goes on with it."""
 
@@ -29,14 +30,14 @@ NEW_KEY = "new-{}.key"
 @click.option(
     "--token",
     "given",
-    metavar="JOINSTRING",
-    help="What `token create` printed (others on this machine can read a command line: better give it on stdin).",
+    metavar="JOIN",
+    help="A join string: @FILE, - for stdin, or itself, which others on this machine can then read.",
 )
 @shaped
 def login(terms: Terms, place: str, given: str | None) -> None:
-    """Be known to the coordinator at ADDRESS (HOST:PORT): asks for a join string, or reads it from stdin.
+    """Be known to the coordinator at ADDRESS (HOST:PORT), by a join string: it is asked for, or read from stdin.
 
-    Without one, and logged in there already, the certificate is renewed.
+    Without one, and logged in there already, the certificate is renewed. $BATCH_JOIN is taken where one is needed.
     """
     from wire.identity import IdentityError, NoIdentity, login_directory, read_identity, write_identity
 
@@ -46,7 +47,7 @@ def login(terms: Terms, place: str, given: str | None) -> None:
     except ValueError as error:
         raise misused(str(error)) from None
     directory = login_directory(address)
-    text = given or _piped()
+    text = _piped() if given is None else _given(given)
     try:
         if not text and (known := _known(directory)) is not None:
             identity = _renewed(address, known)
@@ -65,6 +66,19 @@ def login(terms: Terms, place: str, given: str | None) -> None:
     terms.show(document, lambda: [f"logged in at {address} as {own.name} ({own.role}) until {document['expires_at']}"])
 
 
+def _given(text: str) -> str:
+    """What `--token` says."""
+    if text == "-":
+        return sys.stdin.read(MAX_TYPED).strip()
+    if not text.startswith("@"):
+        return text.strip()
+    try:
+        with open(text[1:], encoding="utf-8", errors="replace") as file:
+            return file.read(MAX_TYPED).strip()
+    except OSError as error:
+        raise misused(f"the join string can't be read from {text[1:]}: {reason_of(error)}") from None
+
+
 def _piped() -> str:
     """What stdin holds, where it is a file or a pipe that somebody filled; nothing else is waited for."""
     try:
@@ -77,6 +91,8 @@ def _piped() -> str:
 
 
 def _asked(address: str) -> str:
+    if stored := os.environ.get(VARIABLE):
+        return stored
     if not sys.stdin.isatty():
         raise Failure(
             Exit.REFUSED,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 
 import click
 
@@ -13,7 +14,7 @@ from coordinator.render import table
 
 ROLES = ("node", "user", "operator", "admin")
 SECRET_BYTES = 32
-DAY_S = 86_400.0
+ID_DIGITS = 8
 
 
 @click.group()
@@ -76,7 +77,11 @@ def list_tokens(terms: Terms) -> None:
 @click.argument("token_id", metavar="ID")
 @facts
 def revoke_token(terms: Terms, token_id: str) -> None:
-    """No further use of a token; who came in by it stays."""
+    """No further use of a token (its ID, or the join string); who came in by it stays."""
+    from wire.invitation import InvitationError, parse_invitation, token_digest
+
+    with suppress(InvitationError):
+        token_id = token_digest(parse_invitation(token_id).secret)[:ID_DIGITS]
     with terms.connect() as connection:
         revoked = connection.ask("TokenRevoke", token=token_id)
     terms.show(revoked, lambda: [f"token {revoked['id']} lets nobody in any more"])

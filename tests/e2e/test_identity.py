@@ -539,6 +539,8 @@ def test_tokens_are_made_listed_and_revoked(cluster: SecureCluster) -> None:
     secret = parse_invitation(made["token"]).secret
     assert secret not in listed + json.dumps(cluster.ask("token", "list")) + cluster.log("coordinator")
     assert "lets nobody in any more" in cluster.command("token", "revoke", made["id"]).stdout
+    cluster.command("token", "revoke", plain.stdout.strip())
+    assert {token["state"] for token in cluster.ask("token", "list")} == {"revoked"}
     cluster.command("token", "revoke", "00000000", status=4)
     cluster.command("token", "create", "--role", "king", status=2)
     cluster.command("token", "create", "--role", "node", "--name", "n", "--uses", "2", status=2)
@@ -584,6 +586,22 @@ def test_logging_in_without_a_token_or_with_a_bad_one_is_a_sentence(cluster: Sec
     assert "nothing secret was said" in refused.stderr
     assert [token["used"] for token in cluster.ask("token", "list")] == [0]
     assert "as user-" in as_person(cluster, own, "login", cluster.address, said=text).stdout
+
+
+@pytest.mark.parametrize("way", ["stdin", "file", "itself", "environment"])
+def test_a_join_string_is_taken_from_where_it_is(cluster: SecureCluster, way: str) -> None:
+    own = {**cluster.environment, "XDG_STATE_HOME": str(cluster.directory / "ann")}
+    text = cluster.command("token", "create", "--role", "user", "--name", "ann").stdout.strip()
+    file = cluster.directory / "join"
+    file.write_text(text + "\n")
+    options = {"stdin": ["--token", "-"], "file": ["--token", f"@{file}"], "itself": ["--token", text]}.get(way, [])
+    more = {"BATCH_JOIN": text} if way == "environment" else {}
+    said = as_person(
+        cluster, {**own, **more}, "login", cluster.address, *options, said=text if way == "stdin" else ""
+    )  # fmt: skip
+    assert "as ann (user)" in said.stdout
+    assert text not in said.stdout + said.stderr + cluster.log("coordinator")
+    as_person(cluster, {**own, **more}, "login", cluster.address)
 
 
 def test_a_login_that_was_interrupted_goes_on_with_its_key(cluster: SecureCluster) -> None:
