@@ -40,6 +40,10 @@ GROWTH: Final = 10
 LOOK_AGAIN_S: Final = 0.25
 MORE_TIME_S: Final = 900.0
 """A token lives so much longer than the slowest host may take."""
+PART_TO_JOIN: Final = 0.6
+"""Of a host's time: what its agent may take to be admitted."""
+STEP_S: Final = 0.2
+"""Between two looks of the script at its agent."""
 THERE: Final = ("starting", "start_failed", "idle", "running", "draining", "drained", "unusable")
 """States of a node whose agent is connected and has said what it holds."""
 COLUMNS: Final = (Column("HOST"), Column("NODE"), Column("STATE"), Column("REASON", flexible=True))
@@ -166,9 +170,9 @@ def _load(connection: Connection, wish: Wish, made: Path, hosts: int, timeout_s:
         "PYTHON": wish.python,
         "DIGEST": _digest(wheels, wish),
         "NEEDS_KB": str(NEEDED_KB + GROWTH * size // 1024),
-        "PIP_ARGS": f"install {wish.pip_args}".rstrip() if wish.pip_args else "install --no-index",
+        "PIP_ARGS": wish.pip_args or "--no-index",
         "PIP_NAMES": NAME if wish.wheels is not None else " ".join(f"wheels/{path.name}" for path in wheels),
-        "PATIENCE": str(int(5 * timeout_s)),
+        "PATIENCE": str(int(PART_TO_JOIN * timeout_s / STEP_S)),
     }
     return str(token["id"]), Cargo(wheels, settings, Invitation(token["authority"], secret).text())
 

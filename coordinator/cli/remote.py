@@ -13,6 +13,7 @@ import tarfile
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -21,6 +22,8 @@ from coordinator.render import plain
 
 CONNECT_S: Final = 15
 LOOK_S: Final = 0.2
+TIDY_S: Final = 5.0
+"""For a host to remove what it was sent, once it has said how it went."""
 SCRIPT: Final = Path(__file__).with_name("bootstrap.sh")
 _LONGEST_LINE: Final = 1000
 _MAX_LINES: Final = 1000
@@ -131,11 +134,15 @@ def bootstrap(reach: Reach, host: str, cargo: bytes, step: Callable[[str], None]
         alarm.start()
         feeding = threading.Thread(target=_feed, args=(process, cargo), daemon=True)
         feeding.start()
+        started = False
         try:
             started = _listen(process, outcome, step)
         finally:
             ended.set()
             alarm.join()
+            if started or outcome.code:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(TIDY_S)
             process.kill()
             status = process.wait()
             feeding.join()

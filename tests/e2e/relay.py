@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import selectors
 import socket
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -13,13 +15,19 @@ class Relay:
     """Listens on a socket path and carries bytes to another; what is cut is held, as a network would hold it."""
 
     def __init__(self, path: Path, target: Path) -> None:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.bind(str(path))
+        listener.listen()
         self.path = path
-        self._target = target
+        self._begin(listener, lambda: _connected(socket.AF_UNIX, str(target)))
+
+    def _begin(self, listener: socket.socket, dial: Callable[[], socket.socket]) -> None:
+        self._dial = dial
         self._cut = {"out": False, "back": False}
+        self._late: set[socket.socket] = set()
+        """Connections of which nothing passes for now, while others do."""
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._listener.bind(str(path))
-        self._listener.listen()
+        self._listener = listener
         self._wake, self._woken = socket.socketpair()
         self._ended = False
         self._thread = threading.Thread(target=self._carry, daemon=True)
@@ -37,6 +45,20 @@ class Relay:
     def altered(self, piece: bytes) -> bytes:
         """What is carried instead; for a test that lies."""
         return piece
+
+    def delay(self) -> None:
+        """Hold back what the connections there are carry; new ones pass."""
+        self._late = {end for pair in self._pairs for end in pair}
+        self._wake.send(b"x")
+
+    def holds_something(self, within_s: float) -> bool:
+        """Wait until something is held back on a connection that is delayed."""
+        return bool(select.select(list(self._late), [], [], within_s)[0])
+
+    def deliver(self) -> None:
+        """Let what was delayed arrive."""
+        self._late = set()
+        self._wake.send(b"x")
 
     def close(self) -> None:
         """End the relay and every connection through it."""
@@ -56,6 +78,8 @@ class Relay:
                 if not self._cut["out"]:
                     selector.register(self._listener, selectors.EVENT_READ, "accept")
                 for near, far in self._pairs:
+                    if near in self._late:
+                        continue
                     if not self._cut["out"]:
                         selector.register(near, selectors.EVENT_READ, (near, far))
                     if not self._cut["back"]:
@@ -68,12 +92,10 @@ class Relay:
             self._woken.recv(64)
         elif route == "accept":
             near = self._listener.accept()[0]
-            far = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
-                far.connect(str(self._target))
+                far = self._dial()
             except OSError:
                 near.close()
-                far.close()
                 return
             self._pairs.append((near, far))
         elif isinstance(route, tuple) and any(route[0] in pair for pair in self._pairs):
@@ -93,3 +115,23 @@ class Relay:
         for end in (source, sink):
             with contextlib.suppress(OSError):
                 end.close()
+
+
+class TcpRelay(Relay):
+    """The same between TCP endpoints: `address` is where it listens, and what it carries is none of its business."""
+
+    def __init__(self, target: str) -> None:
+        host, _, port = target.rpartition(":")
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{listener.getsockname()[1]}"
+        self._begin(listener, lambda: _connected(socket.AF_INET, (host, int(port))))
+
+
+def _connected(family: socket.AddressFamily, target: str | tuple[str, int]) -> socket.socket:
+    far = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        far.connect(target)
+    except OSError:
+        far.close()
+        raise
+    return far
