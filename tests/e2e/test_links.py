@@ -237,7 +237,7 @@ def forge(ears: Ears, user: int) -> bytes:
 
 
 @needs_users
-@pytest.mark.parametrize("user", [USER, USER + 1, 0])
+@pytest.mark.parametrize("user", [USER, USER + 1, 0], ids=["its own", "another", "root"])
 async def test_t13_a_task_that_calls_itself_its_keeper_is_refused(tmp_path: Path, user: int) -> None:
     async with listening(tmp_path, USER) as ears:
         await ears.started()
@@ -293,7 +293,7 @@ async def test_the_next_life_knows_a_keeper_of_another_user(tmp_path: Path) -> N
             nursery.cancel_scope.cancel()
 
 
-@pytest.mark.parametrize("user", [None, pytest.param(USER, marks=needs_users)])
+@pytest.mark.parametrize("user", [None, pytest.param(USER, marks=needs_users)], ids=["same", "of the job"])
 async def test_a_keeper_that_was_not_noted_is_known_by_its_record_and_nobody_else_is(
     tmp_path: Path, user: int | None
 ) -> None:
