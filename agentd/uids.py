@@ -71,10 +71,13 @@ class Lease(msgspec.Struct, frozen=True, array_like=True):
 
 
 class _Leases(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is in the file; `next` is where the search for a free uid goes on, so that none comes back soon."""
+    """What is in the file; `next` is where the search for a free uid goes on, so that none comes back soon. `first` and
+    `count` are the range that all agents of the machine agree on while a uid of it is leased."""
 
     next: int
     leases: list[Lease]
+    first: int = 0
+    count: int = 0
 
 
 class Uids:
@@ -94,10 +97,22 @@ class Uids:
         self._held: dict[str, int] = {}
         with self._locked() as directory:
             known = self._read(directory)
+            self._agree(known)
             adopted = [self._adopted(lease) for lease in known.leases]
             if adopted != known.leases:
-                self._write(directory, _Leases(known.next, adopted))
+                self._write(directory, known.next, adopted)
             self._held = {lease.job: lease.uid for lease in adopted if self._is_held(lease)}
+
+    def _agree(self, known: _Leases) -> None:
+        """Raises UidsError if agents of this machine give out different ranges: one's killing user might be another
+        one's job, and users of a job that is held must stay in the range."""
+        theirs = Range(known.first, known.count)
+        if known.leases and theirs not in (Range(0, 0), self._among):
+            raise UidsError(
+                f"[users] first and count: the users for jobs on this machine are {theirs}, not {self._among}, and "
+                f"{len(known.leases)} of them are in use, as {self._path} says. All agents of a machine share one range "
+                "(or each has one and leases of its own); it can be changed when no user of it is in use."
+            )
 
     def _adopted(self, lease: Lease) -> Lease:
         """What another node had whose root stood where ours does is ours to look after."""
@@ -127,7 +142,7 @@ class Uids:
                     return lease.uid
             uid = self._free(known)
             lease = Lease(uid, self._incarnation, self._root, job)
-            self._write(directory, _Leases(uid + 1, [*known.leases, lease]))
+            self._write(directory, uid + 1, [*known.leases, lease])
             self._held[job] = uid
             return uid
 
@@ -137,7 +152,7 @@ class Uids:
             known = self._read(directory)
             left = [lease for lease in known.leases if (lease.incarnation, lease.uid) != (self._incarnation, uid)]
             if len(left) < len(known.leases):
-                self._write(directory, _Leases(known.next, left))
+                self._write(directory, known.next, left)
             self._forget(uid)
 
     def quarantine(self, uid: int, reason: str) -> None:
@@ -148,7 +163,7 @@ class Uids:
             for n, lease in enumerate(known.leases):
                 if (lease.incarnation, lease.uid) == (self._incarnation, uid) and lease.reason != reason:
                     known.leases[n] = msgspec.structs.replace(lease, reason=reason)
-                    self._write(directory, known)
+                    self._write(directory, known.next, known.leases)
             self._forget(uid)
 
     def leases(self) -> list[Lease]:
@@ -216,8 +231,9 @@ class Uids:
             ) from error
         return known
 
-    def _write(self, directory: int, known: _Leases) -> None:
+    def _write(self, directory: int, following: int, leases: list[Lease]) -> None:
         """Whole or not at all, and durable."""
+        known = _Leases(following, leases, self._among.first, self._among.count)
         name = os.path.basename(self._path)
         fresh = f".{name}.{secrets.token_hex(4)}"
         fd = os.open(

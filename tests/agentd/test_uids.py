@@ -253,6 +253,17 @@ def test_a_range_that_a_container_does_not_have_is_refused(tmp_path: Path, rows:
             refuse_range(FEW, maps=[str(tmp_path / "uid_map")])
 
 
+def test_all_agents_of_a_machine_have_one_range_while_a_user_of_it_is_in_use(path: str) -> None:
+    node = uids(path)
+    mine = node.lease("a-1")
+    larger = Range(FIRST, 5)
+    for incarnation in ("i1", "i2"):
+        with pytest.raises(UidsError, match=rf"are {FIRST} to {FIRST + 3}, not {FIRST} to {FIRST + 4}, and 1 of them"):
+            uids(path, larger, incarnation)
+    node.release(mine)
+    assert uids(path, larger).lease("a-1") in larger
+
+
 # ---- the way to a node's root
 
 
