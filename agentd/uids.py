@@ -110,8 +110,8 @@ class Uids:
         if known.leases and theirs not in (Range(0, 0), self._among):
             raise UidsError(
                 f"[users] first and count: the users for jobs on this machine are {theirs}, not {self._among}, and "
-                f"{len(known.leases)} of them are in use, as {self._path} says. All agents of a machine share one range "
-                "(or each has one and leases of its own); it can be changed when no user of it is in use."
+                f"{len(known.leases)} of them are in use, as {self._path} says. All agents of a machine share one "
+                "range (or each has one and leases of its own); it can be changed when no user of it is in use."
             )
 
     def _adopted(self, lease: Lease) -> Lease:
