@@ -231,6 +231,8 @@ class Hierarchy:
                 except OSError as error:
                     if optional and isinstance(error, FileNotFoundError):
                         continue
+                    if controller is Controller.CPU and error.errno == errno.EINVAL:
+                        continue  # version 1, and a group above has less: that holds
                     raise ContainmentError(
                         f"Could not limit the {controller.value} of the cgroup {leaf.path} ({file} to {text}): "
                         f"{error.strerror}."

@@ -14,9 +14,11 @@ from agentd.ipc import public_files, remove_ipc
 from agentd.shared import Takeover
 from wire.messages import Cleanliness
 
-FIRST_STEPS: Final = 3_000
-"""So many entries are deleted, and looked at in `shared/`, before the account of a job is given; the rest goes on
-after it, and the job's user stays the job's until then."""
+FIRST_STEPS: Final = 5_000
+"""So many entries are deleted before the account of a job is given; the rest goes on after it, and the job's user stays
+the job's until then."""
+LOOKS_A_STEP: Final = 20
+"""To look at an entry of `shared/` costs that much less than to delete one."""
 LINES: Final = 20
 LINE_CHARS: Final = 400
 
@@ -52,7 +54,7 @@ class Cleaning:
         """Whether there is more to do. Raises OSError."""
         more = self._files.trash.empty(steps, self._job)
         if self._takeover is not None:
-            more = self._takeover.step(steps) or more
+            more = self._takeover.step(LOOKS_A_STEP * steps) or more
         self._more = more
         return more
 

@@ -165,6 +165,21 @@ def test_only_what_limits_something_gets_a_leaf():
     assert Hierarchy("/v2", True, frozenset(), kills=True).needed(Limits())
 
 
+def test_more_processors_than_a_group_above_has_are_no_refusal():
+    parent = cgroups.parent_of(Controller.CPU)
+    if parent is None or not os.access(parent, os.W_OK):
+        pytest.skip("needs cpu of version 1")
+    hierarchy = Hierarchy(f"{parent}/poolkeeper-tight-{os.getpid()}", False, frozenset({Controller.CPU}))
+    try:
+        Cgroup(hierarchy.base).make()
+        Cgroup(hierarchy.base).write("cpu.cfs_quota_us", "50000")
+        leaf = Cgroup(hierarchy.make("j", "k", Limits(cpus=2.0)))
+        assert leaf.words("cpu.cfs_quota_us") == {"-1"}
+        assert Cgroup(hierarchy.make("j", "k", Limits(cpus=0.25))).words("cpu.cfs_quota_us") == {"25000"}
+    finally:
+        Cgroup(hierarchy.base).remove()
+
+
 # ---- controllers of version 2, in groups that somebody gave us
 
 

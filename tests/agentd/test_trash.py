@@ -145,6 +145,11 @@ assert leftover.endswith("/t/wd/mounted could not be removed: something is mount
 assert not node.empty_trash(100)
 [entry] = os.listdir(root + "/trash")
 assert os.listdir(f"{root}/trash/{entry}/t/wd") == ["mounted"]
+subprocess.run(["umount", f"{root}/trash/{entry}/t/wd/mounted"], check=True)
+node.trash.retry("j")
+while node.empty_trash(100): pass
+assert os.listdir(root + "/trash") == node.leftovers() == []
+assert os.listdir(outside) == ["precious"]
 """
 
 
