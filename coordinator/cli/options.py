@@ -23,7 +23,10 @@ output_option = click.option(
     "-o", "--output", "shape", type=click.Choice(FORMATS), default=None, help="How facts are printed (default: table)."
 )
 coordinator_option = click.option(
-    "--coordinator", "address", metavar="ADDRESS", help="The coordinator's socket (default: $BATCH_COORDINATOR, ...)."
+    "--coordinator",
+    "address",
+    metavar="ADDRESS",
+    help="The coordinator's socket, or HOST:PORT (default: $BATCH_COORDINATOR, ...).",
 )
 
 

@@ -120,6 +120,22 @@ def test_a_second_coordinator_is_refused_and_the_first_goes_on(tmp_path):
             assert session.call("JobList") == []
 
 
+MEMBER = """
+import os, sys
+import msgpack
+from wire import thin
+os.setgroups([int(group) for group in sys.argv[3:]])
+os.setgid(int(sys.argv[2]))
+os.setuid(54321)
+try:
+    with thin.connect(sys.argv[1], "operator") as session:
+        assert session.call("JobList") == []
+    print("operator", end=" ")
+    thin.connect(sys.argv[1], "admin")
+except thin.ThinError as error:
+    print("does not serve" if "does not serve the user uid:54321" in error.message else "admin refused")
+"""
+
 STRANGER = """
 import os, sys
 from coordinator.config import name_of
@@ -174,6 +190,23 @@ def test_a_configured_user_gets_as_far_as_the_role_goes(tmp_path):
         names = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "state").iterdir()}
         assert names.pop("coordinator.sock") == 0o660
         assert all(mode & 0o077 == 0 for mode in names.values())
+
+
+@needs_root
+@pytest.mark.parametrize("way", ["primary", "supplementary", "none"])
+def test_members_of_the_group_are_what_it_is_by_whichever_group_of_theirs(tmp_path, way):
+    reachable(tmp_path)
+    group = grp.getgrgid(65534)
+    config = tmp_path / "coordinator.toml"
+    config.write_text(f'[local]\ngroup = "{group.gr_name}"\ngroup_role = "operator"\n')
+    groups = {"primary": ["65534"], "supplementary": ["54321", "65534"], "none": ["54321"]}[way]
+    with Daemon(tmp_path / "state", "--config", str(config)).ready() as daemon:
+        if way == "none":  # even if the directory let it come so far
+            (tmp_path / "state").chmod(0o711)
+            os.chmod(daemon.path, 0o666)
+        with python(MEMBER, daemon.path, *groups) as member:
+            said = member.stdout.read() + member.stderr.read()
+        assert said == ("does not serve\n" if way == "none" else "operator admin refused\n")
 
 
 # ---- a full disk
