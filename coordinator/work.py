@@ -95,32 +95,38 @@ def send_round(desk: Desk, job: Job, node: Node, number: int) -> None:
 
 
 def take_report(desk: Desk, node: Node, report: m.Report) -> None:
-    """Judge each end once, keep it, and acknowledge the report with the same commit."""
-    if report.number > node.reported:
-        ended: dict[str, list[Ended]] = {}
-        for end in report.tasks:
-            grant = desk.cluster.grants.get(end.grant)
-            if grant is not None and grant.node == node.name and end.position >= 0 and grant.is_open(end.position):
-                job = desk.cluster.jobs[grant.job]
-                ended.setdefault(grant.job, []).append(judge(job, grant, plausible.task_end(end), desk.now))
-        phases: dict[str, list[m.PhaseEnd]] = {}
-        for phase in report.phases:
-            if _is_its_own(desk, node, phase):
-                phases.setdefault(phase.job, []).append(plausible.phase_end(phase))
-        for job_id in {**ended, **phases}:
-            _keep_report(desk, node, report.number, job_id, ended.get(job_id, []), phases.get(job_id, []))
+    """Judge each end once, keep it, and acknowledge the report with the same commit. A number that was taken already
+    stands for a report that was sent again, or for one of a machine whose disk went back in time (a copy, a backup):
+    of that, too, an end that is still awaited counts."""
+    again = report.number <= node.reported
+    ended: dict[str, list[Ended]] = {}
+    for end in report.tasks:
+        grant = desk.cluster.grants.get(end.grant)
+        if grant is not None and grant.node == node.name and end.position >= 0 and grant.is_open(end.position):
+            job = desk.cluster.jobs[grant.job]
+            ended.setdefault(grant.job, []).append(judge(job, grant, plausible.task_end(end), desk.now))
+    phases: dict[str, list[m.PhaseEnd]] = {}
+    for phase in report.phases:
+        if _is_its_own(desk, node, phase, again):
+            phases.setdefault(phase.job, []).append(plausible.phase_end(phase))
+    for job_id in {**ended, **phases}:
+        _keep_report(desk, node, report.number, job_id, ended.get(job_id, []), phases.get(job_id, []))
     desk.send(node.session, m.Ack(report.number))
 
 
-def _is_its_own(desk: Desk, node: Node, end: m.PhaseEnd) -> bool:
-    """Whether the node was ever given this round: of others its word is worth nothing, not even a row."""
+def _is_its_own(desk: Desk, node: Node, end: m.PhaseEnd, again: bool) -> bool:
+    """Whether the node was ever given this round: of others its word is worth nothing, not even a row. `again`: and
+    whether it says more of it than is known."""
     job = desk.cluster.jobs.get(end.job)
     if job is None:
         return (end.job, end.round) in node.owes
-    current = job.current.get(node.name)
-    if current is not None and current.round == end.round:
-        return True
-    return any(entry.node == node.name and entry.round == end.round for entry in job.rounds)
+    entry = job.current.get(node.name)
+    if entry is None or entry.round != end.round:
+        entry = next((entry for entry in job.rounds if (entry.node, entry.round) == (node.name, end.round)), None)
+    if entry is None or not again:
+        return entry is not None
+    view = entry.preparation if end.phase is m.Phase.PREPARATION else entry.release
+    return view is not None and (end.attempt > view.attempts or (end.final and not view.finished))
 
 
 def _keep_report(

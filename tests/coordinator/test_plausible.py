@@ -37,7 +37,7 @@ def show_everything(play: Play, job_id: str) -> None:
         *(("ended_at", at) for at in WORST_TIMES),
         *(("cpu_s", at) for at in WORST_TIMES),
         ("max_rss_bytes", -1),
-        ("max_rss_bytes", 2**64 - 1),
+        ("max_rss_bytes", 2**63 - 1),
         ("signal", -(2**63)),
         ("reason", "x" * 100_000),
     ],
