@@ -14,7 +14,7 @@ from coordinator.core import Core
 from tests.simulator.daemon import Crashed, Daemon
 from tests.simulator.disk import Disk, Part, Transaction
 from tests.simulator.network import Connection, Network
-from tests.simulator.society import LESSER, Actor, Certificate, Credentials, Local, Society
+from tests.simulator.society import Actor, Certificate, Credentials, Local, Society
 from tests.simulator.world import Clock, World
 from wire import limits
 from wire.codec import ProtocolError
@@ -177,9 +177,10 @@ class Session:
 
 
 def _roles(credentials: Credentials) -> frozenset[Role]:
+    """What the shell lets a peer ask for. Of one with a certificate it asks nothing: that is for the core to judge."""
     match credentials:
-        case Certificate(role=role):
-            return LESSER[role] | {role}
+        case Certificate():
+            return frozenset(Role) - {Role.COORDINATOR}
         case Local(roles=roles):
             return roles
         case None:

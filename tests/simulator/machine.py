@@ -26,6 +26,8 @@ from wire.messages import Cleanliness
 
 PHASE_DIRECTORIES: Final = {"jobpreparation", "jobrelease"}
 STICKY: Final = 0.1
+"""Of the jobs leave something in `shared/` for ever."""
+FICKLE: Final = 0.15
 OWN_DIRECTORIES: Final = {"home", "tmp", "dirs"}
 
 
@@ -64,6 +66,8 @@ class Machine:
         self.users: Users | None = None
         """Where jobs run as users of their own."""
         self.lives = 0
+        self.fickle = False
+        """Whoever runs it changes its mind about elevation, when its agent is started anew."""
         self.powered = True
         self.suspended = False
         self.agent_wanted = True
@@ -84,6 +88,8 @@ class Machine:
             return
         self.world.note(self.name, f"agent starts in {self.clock.boot}")
         self.lives += 1
+        if self.fickle and self.world.chance(FICKLE):
+            self.config = msgspec.structs.replace(self.config, elevation=not self.config.elevation)
         config = msgspec.structs.replace(self.config, life=f"{self.name}-{self.lives}")
         agent = AgentDaemon(self.world, self.clock, self.disk, self.network, self, self.observer, config, self.name)
         self.agent = agent

@@ -14,9 +14,10 @@ from typing import Any, Final
 from agentd.model import NodeConfig
 from coordinator import events
 from coordinator import records as rows
+from coordinator.core import Core
 from tests.simulator.invariants import require
 from tests.simulator.processes import Identity
-from tests.simulator.society import Actor, Society, role_of
+from tests.simulator.society import OPENS, Actor, Society, role_of
 from tests.simulator.truth import JobTruth
 from tests.simulator.world import World
 from wire import messages as m
@@ -46,6 +47,10 @@ class Known:
     jobs: dict[str, rows.JobSubmitted] = field(default_factory=dict)
     grants: dict[int, str] = field(default_factory=dict)
     """The node of each."""
+    lives: dict[str, str] = field(default_factory=dict)
+    """The start of its agent that each node is now."""
+    superseded: dict[str, set[str]] = field(default_factory=dict)
+    """And those that it was before."""
 
     def apply(self, record: rows.Record) -> None:
         match record:
@@ -63,6 +68,11 @@ class Known:
                 self.pools[record.pool.name] = record
             case rows.JobSubmitted():
                 self.jobs[record.job] = record
+            case rows.NodeJoined() if record.life != self.lives.get(record.node):
+                before = self.lives.get(record.node)
+                self.lives[record.node] = record.life
+                if before is not None:
+                    self.superseded.setdefault(record.node, set()).add(before)
             case rows.Granted():
                 self.grants[record.grant] = record.node
             case _:
@@ -98,6 +108,13 @@ class Rights:
         self._asked.clear()
         self._opened.clear()
 
+    def sessions(self, core: Core) -> None:
+        """Whoever is nobody any more has no connection left."""
+        for session in core.sessions.values():
+            if session.key is not None:
+                void = session.key in self.live.revoked or session.key not in self.live.keys
+                require(not void, "I18", f"{session.owner} is still connected, its key is void")
+
     # ---- causes
 
     def took(self, actor: Actor | None, event: events.Event, wall: float, made: Sequence[rows.Record]) -> None:
@@ -111,6 +128,9 @@ class Rights:
             self._asked[event.session, number] = None if twice else event.message
         for record in made:
             self._judge(actor, event, record)
+            if isinstance(record, rows.NodeJoined):
+                back = record.life in self.live.superseded.get(record.node, ())
+                require(not back, "F36", f"{record.node} was let in as {record.life}, which others followed")
             self.live.apply(record)
             if isinstance(record, rows.IdentityAdmitted) and isinstance(event, events.RenewAsked):
                 self._opened[event.session] = (self.world.now, record.until - wall, record.until)
@@ -123,11 +143,11 @@ class Rights:
             self._enrolled(event, record)
         elif isinstance(event, events.RenewAsked):
             assert actor is not None
-            self._alive(actor, event.session, "renewal")
+            self._alive(actor, event.session, "a renewal")
             self._renewed(actor, record)
         elif isinstance(event, events.Received):
             assert actor is not None
-            self._alive(actor, event.session, kind)
+            self._alive(actor, event.session, f"a {kind}")
             cause = f"{actor.role.value} {actor.owner} by a {type(event.message).__name__}"
             allowed = self._may_cause(actor, event.message, record)
             require(allowed, "I18", f"{cause} caused {str(record)[:200]}", getattr(record, "job", None))
@@ -139,15 +159,19 @@ class Rights:
             require(not isinstance(record, ours), "I18", f"nobody asked for this {kind}")
 
     def _alive(self, actor: Actor, session: int, what: str) -> None:
-        """A session that is over, or whose identity is, causes nothing."""
+        """A session that is over, or whose identity is, causes nothing and is told nothing."""
         if actor.key is None:
             return
-        require(actor.key in self.live.keys, "I18", f"a key that nobody admitted ({actor.owner}) caused a {what}")
-        require(actor.key not in self.live.revoked, "I18", f"{actor.owner}, whose key is revoked, caused a {what}")
+        identity = self.live.keys.get(actor.key)
+        require(identity is not None, "I18", f"a key that nobody admitted ({actor.owner}) caused {what}")
+        assert identity is not None
+        right = actor.owner == identity.name and actor.role in OPENS[identity.role]
+        require(right, "I18", f"{identity.role.value} {identity.name} acts as {actor.role.value} {actor.owner}")
+        require(actor.key not in self.live.revoked, "I18", f"{actor.owner}, whose key is revoked, caused {what}")
         opened, good_s, until = self._opened[session]
         late = min(self.world.now - opened - good_s, self._wall - until)  # who sets the clock changes what is late
         over = late > EXPIRY_SLACK_S
-        require(not over, "I18", f"{actor.owner}, whose certificate ended {late:.1f} s ago, caused a {what}")
+        require(not over, "I18", f"{actor.owner}, whose certificate ended {late:.1f} s ago, caused {what}")
 
     def _enrolled(self, event: events.EnrollAsked, record: rows.IdentityAdmitted) -> None:
         token = self.live.tokens.get(event.token)
@@ -258,6 +282,8 @@ class Rights:
         if not isinstance(message, m.Reply | m.Refused):
             return
         asked = self._asked.pop((session, message.request), None)
+        if not isinstance(asked, m.NodeRevoke | m.IdentityRevoke):  # who revokes himself is told that it is done
+            self._alive(actor, session, f"a {type(message).__name__}")
         if asked is None or actor.role is Role.ADMIN:
             return
         if isinstance(message, m.Refused):

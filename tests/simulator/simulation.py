@@ -68,11 +68,15 @@ class Plan:
     """Nodes and people come over TLS, each with a right of its own, and some keep to no rule."""
     meddling: bool = True
     """Those that keep to no rule are there (in a world of strangers)."""
+    twins: bool = False
+    """Some machine is copied, and both live."""
 
     @staticmethod
     def draw(seed: int, size: str = "short") -> Plan:
         """A plan for a seed. `long` ones have more of everything, `rough` ones a fault every few seconds; `strange`
-        ones are as those, among strangers, as is every fifth of the others."""
+        ones are as those, among strangers, as is every fifth of the others; in `twins` a machine is copied."""
+        if size == "twins":
+            return Plan._twins(random.Random(f"plan {seed}"))
         if size == "strange":
             return replace(Plan.draw(5 * seed, ("short", "rough")[seed % 2]), strangers=True)
         return replace(Plan._draw(seed, size), strangers=seed % 5 == AMONG_STRANGERS)
@@ -118,6 +122,22 @@ class Plan:
             nasty=rng.choice((0.3, 1.0)),
             drift=0.0004,
             weather=Weather(delay_s=(0.0005, 0.02)),
+        )
+
+    @staticmethod
+    def _twins(rng: random.Random) -> Plan:
+        return Plan(
+            nodes=rng.choice((1, 2, 3)),
+            slots=rng.choice((1, 2)),
+            jobs=3,
+            lost_after_s=rng.choice((2.0, 5.0, 10.0, 30.0)),
+            span_s=100.0,
+            nasty=rng.choice((0.0, 0.3)),
+            drift=0.0004,
+            weather=Weather(delay_s=(0.0005, 0.02)),
+            strangers=True,
+            meddling=False,
+            twins=True,
         )
 
 
@@ -183,7 +203,7 @@ class Simulation:
     def _machine(self, name: str, rng: random.Random) -> Machine:
         config = NodeConfig(pool=POOL, node=name, root=f"/{name}", incarnation=f"root-{name}", slots=self.plan.slots)
         if self.society is not None:
-            config = replace_fields(config, **self.society.offers(name))
+            config = replace_fields(config, **self.society.offers(name), users="job")
         clock = Clock(self.world, name, 1.0 + rng.uniform(-self.plan.drift, self.plan.drift), rng.uniform(-30, 30))
         machine = Machine(self.world, self.network, self, config, clock)
         machine.on_agent_gone = self._agent_gone
@@ -272,7 +292,7 @@ class Simulation:
         for machine in self.machines:
             if machine.name not in self.gone and machine.name not in self.copied.get(machine.node, ()):
                 self.invariants.nothing_left(machine.name, sorted(machine.disk.directories))
-                if machine.users is not None:
+                if machine.users is not None and machine.node not in self.copied:
                     self.invariants.no_user_left(machine.node, machine.users)
         assert self.coordinator is not None
         self._compare(self.coordinator.core)
@@ -379,6 +399,7 @@ class Simulation:
             return
         if self.rights is not None:
             bounds.check(core)
+            self.rights.sessions(core)
         for sentence in violations(core.cluster):
             raise Breach("coordinator.invariants", sentence)
 

@@ -23,13 +23,13 @@ EVERYBODY: Final = "*"
 NODE_S: Final = 240.0
 PEOPLE_S: Final = 150.0
 """How long certificates are good for, here."""
-LESSER: Final[dict[Role, frozenset[Role]]] = {
-    Role.USER: frozenset(),
-    Role.OPERATOR: frozenset({Role.USER}),
-    Role.ADMIN: frozenset({Role.USER, Role.OPERATOR}),
-    Role.NODE: frozenset(),
+OPENS: Final[dict[Role, frozenset[Role]]] = {
+    Role.USER: frozenset({Role.USER}),
+    Role.OPERATOR: frozenset({Role.USER, Role.OPERATOR}),
+    Role.ADMIN: frozenset({Role.USER, Role.OPERATOR, Role.ADMIN}),
+    Role.NODE: frozenset({Role.NODE}),
 }
-"""What a certificate of each role lets one be beside it."""
+"""As what a certificate of each role lets one act."""
 
 
 class Certificate(msgspec.Struct, frozen=True):
@@ -114,12 +114,12 @@ class Society:
             users=users,
             viewers=rng.choice((None, [], ["vera"], honest)),
             operators=rng.choice(([], ["carol"])),
-            elevation=rng.choice(([], ["alice"], ["alice", "bob"], ["olga"])),
+            elevation=rng.choice(([], ["alice", "olga"], ["alice", "bob"], ["alice", "bob", "carol", "olga"])),
         )
         return Society(
             {POOL: rules, OTHER_POOL: PoolRules(users=["mallory"])},
-            elevation=rng.choice((Elevation.ALLOWED, Elevation.ALLOWED, Elevation.FORBIDDEN)),
-            elevating=frozenset(name for name in ("n0", "n1", "n2", "n3") if rng.random() < 0.6),
+            elevation=rng.choice((Elevation.ALLOWED,) * 3 + (Elevation.FORBIDDEN,)),
+            elevating=frozenset(name for name in ("n0", "n1", "n2", "n3") if rng.random() < 0.75),
             resources=rng.choice(({}, {"cpus": 2.0, "memory": float(4 << 30)})),
         )
 

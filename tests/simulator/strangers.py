@@ -58,12 +58,16 @@ class Strangers:
         for machine in self.sim.machines:
             if machine.wallet is not None:
                 self.registrar.outfit(machine.wallet)
+        span = self.sim.plan.span_s
+        if self.sim.plan.twins:
+            self.world.at(self.rng.uniform(10.0, span / 2), self._copy_somebody)
         if not self.sim.plan.meddling:
             return
-        span = self.sim.plan.span_s
         for _ in range(self.rng.randrange(2 * REVOCATION_MEAN + 1)):
             self.world.at(self.rng.uniform(5.0, span), self._revoke_somebody)
-        for kind in (Nobody, Mallory, Vera, Evil, Thief):
+        for machine in self.sim.machines:
+            machine.fickle = True
+        for kind in (Nobody, Mallory, Vera, Watcher, Evil, Thief):
             peer = kind(self)
             self.peers.append(peer)
             self.world.at(self.rng.uniform(1.0, 6.0), peer.come)
@@ -113,6 +117,28 @@ class Strangers:
         if wallet is None:
             return False
         return wallet.asking or self.void(wallet.certificate) or (before and wallet.keys_made > 1)
+
+    def _copy_somebody(self) -> None:
+        """A machine's disk is copied to another, which comes up at once, or while the first is cut off for longer than
+        it may go on."""
+        first = self.rng.choice(self.sim.machines)
+        twin = self.sim.copy(first)
+        if self.rng.random() < 0.5:
+            twin.supervise()
+        else:
+            away = self.sim.plan.lost_after_s * 1.01 + 20.0
+            self.sim.faults.partition(first, away + self.rng.uniform(1.0, 40.0), "both")
+            self.world.after(away, twin.supervise)
+        for _ in range(self.rng.randrange(3)):
+            machine = self.rng.choice((first, twin))
+            self.world.at(self.rng.uniform(self.world.now, self.sim.plan.span_s), self._start_again, machine)
+
+    def _start_again(self, machine: Machine) -> None:
+        """Somebody finds it dead and starts it."""
+        if not self.calm and not machine.powered:
+            return
+        self.sim.copied[machine.node].discard(machine.name)
+        machine.supervise()
 
     def _revoke_somebody(self) -> None:
         if self.calm:
@@ -334,6 +360,34 @@ class Vera(Peer):
 
     def shown(self) -> Credentials:
         return self.strangers.shown_by("vera")
+
+
+class Watcher(Peer):
+    """A user who sits before a screen and keeps to the rules: told of every change as long as she may be."""
+
+    host = "people"
+    mangles = 0.0
+    stays = (1_000_000, 1_000_000)
+
+    def shown(self) -> Credentials:
+        return self.strangers.shown_by("carol")
+
+    def first(self) -> list[Message]:
+        return [m.Overview(request=1)]
+
+    def _talk(self) -> None:
+        """Only answers make her ask again."""
+
+    def _hears(self, message: Message) -> None:
+        if isinstance(message, m.Reply):
+            self.requests += 1
+            self.world.after(self.rng.uniform(0.2, 2.0), self._ask, message.body["changed"], self._connection)
+        else:
+            super()._hears(message)
+
+    def _ask(self, changed: int, connection: Connection | None) -> None:
+        if self._connection is connection:
+            self.say(m.Overview(request=self.requests + 1, changed=changed))
 
 
 class Evil(Peer):

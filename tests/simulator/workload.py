@@ -211,7 +211,7 @@ def random_workload(
     return submissions, acts
 
 
-ELEVATED: Final = 0.25
+ELEVATED: Final = 0.4
 """Of the commands of a job that has some."""
 NEEDS: Final[tuple[dict[str, Any], ...]] = ({"cpus": 1.0}, {"cpus": 2.0}, {"memory_bytes": 3 << 30}, {"cpus": 0.5})
 
@@ -225,11 +225,13 @@ def among_people(
     written = []
     for submission in submissions:
         changed = json.loads(json.dumps(submission.document))
+        author = rng.choice(writers)
         if rng.random() < 0.5:
             _elevate(rng, changed)
+            author = rng.choice(("alice", "alice", author))
         if rng.random() < 0.3:
             _need(rng, changed)
-        written.append(Submission(submission.at, submission.text, changed, rng.choice(writers)))
+        written.append(Submission(submission.at, submission.text, changed, author))
     meddled = [replace(act, by=_who(rng, written[act.submission].author)) for act in acts]
     for number in range(len(written)):
         if rng.random() < 0.5:
