@@ -14,9 +14,6 @@ from agentd.ipc import public_files, remove_ipc
 from agentd.shared import Takeover
 from wire.messages import Cleanliness
 
-FIRST_STEPS: Final = 5_000
-"""So many entries are deleted before the account of a job is given; the rest goes on after it, and the job's user stays
-the job's until then."""
 LOOKS_A_STEP: Final = 20
 """To look at an entry of `shared/` costs that much less than to delete one."""
 LINES: Final = 20
@@ -77,26 +74,6 @@ class Cleaning:
         if self._takeover is not None:
             self._takeover.close()
             self._takeover = None
-
-
-def clean_up(
-    files: NodeFiles,
-    containment: Containment,
-    job: str,
-    uid: int | None,
-    keep_s: Mapping[str, float],
-    now: float,
-    steps: int = FIRST_STEPS,
-) -> tuple[Cleaning, Cleanliness]:
-    """Begin, go as far as `steps` allow, and give the account. Raises FilesError, OSError."""
-    cleaning = Cleaning(files, containment, job, uid)
-    try:
-        cleaning.begin(keep_s, now)
-        cleaning.step(steps)
-        return cleaning, cleaning.account()
-    except BaseException:
-        cleaning.close()
-        raise
 
 
 def _bounded(lines: list[str]) -> list[str]:

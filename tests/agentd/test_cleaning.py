@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from agentd.cleaning import LINES, Cleaning, clean_up
+from agentd.cleaning import LINES, Cleaning
 from agentd.containment import Containment
 from agentd.ipc import public_files, remove_ipc
 from tests.agentd.ground import NOW, SOMEBODY
@@ -19,6 +19,14 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="giving files to anoth
 @pytest.fixture
 def none(node):
     return Containment(node.root, "b" * 16, None)
+
+
+def clean_up(files, containment, job, uid, keep_s, now, steps=1000):
+    """Begin, do so many steps, and look."""
+    cleaning = Cleaning(files, containment, job, uid)
+    cleaning.begin(keep_s, now)
+    cleaning.step(steps)
+    return cleaning, cleaning.account()
 
 
 def test_of_an_ordinary_job_nothing_is_left(node, root, none):
