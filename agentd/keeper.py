@@ -1277,7 +1277,7 @@ def _signal_child(pid: int, parents: set[int], signum: int) -> None:
 # ---- the system's calls that Python has not
 
 
-def _libc() -> Callable[..., None]:
+def _libc() -> Callable[..., int]:
     class Int(_ctypes._SimpleCData):  # type: ignore[type-arg]
         _type_ = "i"
 
@@ -1287,10 +1287,12 @@ def _libc() -> Callable[..., None]:
 
     this_program = _ctypes.dlopen(None, 0)  # type: ignore[arg-type]
 
-    def call(name: str, *arguments: bytes | int | None) -> None:
-        if Function(_ctypes.dlsym(this_program, name))(*arguments) < 0:
+    def call(name: str, *arguments: bytes | int | None) -> int:
+        answer: int = Function(_ctypes.dlsym(this_program, name))(*arguments)
+        if answer < 0:
             number = _ctypes.get_errno()
             raise OSError(number, os.strerror(number))
+        return answer
 
     return call
 
@@ -1440,6 +1442,7 @@ def drop(uid: int, gid: int) -> None:
         with open("/proc/sys/fs/suid_dumpable", "rb") as file:
             if file.read().strip() == b"1":
                 raise FenceError("While fs.suid_dumpable is 1, a task can look into its keeper: set it to 0 or 2.")
+        _leave_keys()
         os.setgroups([])
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)
@@ -1449,26 +1452,57 @@ def drop(uid: int, gid: int) -> None:
             _call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     except OSError as error:
         raise _refused(error, f"become the job's user (uid {uid})") from error
-    _leave_keys()
     if os.getresuid() != (uid,) * 3 or os.getresgid() != (gid,) * 3 or os.getgroups():
         raise FenceError(f"The system did not let the keeper become the job's user (uid {uid}).")
 
 
 def _leave_keys() -> None:
-    """A session keyring of our own: who is in the agent's may read the keys in it, whoever he is."""
+    """A session keyring of our own: who is in the agent's may read the keys in it, whoever he is. It is made by root,
+    as a user may have few of them. Raises FenceError."""
+    try:
+        _keyctl(_KEYCTL_JOIN_SESSION_KEYRING, None)
+    except OSError as error:
+        if error.errno not in _NO_KEYS:
+            raise _refused(error, "leave the agent's keyring") from error
+
+
+def forget_keys(uid: int) -> None:
+    """As this user: empty the keyrings that the kernel keeps for it also when nothing of it runs. Raises FenceError."""
+    drop(uid, uid)
+    for ring in (_USER_KEYRING, _USER_SESSION_KEYRING, None):
+        try:
+            found = _keyctl(_KEYCTL_GET_PERSISTENT, uid, _PROCESS_KEYRING) if ring is None else ring
+            try:
+                _keyctl(_KEYCTL_CLEAR, found)
+            except PermissionError:  # taken from it by itself
+                _keyctl(_KEYCTL_SETPERM, found, _OWNERS_KEY)
+                _keyctl(_KEYCTL_CLEAR, found)
+        except OSError as error:
+            if error.errno not in (*_NO_KEYS, *_OUT_OF_REACH):
+                raise _refused(error, f"remove the keys of user {uid}") from error
+
+
+def _keyctl(operation: int, *arguments: int | None) -> int:
     number = _KEYCTL.get(os.uname().machine)
     if number is None:
         raise FenceError(f"How the agent's keyring is left is not known for this machine ({os.uname().machine}).")
-    try:
-        _call("syscall", number, _KEYCTL_JOIN_SESSION_KEYRING, None)
-    except OSError as error:
-        if error.errno not in (errno.ENOSYS, errno.EPERM):  # there are none, or commands may not reach them either
-            raise _refused(error, "leave the agent's keyring") from error
+    return _call("syscall", number, operation, *arguments)
 
 
 _KEYCTL: Final = {"x86_64": 250, "aarch64": 219, "riscv64": 219, "loongarch64": 219, "ppc64le": 271, "s390x": 280}
 """The number of this call, for which the C library has no name."""
+_NO_KEYS: Final = (errno.ENOSYS, errno.EPERM)
+"""The system has none, or what runs below us may not reach them either."""
+_OUT_OF_REACH: Final = (errno.EOPNOTSUPP, errno.EKEYREVOKED, errno.ENOKEY)
+"""There is no such keyring for this user, or none that a process of this user could still look into."""
 _KEYCTL_JOIN_SESSION_KEYRING: Final = 1
+_KEYCTL_SETPERM: Final = 5
+_KEYCTL_CLEAR: Final = 7
+_KEYCTL_GET_PERSISTENT: Final = 22
+_PROCESS_KEYRING: Final = -2
+_USER_KEYRING: Final = -4
+_USER_SESSION_KEYRING: Final = -5
+_OWNERS_KEY: Final = 0x3F3F0000
 
 
 def probe(uid: int) -> None:
@@ -1993,10 +2027,14 @@ def _complain(text: str) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run a keeper. 0 when it ended in order, 1 when it could not start. `probe=UID` only tries what it would do."""
+    """Run a keeper. 0 when it ended in order, 1 when it could not start. `probe=UID` only tries what it would do,
+    `keys=UID` removes what the kernel keeps for a user."""
     try:
         if arguments and arguments[0].startswith("probe="):
             probe(int(arguments[0][6:]))
+            return 0
+        if arguments and arguments[0].startswith("keys="):
+            forget_keys(int(arguments[0][5:]))
             return 0
         keeper = Keeper(Settings(arguments))
     except FenceError as error:

@@ -244,18 +244,38 @@ def _children_of(pid: int) -> set[int]:
 def isolation_refused(uid: int) -> str | None:
     """Why a keeper can't be given namespaces of its own and become this user here, in a sentence; None: it can. Tried
     with a process."""
+    return _once(f"probe={uid}", "try what keepers do for users of jobs")
+
+
+def remove_keys(uid: int, users: str = "/proc/key-users") -> list[str]:
+    """Remove the keys that the kernel keeps for a user of whom nothing runs any more; why that failed, in sentences.
+    Only users who have some, as told in `users`, cost more than a look."""
+    try:
+        table = Path(users).read_text("ascii")
+    except OSError:
+        return []  # this kernel keeps no keys
+    rows = (line.partition(":") for line in table.splitlines())
+    counts = {name.strip(): numbers.split() for name, _, numbers in rows}
+    if counts.get(str(uid), ["", "0/0"])[1].startswith("0/"):
+        return []
+    refused = _once(f"keys={uid}", f"remove the keys of user {uid}")
+    return [] if refused is None else [refused]
+
+
+def _once(argument: str, doing: str) -> str | None:
+    """Run the keeper's program for one thing; why it could not, in a sentence."""
     try:
         tried = subprocess.run(
-            [_base_interpreter(), "-I", "-S", keeper_program.__file__, f"probe={uid}"],
+            [_base_interpreter(), "-I", "-S", keeper_program.__file__, argument],
             stdin=subprocess.DEVNULL, capture_output=True, env={"LANG": "C.UTF-8"}, cwd="/",
             timeout=_PROBE_S, check=False,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
-        return f"Could not try what keepers do for users of jobs: {error}."
+        return f"Could not {doing}: {error}."
     if tried.returncode == 0:
         return None
     words = _SPEAKER.sub("", tried.stderr.decode("utf-8", "replace").strip())
-    return words or f"A keeper that tried it ended with status {tried.returncode}."
+    return words or f"Could not {doing}: the process that tried it ended with status {tried.returncode}."
 
 
 def _base_interpreter() -> str:

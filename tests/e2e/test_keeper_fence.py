@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from agentd.containment import boot_identity, probe
-from agentd.spawn import Fence
+from agentd.spawn import Fence, remove_keys
 from tests.e2e.keeper_play import PYTHON, USER, Agent, alive, token, until
 from tests.e2e.test_keeper_process import FENCES, fenced, sh, status_of
 from wire.spec import Needs
@@ -143,10 +143,20 @@ text = ctypes.create_string_buffer(100)
 size = ctypes.CDLL(None).syscall(250, 11, int(sys.argv[1]), text, 100)
 print(text.value.decode() if size > 0 else "refused")
 """
+KEY_KEEPER = """
+import ctypes
+call = ctypes.CDLL(None).syscall
+assert call(250, 8, -4, -3) == 0
+key = call(248, b"user", b"left", b"hidden", 6, -4)
+assert call(250, 5, key, 0x3f3f3f3f) == 0
+assert call(250, 5, -4, 0x29030000) == 0
+print(key)
+"""
+needs_numbers = pytest.mark.skipif(os.uname().machine != "x86_64", reason="the calls are known by number only")
 
 
 @needs_users
-@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the calls are known by number only")
+@needs_numbers
 def test_keys_of_the_agents_session_are_not_a_commands(tmp_path):
     fenced(
         """
@@ -165,6 +175,35 @@ def test_keys_of_the_agents_session_are_not_a_commands(tmp_path):
         """,
         tmp_path,
     )
+
+
+def keys_of(user):
+    """How many keys the kernel counts for this user, who may have few."""
+    rows = dict(line.split(":") for line in Path("/proc/key-users").read_text().splitlines())
+    return int(rows.get(f"{user:>5}", " 0 0/0").split()[1].partition("/")[0])
+
+
+@needs_users
+def test_a_keeper_takes_none_of_the_few_keys_that_a_user_may_have(agent, talk):
+    assert agent.ended(talk, ["true"])["exit_code"] == 0
+    assert keys_of(USER) == 0
+
+
+@needs_users
+@needs_numbers
+def test_t17_keys_that_a_job_left_with_the_kernel_are_removed(agent, talk):
+    assert remove_keys(USER) == []
+    agent.ended(talk, [*PYTHON, KEY_KEEPER])
+    key = agent.output().strip()
+    assert keys_of(USER) > 0, agent.output(name="stderr.txt")
+    agent.ended(talk, [*PYTHON, KEY_READER, key], "b")
+    assert agent.output("b") == "hidden\n", agent.output("b", "stderr.txt")
+    assert remove_keys(USER) == []
+    for number in range(1000):  # the kernel collects it a little later
+        agent.ended(talk, [*PYTHON, KEY_READER, key], f"c{number}")
+        if agent.output(f"c{number}") == "refused\n":
+            break
+    assert agent.output(f"c{number}") == "refused\n"
 
 
 # ---- places
