@@ -101,9 +101,7 @@ class TlsStream(trio.abc.Stream):
         await self.transport.wait_send_all_might_not_block()
 
     async def aclose(self) -> None:
-        """Close at once; a close_notify leaves if there is room for it."""
-        with suppress(ssl.SSLError, trio.BrokenResourceError, trio.ClosedResourceError, trio.WouldBlock):
-            self._tls.unwrap()
+        """Close at once, without a word: TLS's own would be one more thing to wait for."""
         await trio.aclose_forcefully(self.transport)
 
     async def _feed(self) -> int:
@@ -143,7 +141,7 @@ async def connect_tls(host: str, port: int, context: ssl.SSLContext) -> TlsStrea
             raise _first_cause(error) from None
     if patience.cancelled_caught:
         raise TimeoutError(f"no connection within {limits.CONNECT_S:g} s")
-    return await _shake_hands(transport, context, server=False)
+    return await shake_hands(transport, context, server=False)
 
 
 def _first_cause(error: OSError) -> OSError:
@@ -165,10 +163,11 @@ async def listen_tcp(host: str, port: int) -> list[trio.SocketListener]:
 async def secure(transport: trio.abc.Stream, context: ssl.SSLContext) -> TlsStream:
     """The accepting side's TLS handshake; `peer` of what it gives is the proven identity, None for a peer without a
     certificate. Raises SessionRefused, with the connection closed."""
-    return await _shake_hands(transport, context, server=True)
+    return await shake_hands(transport, context, server=True)
 
 
-async def _shake_hands(transport: trio.abc.Stream, context: ssl.SSLContext, *, server: bool) -> TlsStream:
+async def shake_hands(transport: trio.abc.Stream, context: ssl.SSLContext, *, server: bool) -> TlsStream:
+    """TLS over any stream. Raises SessionRefused, with the stream closed."""
     stream = TlsStream(transport, context, server=server)
     seconds = limits.HANDSHAKE_S if server else limits.WELCOME_S
     try:

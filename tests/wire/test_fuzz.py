@@ -15,6 +15,7 @@ import pytest
 import trio
 import trio.testing
 
+from tests.wire.certificates import Issuer
 from tests.wire.corpus import BOMBS, KINDS, Dice, bodies, body, damaged, nonsense
 from wire import codec, limits, thin
 from wire.codec import ProtocolError
@@ -34,13 +35,16 @@ from wire.messages import (
     Role,
     Welcome,
 )
+from wire.secure import secure, shake_hands
 from wire.stream import SessionRefused, accepted, opened
+from wire.tls import client_context, server_context
 
 SEEDS = range(10)
 OF_CODEC = 8_000
 OF_CONNECTION = 8_000
 OF_STREAMS = 60
 OF_COMMANDS = 1_500
+OF_TLS = 25
 """Inputs a seed: 160,000 in all, and thousands more against both daemons (tests/coordinator, tests/agentd)."""
 PEERS = frozenset(Role) - {Role.COORDINATOR}
 ONE_MIB = 1024 * 1024
@@ -294,6 +298,74 @@ def test_t6_a_short_command_tells_in_a_sentence_whatever_it_is_answered(seed):
             assert str(error.message) or error.code
             refused += 1
     assert refused > OF_COMMANDS // 2
+
+
+# ---- TLS
+
+
+class Meddler:
+    """Between two ends: passes on what each says, and damages some of it."""
+
+    def __init__(self, dice: Dice) -> None:
+        self.dice = dice
+        self.meddled = False
+        self.near, self.inner_near = trio.testing.memory_stream_pair()
+        self.far, self.inner_far = trio.testing.memory_stream_pair()
+
+    async def pass_on(self, source: trio.abc.ReceiveStream, target: trio.abc.Stream) -> None:
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            while content := await source.receive_some(self.dice.random.choice((7, 500, 5000))):
+                if self.dice.random.random() < 0.06:
+                    self.meddled = True
+                    content = damaged(self.dice, bytes(content))
+                if content:
+                    await target.send_all(content)
+        await target.aclose()
+
+    async def run(self) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.pass_on, self.inner_near, self.inner_far)
+            nursery.start_soon(self.pass_on, self.inner_far, self.inner_near)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_t6_whoever_meddles_with_tls_is_noticed_by_both_sides_and_changes_nothing(autojump_clock, seed):
+    dice = Dice(f"tls {seed}")
+    issuer = Issuer()
+    server = issuer.server()
+    accepting = server_context(server.certificate, server.key, server.authority)
+    dialling = client_context(issuer.pem, issuer.identity("user", "u"))
+    heard: list[object] = []
+
+    async def accept(stream: trio.abc.Stream) -> None:
+        with suppress(SessionRefused):
+            secured = await secure(stream, accepting)
+            assert secured.peer is not None
+            async with accepted(secured, PEERS, epoch) as session:
+                async for message in session:
+                    heard.append(message)
+                    session.send(Reply(message.request, "fine"))
+            assert session.end is not None
+
+    async def open_(stream: trio.abc.Stream) -> None:
+        with suppress(SessionRefused):
+            async with opened(await shake_hands(stream, dialling, server=False), Role.USER) as session:
+                session.send(JobShow(1, "j"))
+                with trio.move_on_after(60):  # half a record is silence, which an owner judges
+                    assert await session.receive() in (None, Reply(1, "fine"))
+
+    whole = 0
+    for _ in range(OF_TLS):
+        meddler = Meddler(dice)
+        heard.clear()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(meddler.run)
+            nursery.start_soon(accept, meddler.far)
+            nursery.start_soon(open_, meddler.near)
+        assert heard in ([], [JobShow(1, "j")])
+        assert meddler.meddled or heard
+        whole += bool(heard)
+    assert 0 < whole < OF_TLS
 
 
 # ---- memory for one connection (I19)
