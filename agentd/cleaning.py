@@ -12,6 +12,7 @@ from agentd.containment import Containment
 from agentd.files import Cleaned, NodeFiles
 from agentd.ipc import public_files, remove_ipc
 from agentd.shared import Takeover
+from agentd.spawn import remove_keys
 from wire.messages import Cleanliness
 
 LOOKS_A_STEP: Final = 20
@@ -63,7 +64,7 @@ class Cleaning:
         if self._takeover is not None:
             files += self._takeover.left
         if self._uid is not None:
-            files += [*remove_ipc(self._uid), *public_files(self._uid)]
+            files += [*remove_ipc(self._uid), *public_files(self._uid), *remove_keys(self._uid)]
         waits = self._more or self._cleaned.kept_s is not None or self._files.trash.holds(self._job)
         held = waits or left.processes or left.cgroups or files or mounts
         uid = self._uid if held else None
