@@ -60,7 +60,7 @@ BREAKS: Final = (
     Mutation(
         "a keeper of an earlier life is not looked for",
         "agentd",
-        "self._desk.ready.keepers.append(SurveyKeeper(name, row.job, row.purpose))",
+        "self._desk.ready.keepers.append(SurveyKeeper(name, row.job, row.purpose, *terms))",
         "self._desk.ready.keepers.append(StartKeeper(name, row.job, row.purpose))",
     ),
     Mutation(
