@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -91,7 +91,7 @@ class Authority:
             x509.load_pem_x509_certificate(certificate).verify_directly_issued_by(self._certificate)
             if found.key != key_fingerprint(key) or (found.role, found.name) != COORDINATOR:
                 return 0.0, 0.0
-        except (CertificateError, IdentityError, InvalidSignature, ValueError, TypeError):
+        except (CertificateError, IdentityError, InvalidSignature, x509.InvalidVersion, ValueError, TypeError):
             return 0.0, 0.0
         return found.begins, (found.begins + found.expires) / 2
 
@@ -116,7 +116,7 @@ def _load(directory: Path, key: bytes, certificate: bytes, now: float) -> Author
     try:
         loaded = x509.load_pem_x509_certificate(certificate)
         public = loaded.public_key()
-    except ValueError:
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion):
         raise IdentityError(f"{directory / _CERTIFICATE} can't be read: restore it") from None
     try:
         private = load_key(key)

@@ -29,6 +29,7 @@ from wire.gate import Gate
 from wire.identity import IdentityError
 from wire.invitation import token_digest
 from wire.messages import AskAuthority, Authority, Enroll, Enrolled, Role
+from wire.mistake import culprit
 from wire.secure import listen_tcp, secure
 from wire.stream import SessionRefused, peer_uid, refuse
 from wire.tls import server_context
@@ -173,6 +174,16 @@ class TlsDoor:
     async def guest(self, transport: trio.SocketStream) -> tuple[trio.abc.Stream, Guest] | None:
         """Who this is, over TLS; None for one that had only a question, which was answered. Raises SessionRefused,
         with the connection closed."""
+        try:
+            return await self._guest(transport)
+        except SessionRefused:
+            raise
+        except Exception as error:  # whichever mistake of ours a stranger finds, it ends his connection alone
+            self._log.error("a mistake of the coordinator itself, met by a stranger", where=culprit(error))
+            await trio.aclose_forcefully(transport)
+            raise SessionRefused("a mistake of the coordinator itself") from error
+
+    async def _guest(self, transport: trio.SocketStream) -> tuple[trio.abc.Stream, Guest] | None:
         stream = await secure(transport, self._context)
         peer = stream.peer
         if peer is None:

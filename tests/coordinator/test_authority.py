@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from random import Random
 
 import pytest
 from cryptography import x509
@@ -77,6 +79,31 @@ def test_of_a_request_nothing_but_its_key_gets_into_a_certificate(tmp_path: Path
     assert (read_certificate(der).role, read_certificate(der).name) == ("user", "eve")
     assert b"root" not in der
     assert not x509.load_der_x509_certificate(der).extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_bytes_that_are_nearly_a_request_are_one_or_are_refused_and_nothing_else(seed: int) -> None:
+    dice = Random(seed)
+    whole = make_request(make_key())
+    for _ in range(500):
+        content = bytearray(whole)
+        for _ in range(dice.randrange(1, 5)):
+            at = dice.randrange(len(content))
+            change = dice.randrange(3)
+            if change == 0:
+                content[at] ^= 1 << dice.randrange(8)
+            elif change == 1:
+                content[at] = dice.choice((0x00, 0x01, 0x02, 0x30, 0x7F, 0x80, 0x84, 0xFF))
+            else:
+                del content[at : at + dice.randrange(1, 9)]
+        with suppress(IdentityError):
+            assert requested_key(bytes(content)).curve.name == "secp256r1"
+
+
+def test_a_request_of_a_version_that_there_is_not_is_refused() -> None:
+    content = make_request(make_key()).replace(b"\x02\x01\x00", b"\x02\x01\x07", 1)
+    with pytest.raises(IdentityError, match="no signing request"):
+        requested_key(content)
 
 
 def test_nothing_is_signed_for_longer_than_the_authority_lasts(tmp_path: Path) -> None:

@@ -256,7 +256,12 @@ def test_t2_a_request_that_its_key_did_not_sign_gets_nothing(cluster: SecureClus
     authority = pem_of(open_authority(cluster.state, boot_clock()().wall).der)
     tampered = bytearray(make_request(make_key()))
     tampered[-5] ^= 1
-    for request, why in ((bytes(tampered), "not signed by its own key"), (b"\x30\x00", "no signing request")):
+    unheard_of = make_request(make_key()).replace(b"\x02\x01\x00", b"\x02\x01\x07", 1)  # a version that there is not
+    for request, why in (
+        (bytes(tampered), "not signed by its own key"),
+        (b"\x30\x00", "no signing request"),
+        (unheard_of, "no signing request"),
+    ):
         with pytest.raises(EnrollRefused, match=why):
             trio.run(enroll, *endpoint(cluster), authority, invitation.secret, request, "n1")
     assert cluster.ask("token", "list")[0]["used"] == 0
