@@ -147,8 +147,8 @@ def agentd(  # one parameter an option
         raise Failure(f"--coordinator {error}.", 2) from None
     if join is not None and endpoint is None:
         raise Failure(f"--join is for a coordinator at HOST:PORT; the one at {address} knows who you are without.", 2)
-    users = _users(config.users.mode, embedded)
-    elevation, refused = _elevation(allow_elevation or config.allow_elevation)
+    users = users_of(config.users.mode, embedded=embedded, root=os.geteuid() == 0)
+    elevation, refused = elevation_of(allow_elevation or config.allow_elevation, root=os.geteuid() == 0)
     node = NodeConfig(
         root=os.path.abspath(root or _default_root(name, users)),
         incarnation="",
@@ -168,17 +168,16 @@ def agentd(  # one parameter an option
     raise SystemExit(_run(node, address, endpoint, invited, config, lifeline))
 
 
-def _users(wanted: str | None, embedded: bool) -> str:
-    """Whether each job runs as a user of its own here, or all as the agent's."""
-    root = os.geteuid() == 0
+def users_of(wanted: str | None, *, embedded: bool, root: bool) -> str:
+    """Whether each job runs as a user of its own here (`job`), or all as the agent's (`same`)."""
     if wanted == "job" and not root:
         raise Failure('[users] mode = "job": only root can run jobs as users of their own; start the agent as root.', 2)
     return "same" if embedded or not root else wanted or "job"
 
 
-def _elevation(allowed: bool) -> tuple[bool, str]:
+def elevation_of(allowed: bool, *, root: bool) -> tuple[bool, str]:
     """Whether elevated commands run here, and why not: the end of a sentence."""
-    if allowed and os.geteuid() != 0:
+    if allowed and not root:
         return False, "which this node can't give: its agent is not run by root"
     return allowed, "which this node does not allow (agentd --allow-elevation)"
 

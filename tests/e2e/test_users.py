@@ -167,10 +167,8 @@ def test_the_shared_directory_works_as_in_the_services_sample(cluster: Users) ->
     [
         conformance.test_case_3_four_slots_at_once_share_one_preparation,
         conformance.test_case_4_a_preparation_is_retried_until_it_succeeds,
-        conformance.test_case_7_tasks_need_not_wait_for_a_preparation,
         conformance.test_case_9_terminate_kills_then_releases_then_completes,
         conformance.test_case_9b_what_a_preparation_left_running_lives_until_just_before_the_release,
-        conformance.test_case_10_a_release_never_runs_twice,
         conformance.test_case_12_a_release_whose_agent_died_is_finished,
         conformance.test_case_14_nothing_is_kept_but_what_keep_says,
         conformance.test_case_15_the_preparation_directory_is_named_to_tasks_and_release_only,

@@ -1,0 +1,90 @@
+"""What an administrator may set, and what follows for a node: mistakes are sentences, defaults are the careful ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agentd.__main__ import Failure, elevation_of, users_of
+from agentd.config import ConfigError, FileConfig, read_config
+from agentd.uids import COUNT, FIRST, LEASES
+
+
+def read(tmp_path: Path, text: str) -> FileConfig:
+    path = tmp_path / "agent.toml"
+    path.write_text(text)
+    return read_config(path)
+
+
+def test_an_empty_file_says_what_no_file_says(tmp_path: Path) -> None:
+    config = read(tmp_path, "")
+    assert config == FileConfig()
+    assert (config.users.mode, config.users.first, config.users.count) == (None, FIRST, COUNT)
+    assert config.users.leases == LEASES
+    assert not config.allow_elevation
+
+
+def test_users_and_limits_are_read(tmp_path: Path) -> None:
+    config = read(
+        tmp_path,
+        """
+        allow_elevation = true
+        [users]
+        mode = "same"
+        first = 100000
+        count = 70000
+        leases = "/srv/uids/leases.json"
+        [limits]
+        pids = 100
+        """,
+    )
+    users = config.users
+    assert (users.mode, users.first, users.count, users.leases) == ("same", 100_000, 70_000, "/srv/uids/leases.json")
+    assert (config.limits.pids, config.allow_elevation) == (100, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[users]\nmode = "root"\n', r"Invalid enum value 'root' - at `\$\.users\.mode`"),
+        ("[users]\nfirst = 0\n", r"`\$\.users\.first`"),
+        ("[users]\nfirst = 4294967295\n", r"`\$\.users\.first`"),
+        ("[users]\ncount = 1\n", r"`\$\.users\.count`"),
+        ('[users]\nleases = "uids.json"\n', r"absolute path"),
+        ("[users]\nlast = 9\n", r"unknown field `last`"),
+        ("[limits]\npids = 1\n", r"`\$\.limits\.pids`"),
+    ],
+)
+def test_what_can_not_be_is_a_sentence_with_its_place(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as error:
+        read(tmp_path, text)
+    assert str(tmp_path / "agent.toml") in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "embedded", "root", "users"),
+    [
+        (None, False, True, "job"),
+        ("job", False, True, "job"),
+        ("same", False, True, "same"),
+        (None, True, True, "same"),
+        (None, False, False, "same"),
+        ("same", False, False, "same"),
+        (None, True, False, "same"),
+    ],
+)
+def test_who_jobs_run_as(wanted: str | None, embedded: bool, root: bool, users: str) -> None:
+    assert users_of(wanted, embedded=embedded, root=root) == users
+
+
+def test_users_of_jobs_without_root_are_refused_not_forgotten() -> None:
+    with pytest.raises(Failure, match="only root can run jobs as users of their own"):
+        users_of("job", embedded=False, root=False)
+
+
+def test_t8_elevation_takes_the_administrators_word_and_root() -> None:
+    assert elevation_of(True, root=True)[0] is True
+    assert elevation_of(False, root=True) == (False, "which this node does not allow (agentd --allow-elevation)")
+    assert elevation_of(True, root=False) == (False, "which this node can't give: its agent is not run by root")
+    assert elevation_of(False, root=False)[0] is False
