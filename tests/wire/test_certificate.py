@@ -202,3 +202,32 @@ def test_what_is_no_join_string_is_refused_and_not_repeated(text):
 def test_a_certificate_lives_for_as_long_as_was_said():
     found = read_certificate(der_of(ISSUER.identity(begins=-timedelta(days=1), expires=timedelta(days=7)).certificate))
     assert found.expires - found.begins == timedelta(days=8).total_seconds()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_t6_a_damaged_request_is_a_key_or_a_sentence(seed):
+    """Strangers send these: whatever the library makes of them must not end the coordinator."""
+    dice = random.Random(seed)
+    whole = [make_request(make_key()) for _ in range(4)]
+    for algorithm in (ec.SECP384R1(), ec.SECP256K1()):
+        key = ec.generate_private_key(algorithm)
+        request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, hashes.SHA384())
+        whole.append(request.public_bytes(serialization.Encoding.DER))
+    refused = 0
+    for _ in range(3000):
+        damaged = bytearray(dice.choice(whole))
+        for _ in range(dice.choice((1, 1, 1, 2, 5))):
+            place = dice.randrange(len(damaged))
+            match dice.randrange(3):
+                case 0:
+                    damaged[place] = dice.randrange(256)
+                case 1:
+                    del damaged[place]
+                case _:
+                    damaged.insert(place, dice.choice((0, 1, 0x30, 0x80, 0xFF)))
+        try:
+            assert len(fingerprint(requested_key(bytes(damaged)))) == 64
+        except IdentityError as error:
+            assert str(error)
+            refused += 1
+    assert refused > 2900
