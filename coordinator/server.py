@@ -44,7 +44,7 @@ from wire.stream import End, Session, SessionRefused, accepted, refuse
 
 MAX_SESSIONS: Final = 20_000
 MAX_SESSIONS_OF_ONE: Final = 128
-"""Of one user or one certificate. What the coordinator's own user starts on this machine is not counted."""
+"""Of one user or one certificate. What root or the coordinator's own user start on this machine is not counted."""
 MAX_DECODED: Final = 2
 """Uploaded documents that are taken apart at once: each may be a hundred times its size then."""
 MAX_WARNINGS: Final = 1_000
@@ -197,7 +197,8 @@ class Server:
 
     async def _converse(self, session: Session, guest: Guest) -> None:
         epoch = session.epoch
-        if self._of_one[guest.origin] >= MAX_SESSIONS_OF_ONE and not self._local.is_own(guest):
+        trusted = self._local.is_own(guest) or guest.uid == 0
+        if self._of_one[guest.origin] >= MAX_SESSIONS_OF_ONE and not trusted:
             session.close(f"{guest.owner} has {MAX_SESSIONS_OF_ONE} connections already: end some of them first")
             return
         self._sessions[epoch] = session
