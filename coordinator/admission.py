@@ -96,7 +96,7 @@ def expired(desk: Desk, epoch: int) -> None:
 
 def _cut(desk: Desk, session: Session, reason: str) -> None:
     """End it now: what was on its way to it is no longer for it."""
-    desk.ready.discard.append(session.epoch)
+    desk.discard(session.epoch)
     desk.close(session.epoch, reason)
 
 

@@ -85,6 +85,11 @@ class Desk:
         self.ready.close.append((session, reason))
         self.session_closed(session)
 
+    def discard(self, session: int) -> None:
+        """What is on its way to the session, or about to be, is no longer for it."""
+        self.ready.frames = [frame for frame in self.ready.frames if frame[0] != session]
+        self.ready.discard.append(session)
+
     def refuse(self, session: int, request: int, code: m.RefusalCode, message: str, **more: object) -> None:
         """Answer a request with a sentence."""
         self.send(session, m.Refused(request=request, code=code, message=message, **more))  # type: ignore[arg-type]

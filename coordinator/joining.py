@@ -149,7 +149,7 @@ def _fence(desk: Desk, node: Node) -> None:
     """Shut out who is connected under this identity: what it runs ends, or its lease does. The newcomer waits."""
     assert node.session is not None
     reason = f"another machine came as node `{node.name}`, with the same key: this one may not go on"
-    desk.ready.discard.append(node.session)
+    desk.discard(node.session)
     desk.send(node.session, m.JoinRefused(reason))
     desk.close(node.session, reason)
     node.fenced = True
@@ -207,7 +207,7 @@ def revoked(desk: Desk, node: Node) -> None:
     """Its key is void: it is gone at once, but what it may still run is given to nobody before its lease is over."""
     if node.session is not None:
         reason = f"the certificate of node `{node.name}` was revoked"
-        desk.ready.discard.append(node.session)
+        desk.discard(node.session)
         desk.send(node.session, m.JoinRefused(reason))
         desk.close(node.session, reason)
     desk.keep(NodeLeft(node.name, desk.now, revoked=True))
