@@ -34,9 +34,9 @@ CONNECT_S: Final = 10.0
 """For a name to be resolved and a TCP connection to be made."""
 HANDSHAKE_S: Final = 5.0
 """For a peer's TLS handshake, and again for its greeting."""
-QUEUE_S: Final = 10.0
+QUEUE_S: Final = 20.0
 """For a connection to wait until it is its turn for that."""
-WELCOME_S: Final = 15.0
+WELCOME_S: Final = 30.0
 """So long the side that opens waits for each of the two: where a thousand come at once it may be a while."""
 ENROLL_S: Final = 30.0
 """For a certificate to be signed: the coordinator has to make it durable first."""
