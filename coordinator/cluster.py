@@ -256,6 +256,7 @@ class Cluster:
         )  # fmt: skip
         self.last_grant = max(self.last_grant, record.grant)
         self.grants[grant.id] = node.grants[grant.id] = grant
+        job.last_grant = grant.id
         for position in range(record.count):
             index = grant.index(position)
             group.set_state(index, TaskState.GRANTED)

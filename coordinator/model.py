@@ -336,6 +336,8 @@ class Job:
     """Tasks out in grants."""
     used: int = 0
     """Slots they take."""
+    last_grant: int = 0
+    """When it was served last, in numbers of grants."""
     failed: int = 0
     ineligible_since: Instant | None = None
 

@@ -1,7 +1,8 @@
 """Which task runs where: ready tasks and free slots in, assignments out. Predicates only look; nothing is changed here.
 
-Order: priority; then turns (`sharing = fair`: the owner with the fewest slots in use, then the job with the fewest)
-or submission (`fifo`); in a job, groups in file order, in a group what runs again before what runs first.
+Order: priority; then turns (`sharing = fair`: the owner with the fewest slots in use, then the job with the fewest,
+then the one served longest ago) or submission (`fifo`); in a job, groups in file order, in a group what runs again
+before what runs first.
 A first pass fills free slots, a second one gives busy, prepared nodes some grants ahead of them.
 """
 
@@ -178,6 +179,8 @@ class _Contender:
     """Tasks that `parallel` still allows."""
     preparations: int
     """Preparations that may still start."""
+    served: int
+    """When it was served last; what is handed out just now comes after all grants."""
 
 
 @dataclass(slots=True)
@@ -209,6 +212,7 @@ class Round:
         self.free = {node.name: node.slots - node.used for node in pool.nodes.values() if node.takes_work}
         self.contenders = [contender for job in pool.jobs.values() if (contender := _contender(pool, job)) is not None]
         self.ages = {contender.job.id: age for age, contender in enumerate(self.contenders)}
+        self.served = 1 << 62
         self.owner_used: dict[str, int] = {}
         for job in pool.jobs.values():
             self.owner_used[job.owner] = self.owner_used.get(job.owner, 0) + job.used
@@ -220,6 +224,8 @@ class Round:
         """Nodes kept for a task that needs more than what is left beside slots, from others that need some."""
         self.waiting: list[_Contender] = []
         """Those with ready work left when the free slots were filled, where priorities differ."""
+        self.newcomers: list[_Contender] = []
+        """Those who hold nothing, and whose tasks are too long (or too little known) to queue ahead of slots."""
         self.opening: set[tuple[str, str]] = set()
         self.spans: dict[tuple[str, str, int, int], _Spans] = {}
 
@@ -229,6 +235,7 @@ class Round:
             self._fill([c for c in self.contenders if c.job.spec.priority == priority])
         if len({job.spec.priority for job in self.pool.jobs.values()}) > 1:
             self.waiting = self.unplaced()
+        self.newcomers = [contender for contender in self.unplaced() if _is_newcomer(contender)]
         for contender in self._in_turn(self.contenders):
             self._fill_ahead(contender)
         for (node, job_id, number, attempt), spans in self.spans.items():
@@ -250,10 +257,10 @@ class Round:
             if not self._place_next(contender, alone):
                 competing.remove(contender)
 
-    def _turn(self, contender: _Contender) -> tuple[int, int, int]:
+    def _turn(self, contender: _Contender) -> tuple[int, int, int, int]:
         if self.pool.sharing is Sharing.FIFO:
-            return (0, 0, self._age(contender))
-        return (self.owner_used[contender.job.owner], contender.used, self._age(contender))
+            return (0, 0, 0, self._age(contender))
+        return (self.owner_used[contender.job.owner], contender.used, contender.served, self._age(contender))
 
     def _age(self, contender: _Contender) -> int:
         return self.ages[contender.job.id]
@@ -376,13 +383,12 @@ class Round:
                     self._take(contender, picker, node, min(share, contender.room, MAX_GRANT))
 
     def _yields(self, contender: _Contender, node: Node) -> bool:
-        """Whether it is another's turn there, who waits for a slot: nothing is queued in his way."""
-        return len(self.contenders) > 1 and any(
+        """Whether it is the turn of one there who has nothing and may queue nothing: his way to a slot is kept free."""
+        return any(
             other.job.spec.priority == contender.job.spec.priority
-            and other.room > 0
             and self._turn(other) < self._turn(contender)
             and self._could_run(other, node)
-            for other in self.contenders
+            for other in self.newcomers
         )
 
     def _share_ahead(self, job: Job, group: Group, node: Node, each: int) -> int:
@@ -413,6 +419,8 @@ class Round:
     def _take(self, contender: _Contender, picker: _Picker, node: Node, limit: int) -> None:
         """Book up to `limit` tasks of the picker's group on the node."""
         job, slots = contender.job, picker.group.spec.slots
+        self.served += 1
+        contender.served = self.served
         while limit > 0 and picker.has_more:
             first, count, attempt = picker.take(limit)
             limit -= count
@@ -447,7 +455,12 @@ def _contender(pool: Pool, job: Job) -> _Contender | None:
         return None
     limit = job.preparation.parallel if job.preparation is not None else None
     preparations = limit - _preparing(pool, job) if limit is not None else 1 << 62
-    return _Contender(job, pickers, job.used, room, preparations)
+    return _Contender(job, pickers, job.used, room, preparations, job.last_grant)
+
+
+def _is_newcomer(contender: _Contender) -> bool:
+    ready = (picker.group for picker in contender.pickers if picker.has_more)
+    return contender.used == 0 and not any(_each_ahead(group) for group in ready)
 
 
 def _each_ahead(group: Group) -> int:

@@ -166,11 +166,12 @@ def test_where_slots_are_short_too_needy_tasks_queue_like_others() -> None:
     assert len(n2.running()) >= 2
 
 
-def test_a_needy_task_of_a_higher_priority_is_not_starved_by_less_needy_ones() -> None:
+@pytest.mark.parametrize("priority", [0, 1])
+def test_a_needy_task_is_not_starved_by_less_needy_ones(priority: int) -> None:
     play = Play()
     n1 = play.node("n1", slots=8, resources={"cpus": 4})
     small = play.submit(job("small", needing(size=100, cpus=1)))
-    big = play.submit(job("big", needing(cpus=4), priority=1))
+    big = play.submit(job("big", needing(cpus=4), priority=priority))
     for left in (3, 2, 1):
         n1.end(small)
         assert len(n1.running()) == left

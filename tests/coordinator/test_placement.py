@@ -80,6 +80,29 @@ def test_a_newcomer_gets_its_turn_though_short_tasks_queue_ahead_of_every_slot()
     assert play.show(other)["tasks"]["active"] < 10
 
 
+def test_of_jobs_that_hold_as_little_the_one_served_longest_ago_is_next() -> None:
+    play = Play()
+    names = [play.submit(job(f"job{number}", tasks(size=50))) for number in range(3)]
+    n1 = play.node("n1", slots=1)
+    served = []
+    for _ in range(9):
+        [name] = shares(n1)
+        served.append(name)
+        n1.end()
+    assert served == names * 3
+
+
+def test_a_wide_task_is_not_starved_by_narrow_ones_of_an_older_job() -> None:
+    play = Play()
+    n1 = play.node("n1", slots=4)
+    narrow = play.submit(job("narrow", tasks(size=100)))
+    wide = play.submit(job("wide", tasks(slots=4)), by=play.person("bob"))
+    for _ in range(4):
+        assert shares(n1)[wide] == 0
+        n1.end(narrow)
+    assert shares(n1) == {wide: 1}
+
+
 def test_fifo_serves_the_oldest_job_first() -> None:
     play = Play()
     pool = {"name": "p", "sharing": "fifo"}
