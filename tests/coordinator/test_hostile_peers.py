@@ -10,6 +10,7 @@ import resource
 import secrets
 import signal
 import socket
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
@@ -22,15 +23,15 @@ from coordinator import admission, server
 from coordinator.config import Config
 from coordinator.daemon import serve_state
 from tests.coordinator.playbook import Play
-from tests.wire.corpus import BOMBS
+from tests.wire.corpus import BOMBS, Dice, damaged
 from wire import codec, limits, thin
 from wire import messages as m
 from wire.address import SOCKET_NAME
-from wire.connection import Connection
+from wire.connection import Connection, State
 from wire.enroll import join
 from wire.identity import Identity
 from wire.invitation import Invitation, token_digest
-from wire.keys import make_key
+from wire.keys import make_key, make_request
 from wire.messages import PROTOCOL_VERSION, Goodbye, Hello, JobList, Reply, Role, Welcome
 from wire.secure import TlsStream, connect_tls
 from wire.stream import Session, SessionRefused, opened
@@ -58,6 +59,11 @@ class Daemon:
         with thin.connect(self.path) as session:
             answer: dict[str, str] = session.call(kind, **fields)
             return answer
+
+    def known(self) -> list[object]:
+        """All that an administrator sees of tokens, identities, nodes, pools and jobs."""
+        with thin.connect(self.path) as session:
+            return [session.call(f"{kind}List") for kind in ("Token", "Identity", "Node", "Pool", "Job")]
 
     async def dial(self, identity: Identity) -> TlsStream:
         return await connect_tls("127.0.0.1", self.port, client_context(identity.authority, identity))
@@ -158,6 +164,41 @@ async def test_t6_what_strangers_cause_is_logged_sparingly(tmp_path, capfd):
     lines = [line for line in capfd.readouterr().err.splitlines() if "refused" in line]
     assert 50 <= len(lines) <= 150  # of three hundred
     assert "it speaks HTTP and not TLS" in lines[0]
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_t6_whatever_a_stranger_asks_changes_nothing(tmp_path, seed):
+    """Peers without a certificate, guessed tokens, damaged requests, messages of every kind."""
+    dice = Dice(f"stranger {seed}")
+    request = make_request(make_key())
+    async with listening(tmp_path) as there:
+        alice = await there.identity(Role.USER, "alice")
+        known = await trio.to_thread.run_sync(there.known)
+        answers: Counter[str] = Counter()
+        for _ in range(60):
+            content = damaged(dice, request) if dice.random.random() < 0.7 else request
+            question: m.Message = m.Enroll(secrets.token_urlsafe(32), content, dice.value(str))
+            match dice.random.randrange(5):
+                case 0:
+                    question = m.AskAuthority()
+                case 1:
+                    question = dice.sound()
+            body = codec.encode_value([0, 0, question])
+            if dice.random.random() < 0.3:
+                body = damaged(dice, body)
+            async with await connect_tls("127.0.0.1", there.port, client_context(alice.authority)) as stream:
+                other = Other(stream)
+                with suppress(trio.BrokenResourceError):
+                    await stream.send_all(codec.HEADER.pack(len(body)) + body)
+                    await stream.transport.send_eof()
+                    other.connection.state = State.ENROLLING if isinstance(question, m.Enroll) else State.ASKING
+                    answers[type(await other.hear()).__name__] += 1
+        assert await trio.to_thread.run_sync(there.known) == known
+        assert answers["Goodbye"] > 20
+        assert answers["Authority"] > 0
+        assert answers["Enrolled"] == answers["Welcome"] == 0
+        async with opened(await there.dial(alice), Role.USER) as session:
+            await answered(session)
 
 
 # ---- members that flood
