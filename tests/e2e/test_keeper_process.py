@@ -373,7 +373,7 @@ def test_nothing_of_a_hostile_tree_is_left_when_its_keeper_is_killed(tmp_path, l
             agent.over()
         assert agent.starter.kill("k-1", job, proof) == 0
         assert alive(mark) == []
-        assert alive("keeper=k-1") == []
+        assert alive(f"record={agent.starter.record_file('k-1')}") == []
         assert agent.starter.record("k-1").started == "a"
         agent.close()
 
