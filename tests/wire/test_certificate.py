@@ -59,7 +59,7 @@ def test_times_of_both_forms_are_read(year):
         ["batch://node/a/b"],
         ["batch://node/a\n"],
         ["batch://NODE/a"],
-        ["batch://root/a"],
+        ["batch://chief/a"],
         ["batch://node/" + "a" * 65],
         ["batch:node/a"],
         ["xbatch://node/a"],

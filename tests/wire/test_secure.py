@@ -164,7 +164,7 @@ async def test_t1_without_a_certificate_no_session_is_opened():
         ({"uris": ["batch://node/n1", "batch://node/n2"]}, "names no identity", "cut"),
         ({"uris": ["batch://node/../n2"]}, "names no identity", "cut"),
         ({"uris": ["https://example.org/node/n1"]}, "names no identity", "cut"),
-        ({"uris": ["batch://root/n1"]}, "names no identity", "cut"),
+        ({"uris": ["batch://chief/n1"]}, "names no identity", "cut"),
     ],
     ids=["expired", "not yet", "a server's", "nobody's", "two names", "a path", "another scheme", "no role"],
 )
