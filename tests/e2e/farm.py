@@ -13,7 +13,7 @@ from tests.e2e.cluster import PATIENCE_S, is_alive
 from tests.e2e.hosts import Host, Hosts, only_child
 from tests.e2e.secure import SecureCluster
 
-PORT = 7800
+PORT = 7070
 
 
 class Farm(SecureCluster):
