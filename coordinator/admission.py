@@ -188,7 +188,8 @@ def renew(desk: Desk, asked: RenewAsked) -> None:
     lifetime_s = desk.certificates.lifetime_s(identity.role)
     until = desk.now.wall + lifetime_s
     if until - identity.until > RENEWED_LATELY * lifetime_s:
-        desk.forget(identity_scope(identity.key))
+        if all(token.digest == identity.token for token in desk.cluster.identities.spent_for(identity.key)):
+            desk.forget(identity_scope(identity.key))  # the new row says all that the older ones did
         desk.keep(
             IdentityAdmitted(
                 identity.key, identity.role, identity.name, identity.pool, identity.token, until, identity.since,

@@ -178,10 +178,15 @@ class Identities:
         """Oldest first, those that admit nobody any more."""
         return (token for token in self.tokens.values() if token.state(wall) != "open")
 
+    def spent_for(self, key: str) -> list[Token]:
+        """The tokens that admitted this key."""
+        return [token for token in self.tokens.values() if key in token.keys]
+
     def dead_identities(self, wall: float) -> Iterator[Identity]:
-        """Oldest first, the keys that are nobody any more, and whose token is not asked about their use."""
+        """Oldest first, the keys that are nobody any more and that no token counts among its uses."""
+        counted = {key for token in self.tokens.values() for key in token.keys}
         return (
             identity
             for identity in self.by_key.values()
-            if identity.state(wall) != "valid" and (identity.token is None or identity.token not in self.tokens)
+            if identity.state(wall) != "valid" and identity.key not in counted
         )

@@ -572,6 +572,20 @@ def test_a_renewal_replaces_the_row_of_the_one_before() -> None:
     assert tokens(play)[0][1:] == (1, "used")
 
 
+def test_a_renewal_gives_no_use_of_any_token_back() -> None:
+    play = listening()
+    for name in "abc":
+        assert isinstance(play.enroll(made(play, name, m.Role.USER, name="ann", lifetime_s=1e6), key("k")), Admitted)
+    ann = Person(play, m.Role.USER, "ann", key("k"), play.wall + PEOPLE_S)
+    for _ in range(3):
+        play.wait(PEOPLE_S / 2)
+        play.renew(ann.epoch or 0)
+        play.restart()
+        assert [used for _, used, _ in tokens(play)] == [1, 1, 1]
+        ann = Person(play, m.Role.USER, "ann", key("k"), play.wall + PEOPLE_S)
+    assert "was used up" in play.enroll(key("a"), key("other"))
+
+
 def test_asking_on_and_on_for_the_next_certificate_writes_nothing() -> None:
     play = listening()
     n1 = node(play, "n1").join()
