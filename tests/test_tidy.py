@@ -26,6 +26,7 @@ LONGER_FOR_A_REASON = {
 """Files over the limit, each with the reason why it is one idea and not two."""
 
 SLEEPS_FOR_A_REASON = {
+    "tests/e2e/test_thousand.py": "small nodes that beat and dial again with the pauses that agents make",
     "tests/e2e/test_secure_faults.py": "a coordinator stands still for longer than a lease and its margin",
     "tests/wire/test_driver.py": "a commit that takes its time, on a clock that jumps",
 }
