@@ -132,7 +132,7 @@ class Crowd:
             assert session.role in MAY_ACT_AS[identity.role]
             assert session.owner == identity.name
         for token in identities.tokens.values():
-            assert token.used <= token.uses
+            assert len(token.keys) <= token.uses
         for name in NAMES:
             assert len(identities.of_name(name, m.Role.NODE)) <= 1
         for held in self.void:
