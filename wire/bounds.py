@@ -23,7 +23,7 @@ TAKEN_VARIABLES: Final = frozenset(
 )  # fmt: skip
 """Lowercase names that common tools read from the environment."""
 
-TAKEN_TASK_NAMES: Final = frozenset({"dirs", "home", "tmp", "jobpreparation", "jobrelease", "trash"})
+TAKEN_TASK_NAMES: Final = frozenset({"dirs", "home", "tmp", "jobpreparation", "jobrelease", "private", "trash"})
 """Names that stand beside the tasks' directories on a node."""
 
 STEERING_PREFIXES: Final = (

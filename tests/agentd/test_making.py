@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from agentd.files import FilesError, NodeFiles
+from wire.bounds import TAKEN_TASK_NAMES
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives jobs users of their own")
 
@@ -78,6 +79,12 @@ def test_each_directory_has_its_owner_and_mode(node: NodeFiles, place: Path) -> 
     assert whose(scripts / "j-1") == (0, UID, 0o710)
     assert whose(scripts / "j-1" / "task.a") == (0, UID, 0o550)
     assert whose(scripts / "j-1" / "jobrelease") == (0, 0, 0o500)
+
+
+def test_no_task_is_called_as_what_stands_beside_it(node: NodeFiles, place: Path) -> None:
+    node.make_job("j-1", ["d"], {}, user=UID, elevated=["task.a"])
+    beside = {path.name.split("-")[0] for path in (place / "root" / "workitems" / "j-1").iterdir()}
+    assert beside <= TAKEN_TASK_NAMES, "a task's directory is its name, or that and `-...`"
 
 
 def test_without_elevated_commands_there_is_no_place_for_them(node: NodeFiles, place: Path) -> None:
