@@ -280,9 +280,12 @@ def _stand_on(node: NodeConfig, file: FileConfig) -> tuple[NodeConfig, Place]:
             raise UidsError(f'{refused} (With mode = "same" in [users] all jobs run as the agent\'s own user.)')
     remembered = Path(files.agent_directory) / "containment"
     before = remembered.read_text("utf-8") if remembered.exists() else None
-    containment = Containment(files.root, boot, None, (), users=users)
+    user_of = None if uids is None else uids.of
+    containment = Containment(files.root, boot, None, (), users=users, user_of=user_of)
     if file.limits.cgroups:
-        containment = probe(files.root, files.incarnation, boot, before, pids_max=file.limits.pids, users=users)
+        containment = probe(
+            files.root, files.incarnation, boot, before, pids_max=file.limits.pids, users=users, user_of=user_of
+        )
     if containment.memory != before:
         remembered.write_text(containment.memory, "utf-8")
     nofile = open_files_limit()

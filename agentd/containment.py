@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -87,7 +87,7 @@ def job_marks(job: str, root: str) -> dict[str, str]:
 
 class Containment:
     """The node's way of holding, limiting and killing processes. `base` is its group of cgroup v2, None without;
-    `users` the range of job users, if jobs have some here."""
+    `users` the range of job users, if jobs have some here, and `user_of` tells a job's."""
 
     def __init__(
         self,
@@ -99,11 +99,13 @@ class Containment:
         controllers: frozenset[Controller] = frozenset(),
         pids_max: int = PIDS_MAX,
         users: Range | None = None,
+        user_of: Callable[[str], int | None] | None = None,
     ) -> None:
         self._root = root
         self._boot = boot
         self._pids_max = pids_max
         self._users = users
+        self._user_of = user_of
         unified = [Hierarchy(base, True, controllers, kills=True)] if base else []
         self.hierarchies = (*unified, *others)
         self._making = threading.Lock()  # a group is not removed as empty while a leaf is made in it
@@ -152,13 +154,13 @@ class Containment:
         if self.hierarchies:
             survivors = self._kill_groups(_plain(job), _plain(keeper), patience_s)
         marks = {"BATCH_NODE_ROOT_DIR": self._root, KEEPER_MARK: keeper}
-        return survivors + kill_marked(marks, self._boot, patience_s)
+        return survivors + kill_marked(marks, self._boot, patience_s, self._whose(job, None))
 
     def kill_job(self, job: str, uid: int | None = None, patience_s: float = KILL_PATIENCE_S) -> int:
         """Kill every process of a job on this node, keepers included; the number that would not die. 0 means that
         the last one is dead: the release may start. `uid`: the job's own user here, if it has one."""
         survivors = self._kill_groups(_plain(job), None, patience_s)
-        survivors += kill_marked(job_marks(job, self._root), self._boot, patience_s)
+        survivors += kill_marked(job_marks(job, self._root), self._boot, patience_s, self._whose(job, uid))
         if uid is not None and (self.base is None or of_uid(uid)):
             survivors += self.kill_user(uid, patience_s)
         return survivors
@@ -168,6 +170,14 @@ class Containment:
         if self._users is None:
             raise ContainmentError(f"User {uid} is not killed: jobs have no users of their own here.")
         return kill_uid(uid, self._users, patience_s)
+
+    def _whose(self, job: str, uid: int | None) -> frozenset[int] | None:
+        """Whose processes a job's marks tell something of; None: anybody's, as all jobs are of one user."""
+        if self._users is None:
+            return None
+        if uid is None and self._user_of is not None:
+            uid = self._user_of(job)
+        return frozenset({os.geteuid()} if uid is None else {os.geteuid(), uid})
 
     def _kill_groups(self, job: str, keeper: str | None, patience_s: float) -> int:
         groups = [(hierarchy, hierarchy.group(job, keeper)) for hierarchy in self.hierarchies]
@@ -189,7 +199,7 @@ class Containment:
 
     def alive(self, job: str, uid: int | None = None) -> int:
         """How many processes of a job are alive on this node, as far as groups, marks and its user tell."""
-        found = {pid for pid, _ in marked(job_marks(job, self._root))}
+        found = {pid for pid, _ in marked(job_marks(job, self._root), self._whose(job, uid))}
         found |= {pid for pid, _ in _alive_in([hierarchy.group(_plain(job)) for hierarchy in self.hierarchies])}
         if uid is not None:
             found |= {pid for pid, _ in of_uid(uid)}
@@ -229,6 +239,7 @@ def probe(
     *,
     pids_max: int = PIDS_MAX,
     users: Range | None = None,
+    user_of: Callable[[str], int | None] | None = None,
 ) -> Containment:
     """The best containment there is here: a group is used only after a process was in a child of it, and, for killing,
     was killed through it.
@@ -244,7 +255,9 @@ def probe(
             found = _probe_legacy(name, controller, earlier.get(controller.value))
             if found is not None:
                 others.append(found)
-    return Containment(root, boot, base, others, controllers=controllers, pids_max=pids_max, users=users)
+    return Containment(
+        root, boot, base, others, controllers=controllers, pids_max=pids_max, users=users, user_of=user_of
+    )
 
 
 def _probe_unified(name: str, earlier: str | None) -> tuple[str | None, frozenset[Controller]]:

@@ -145,9 +145,10 @@ def _uids(pid: int) -> tuple[int, ...]:
     return tuple(map(int, line.split()[1:]))
 
 
-def marked(marks: dict[str, str]) -> list[tuple[int, int]]:
-    """Every living process whose environment holds all of `marks`, except ourselves and what we descend from.
-    Processes of other users can't be looked into unless we are root."""
+def marked(marks: dict[str, str], whose: frozenset[int] | None = None) -> list[tuple[int, int]]:
+    """Every living process whose environment holds all of `marks`, except ourselves and what we descend from; with
+    `whose` only of these users: anybody can forge a mark. Processes of other users can't be looked into unless we are
+    root."""
     wanted = {f"{name}={value}".encode() for name, value in marks.items()}
     spared = set(_ancestry(os.getpid()))
     found = []
@@ -159,7 +160,7 @@ def marked(marks: dict[str, str]) -> list[tuple[int, int]]:
                 entries = set(file.read().split(b"\0"))
         except OSError:
             continue  # over by now, or another user's
-        if wanted <= entries:
+        if wanted <= entries and (whose is None or not whose.isdisjoint(_uids(pid))):
             found.append(pid)
     return alive_of(found)
 
@@ -224,8 +225,10 @@ def wait_over(fd: int, patience_s: float) -> bool:
     return bool(poll.poll(patience_s * 1000))
 
 
-def kill_marked(marks: dict[str, str], boot: str, patience_s: float = KILL_PATIENCE_S) -> int:
+def kill_marked(
+    marks: dict[str, str], boot: str, patience_s: float = KILL_PATIENCE_S, whose: frozenset[int] | None = None
+) -> int:
     """Kill every process with these marks (see `marked`); the number that would not die."""
     if not marks:
         raise ContainmentError("Nothing is killed by no mark at all.")
-    return kill_until_none(lambda: marked(marks), boot, patience_s, clean_rounds=1)
+    return kill_until_none(lambda: marked(marks, whose), boot, patience_s, clean_rounds=1)

@@ -45,7 +45,8 @@ def held_by(mode: str, agent: Agent, pids_max: int = 4096) -> Containment:
     found = probe(agent.files.root, agent.files.incarnation, agent.boot)
     others = [each for each in found.hierarchies if not each.unified] if mode != "subreaper" else []
     base = found.base if mode == "cgroup" else None
-    return Containment(agent.files.root, agent.boot, base, others, pids_max=pids_max, users=USERS)
+    whose = {"users": USERS, "user_of": lambda job: agent.user} if agent.user is not None else {}
+    return Containment(agent.files.root, agent.boot, base, others, pids_max=pids_max, **whose)
 
 
 def caged(place: Path, mode: str, whose: str, adopts: bool = True, pids_max: int = 4096) -> Agent:
@@ -250,6 +251,48 @@ def test_t12_many_users_are_killed_at_once(tmp_path):
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
             assert list(pool.map(lambda uid: kill_uid(uid, USERS), users)) == [0] * 8
         assert [child.wait() for child in children] == [-9] * 8
+        """,
+        tmp_path,
+    )
+
+
+FORGER = """
+import os, sys
+uid, *marks = sys.argv[1:]
+os.setgroups([])
+os.setresgid(*[int(uid)] * 3)
+os.setresuid(*[int(uid)] * 3)
+while True:  # who is killed is followed by the next one
+    child = os.fork()
+    if child == 0:
+        os.execve("/bin/sleep", ["sleep", "1000"], dict(mark.split("=", 1) for mark in marks))
+    os.write(1, b"x")
+    os.waitpid(child, 0)
+"""
+
+
+@needs_fence
+@pytest.mark.skipif(not FENCES, reason="users of jobs need root")
+@pytest.mark.parametrize("mode", MODES)
+def test_t12_a_job_that_wears_anothers_marks_holds_up_nothing_of_it(tmp_path, mode):
+    fenced(
+        f"""
+        from tests.e2e.test_cage import *
+        agent = caged(Path(sys.argv[1]), {mode!r}, "job")
+        talk = agent.start()
+        assert agent.ended(talk, ["true"])["exit_code"] == 0
+        marks = ["BATCH_JOB_ID=j-1", "BATCH_NODE_ROOT_DIR=" + agent.files.root, "BATCH_KEEPER=k-1"]
+        argv = [sys.executable, "-I", "-S", "-c", FORGER, str(USER + 1), *marks]
+        with subprocess.Popen(argv, stdout=subprocess.PIPE) as forger:
+            assert forger.stdout.read(1) == b"x"
+            assert agent.containment.kill_keeper("j-1", "k-1", agent.proofs["k-1"][1]) == 0
+            assert agent.containment.kill_job("j-1", agent.user) == 0
+            assert agent.containment.left("j-1", agent.user).processes == 0
+            assert forger.poll() is None
+            forger.kill()
+        agent.containment.kill_user(USER + 1)
+        agent.proofs.clear()
+        agent.close()
         """,
         tmp_path,
     )
