@@ -221,6 +221,15 @@ def test_t2_a_token_that_was_spent_revoked_or_made_up_is_refused_in_a_sentence(c
     assert states == {made["id"]: (1, "used"), revoked["id"]: (0, "revoked")}
 
 
+def test_t2_a_token_whose_time_is_over_is_refused(cluster: SecureCluster) -> None:
+    made = cluster.ask("token", "create", "--role", "node", "--expires", "1s")
+    while cluster.ask("token", "list")[0]["state"] == "open":
+        pass
+    with pytest.raises(EnrollRefused, match="has expired"):
+        join_now(*endpoint(cluster), parse_invitation(made["token"]), make_key(), "n1")
+    assert cluster.ask("token", "list")[0]["state"] == "expired"
+
+
 def test_t2_of_many_that_spend_one_token_at_once_one_is_admitted(cluster: SecureCluster) -> None:
     invitation = parse_invitation(cluster.command("token", "create", "--role", "node").stdout)
 
@@ -549,6 +558,16 @@ def test_tokens_are_made_listed_and_revoked(cluster: SecureCluster) -> None:
     cluster.command("token", "revoke", "00000000", status=4)
     cluster.command("token", "create", "--role", "king", status=2)
     cluster.command("token", "create", "--role", "node", "--name", "n", "--uses", "2", status=2)
+
+
+def test_a_revocation_warns_of_the_token_by_which_the_revoked_can_come_back(cluster: SecureCluster) -> None:
+    made = cluster.ask("token", "create", "--role", "node", "--uses", "5")
+    join_now(*endpoint(cluster), parse_invitation(made["token"]), make_key(), "n1")
+    done = cluster.command("node", "revoke", "n1")
+    assert done.stdout == "node n1 is revoked\n"
+    assert f"token revoke {made['id']}" in done.stderr
+    cluster.command("node", "revoke", "n2", status=4)
+    cluster.command("user", "revoke", "n1", status=4)
 
 
 def test_where_no_port_is_open_a_token_is_refused_with_the_way_to_one(tmp_path: Path) -> None:
