@@ -346,6 +346,22 @@ def test_t8_an_elevated_command_never_runs_where_the_agent_was_not_told_to_allow
         liar.close()
 
 
+def test_roots_own_run_elevates_and_jobs_are_the_callers(cluster: Users) -> None:
+    mark = cluster.directory / "mark"
+    text = "pool p { nodes = 1   elevation = allowed }\n" + job(f"""
+        env {{ LD_PRELOAD = "/nowhere.so"   PLAIN = "kept" }}
+        prep {{ elevated = true   script = 'echo "$(id -u) $PLAIN ${{LD_PRELOAD-none}} $HOME"' }}
+        task t {{ env {{ LD_PRELOAD = null }}   script = 'id -u; echo seen > {mark}' }}
+        release {{ elevated = true   run = ["id", "-u"] }}
+        """)
+    (shown,) = json.loads(cluster.command("run", str(cluster.file(text)), "-o", "json").stdout)["jobs"]
+    (row,) = shown["nodes"]
+    assert row["prep"]["stdout_tail"].startswith("0 kept none ")
+    assert row["prep"]["stdout_tail"].endswith("/private-elevated/home\n")
+    assert (row["release"]["stdout_tail"], row["clean"]) == ("0\n", NOTHING)
+    assert mark.stat().st_uid == 0, "in the machine's own directories, as the caller"
+
+
 # ---- who reaches what
 
 
