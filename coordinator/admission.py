@@ -279,7 +279,7 @@ def token_list(desk: Desk, session: Session, message: m.TokenList) -> None:
 
 
 def _page(entries: Iterable[T], skip: int) -> Iterator[T]:
-    return islice(entries, max(0, skip), max(0, skip) + PAGE)
+    return islice(islice(entries, max(0, skip), None), PAGE)
 
 
 def _token_row(desk: Desk, token: Token) -> views.Plain:
