@@ -251,9 +251,10 @@ class Coordinator:
             self._received += 1
             if message["kind"] == "Goodbye":
                 reason = f"the coordinator closed the connection: {message['reason']}"
-                if self._epoch:
+                for_good = bool(message.get("error"))
+                if self._epoch and not for_good:
                     raise NoCoordinator(reason)
-                raise TurnedAway(reason, for_good=bool(message.get("error")))
+                raise TurnedAway(reason, for_good=for_good)
             return message
 
     def _take(self, size: int, timeout_s: float | None) -> bytes:

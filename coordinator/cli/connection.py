@@ -127,16 +127,17 @@ class Connection:
                 now = time.monotonic()
                 if deadline is not None and now >= deadline:
                     raise TimeoutError from None
-                lasting = isinstance(error, thin.TurnedAway) and error.for_good
-                if now >= patience or lasting or not isinstance(error, thin.NoCoordinator):
-                    raise failure_of(error) from None
+                failure = failure_of(error)
+                if now >= patience or not isinstance(failure, NoCoordinator):
+                    raise failure from None
             time.sleep(_RETRY_S)
 
 
 def failure_of(error: thin.ThinError) -> Failure:
     """What went wrong on the wire, as a command ends with it."""
     if isinstance(error, thin.TurnedAway):
-        return NoCoordinator(Exit.REFUSED, "refused", error.message)
+        kind = Failure if error.for_good else NoCoordinator
+        return kind(Exit.REFUSED, "refused", error.message)
     if isinstance(error, thin.NoCoordinator):
         return NoCoordinator(Exit.REFUSED, "no_coordinator", error.message, _WHERE)
     if isinstance(error, thin.NoAnswer):
