@@ -170,7 +170,6 @@ class _Node:
         return [path] if command.script.startswith("#!") else [*_SHELL, path]
 
 
-
 def refuse_elevation(config: NodeConfig, command: Command) -> None:
     """The node's own word, whatever the coordinator said. Raises CommandRefused."""
     if command.elevated and not config.elevation:
