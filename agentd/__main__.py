@@ -199,11 +199,11 @@ def _run(
     """Take the root, then run. What is heavy is imported here, when the command line is known to be right."""
     import trio
 
-    from agentd.containment import ContainmentError
+    from agentd.beneath import FilesError
     from agentd.dial import LocalWay
     from agentd.events import Leave
-    from agentd.files import FilesError
     from agentd.identity import DIRECTORY, Door, OutcastError
+    from agentd.processes import ContainmentError
     from agentd.session import run_agent
     from agentd.uids import UidsError
     from wire.identity import IdentityError
@@ -262,7 +262,8 @@ def _stand_on(node: NodeConfig, file: FileConfig) -> tuple[NodeConfig, Place]:
     OSError."""
     import msgspec
 
-    from agentd.containment import Containment, boot_identity, probe
+    from agentd.boot import boot_identity
+    from agentd.containment import Containment, probe
     from agentd.files import NodeFiles
     from agentd.session import Place
     from agentd.spawn import become_subreaper, isolation_refused, open_files_limit, raise_open_files_limit

@@ -14,11 +14,12 @@ from typing import Any, Final, assert_never
 import msgspec
 
 from agentd import events
+from agentd.beneath import FilesError
 from agentd.cleaning import Cleaning
-from agentd.containment import Containment, ContainmentError
+from agentd.containment import Containment
 from agentd.events import Chore, Event
-from agentd.files import FilesError, NodeFiles
-from agentd.processes import now_s
+from agentd.files import NodeFiles
+from agentd.processes import ContainmentError, now_s
 from agentd.reading import Owners
 from agentd.uids import Lease, Uids, UidsError
 from wire.messages import Cleanliness

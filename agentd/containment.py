@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from agentd.boot import boot_identity as boot_identity
 from agentd.cgroups import (
     OOM_FILES,
     Cgroup,
@@ -34,14 +33,17 @@ from agentd.cgroups import (
     remembered,
     unified_parents,
 )
-from agentd.processes import KILL_PATIENCE_S as KILL_PATIENCE_S
-from agentd.processes import ContainmentError as ContainmentError
-from agentd.processes import ProcessProof as ProcessProof
-from agentd.processes import alive_of, kill_marked, kill_tree, marked, of_uid
-from agentd.processes import descendants as descendants
-from agentd.processes import kill_until_none as kill_until_none
-from agentd.processes import open_process as open_process
-from agentd.processes import proof_of as proof_of
+from agentd.processes import (
+    KILL_PATIENCE_S,
+    ContainmentError,
+    ProcessProof,
+    alive_of,
+    kill_marked,
+    kill_tree,
+    kill_until_none,
+    marked,
+    of_uid,
+)
 from agentd.uidkill import kill_uid
 from agentd.uids import Range
 from wire.spec import Needs

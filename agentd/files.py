@@ -16,8 +16,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from agentd.beneath import DIRECTORY, closing, open_beneath, open_entry, plain, sentence, shown
-from agentd.beneath import FilesError as FilesError
+from agentd.beneath import DIRECTORY, FilesError, closing, open_beneath, open_entry, plain, sentence, shown
 from agentd.cgroups import unescaped
 from agentd.reading import LISTING_LIMIT, PRIVATE, TAIL_BYTES, Listing, Owners, Piece, Reading
 from agentd.trash import Trash

@@ -20,10 +20,10 @@ import msgspec
 import trio
 
 from agentd import dialogue
-from agentd.containment import ContainmentError, ProcessProof, open_process, proof_of
 from agentd.dialogue import FromKeeper, KeeperHello, ToKeeper
 from agentd.events import Event, ForgetKeeper, KeeperDead, KeeperSaid, KillKeeper, StartKeeper, SurveyKeeper
 from agentd.keeper import Outbox, ProtocolError, receive_packet
+from agentd.processes import ContainmentError, ProcessProof, open_process, proof_of
 from agentd.spawn import AS_WE_ARE, Fence, Starter
 from wire.address import short_path
 

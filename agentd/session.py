@@ -14,16 +14,18 @@ from typing import Any, Final
 import trio
 
 from agentd import events
+from agentd.beneath import FilesError
 from agentd.chores import Chores
-from agentd.containment import Containment, ContainmentError
+from agentd.containment import Containment
 from agentd.core import AgentCore
 from agentd.dial import Way
 from agentd.events import Chore, Event, Leave, Ready
-from agentd.files import PRIVATE_ELEVATED, PRIVATE_JOB, FilesError, NodeFiles
+from agentd.files import PRIVATE_ELEVATED, PRIVATE_JOB, NodeFiles
 from agentd.identity import OutcastError
 from agentd.journal import open_journal
 from agentd.links import KILL_AGAIN_S, Links
 from agentd.model import NodeConfig
+from agentd.processes import ContainmentError
 from agentd.spawn import Fence, Starter
 from agentd.uids import Uids
 from wire.clock import boot_clock

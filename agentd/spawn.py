@@ -20,15 +20,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from agentd import keeper as keeper_program
-from agentd.containment import (
-    KILL_PATIENCE_S,
-    Containment,
-    ContainmentError,
-    ProcessProof,
-    descendants,
-    kill_until_none,
-    proof_of,
-)
+from agentd.containment import Containment
+from agentd.processes import KILL_PATIENCE_S, ContainmentError, ProcessProof, descendants, kill_until_none, proof_of
 from wire.spec import Needs
 
 _PR_SET_CHILD_SUBREAPER: Final = 36

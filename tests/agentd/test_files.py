@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from agentd import files
-from agentd.files import FilesError, NodeFiles
+from agentd.beneath import FilesError
+from agentd.files import NodeFiles
 from tests.agentd.ground import NOW, can_mount, empty, in_mount_namespace
 
 
@@ -181,7 +182,8 @@ def test_deleting_a_job_removes_what_was_kept(node, root):
 
 FULL_DISK = """
 import os, subprocess, sys
-from agentd.files import FilesError, NodeFiles
+from agentd.beneath import FilesError
+from agentd.files import NodeFiles
 root = sys.argv[1]
 os.mkdir(root)
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", root], check=True)

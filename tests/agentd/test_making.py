@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from agentd.files import FilesError, NodeFiles
+from agentd.beneath import FilesError
+from agentd.files import NodeFiles
 from wire.bounds import TAKEN_TASK_NAMES
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives jobs users of their own")

@@ -227,7 +227,8 @@ def test_a_device_is_never_opened(node, root):
 MOUNTED = """
 import os, subprocess, sys
 from agentd import beneath
-from agentd.files import FilesError, NodeFiles
+from agentd.beneath import FilesError
+from agentd.files import NodeFiles
 root, outside, openat2 = sys.argv[1:]
 beneath.has_openat2 = openat2 == "yes"
 node = NodeFiles(root)

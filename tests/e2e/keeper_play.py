@@ -13,9 +13,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from agentd.containment import Containment, Level, ProcessProof, boot_identity, open_process, probe
+from agentd.boot import boot_identity
+from agentd.containment import Containment, Level, probe
 from agentd.files import NodeFiles
 from agentd.keeper import Outbox, encode, messages_of, receive_packet
+from agentd.processes import ProcessProof, open_process
 from agentd.spawn import AS_WE_ARE, Fence, Starter
 
 PATIENCE_S = 30.0

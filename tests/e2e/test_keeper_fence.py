@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from agentd.containment import boot_identity, probe
+from agentd.boot import boot_identity
+from agentd.containment import probe
 from agentd.spawn import Fence, remove_keys
 from tests.e2e.keeper_play import PYTHON, USER, Agent, alive, token, until
 from tests.e2e.test_keeper_process import FENCES, fenced, sh, status_of

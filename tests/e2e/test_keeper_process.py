@@ -16,8 +16,10 @@ from pathlib import Path
 
 import pytest
 
+from agentd.boot import boot_identity
 from agentd.cgroups import Cgroup
-from agentd.containment import Level, boot_identity, descendants, probe, proof_of
+from agentd.containment import Level, probe
+from agentd.processes import descendants, proof_of
 from agentd.spawn import isolation_refused
 from tests.e2e.keeper_play import PATIENCE_S, PYTHON, USER, Agent, alive, token, until
 

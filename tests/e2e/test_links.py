@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from agentd.containment import Containment, boot_identity
+from agentd.boot import boot_identity
+from agentd.containment import Containment
 from agentd.dialogue import (
     AckReports,
     ItemEnded,
