@@ -15,6 +15,7 @@ import pwd
 import secrets
 import stat
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from typing import Annotated, Final
 import msgspec
 
 from agentd.keeper import PRIVATE_PLACES
+from agentd.processes import now_s
 
 FIRST: Final = 1_879_048_192
 """Above what distributions and container tools hand out, below what is negative as a signed number."""
@@ -31,6 +33,9 @@ LEASES: Final = "/var/lib/poolkeeper-uids/leases.json"
 LEAST: Final = 1001
 """What is below is the system's or a person's, whatever a configuration says."""
 MAX_UID: Final = 2**32 - 2
+PATIENCE_S: Final = 10.0
+"""For the other agents of the machine to let go of the leases."""
+_LOOK_S: Final = 0.005
 _NOBODY: Final = 65_534
 _MAX_BYTES: Final = 64 << 20
 _SUBORDINATE: Final = ("/etc/subuid", "/etc/subgid")
@@ -86,13 +91,14 @@ class Uids:
     A job has one uid at most that is not quarantined. One that is belongs to nobody, not even to the job if it comes
     back: what is left there may be of another one that had its name."""
 
-    def __init__(self, path: str, among: Range, incarnation: str, root: str) -> None:
+    def __init__(self, path: str, among: Range, incarnation: str, root: str, *, patience_s: float = PATIENCE_S) -> None:
         """Raises UidsError when the range or the file can't be used."""
         refuse_range(among)
         self._path = path
         self._among = among
         self._incarnation = incarnation
         self._root = root
+        self._patience_s = patience_s
         self._lock = threading.Lock()
         self._held: dict[str, int] = {}
         with self._locked() as directory:
@@ -200,7 +206,7 @@ class Uids:
                 flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
                 lock = os.open(f"{name}.lock", flags, 0o600, dir_fd=directory)
                 try:
-                    fcntl.flock(lock, fcntl.LOCK_EX)
+                    self._take(lock)
                     yield directory
                 finally:
                     os.close(lock)
@@ -209,6 +215,22 @@ class Uids:
                 f"The leases of jobs' users in {self._path} can't be kept: {error.strerror or error}; "
                 "see [users] leases in the agent's configuration."
             ) from error
+
+    def _take(self, lock: int) -> None:
+        """Raises UidsError when another agent does not let go of it: one that was stopped must not stop them all."""
+        deadline = now_s() + self._patience_s
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if now_s() >= deadline:
+                    raise UidsError(
+                        f"Another agent of this machine has held {self._path}.lock for {self._patience_s:g} s: it was "
+                        "stopped, or its disk does not answer."
+                    ) from None
+                time.sleep(_LOOK_S)
+            else:
+                return
 
     def _read(self, directory: int) -> _Leases:
         name = os.path.basename(self._path)
@@ -224,7 +246,7 @@ class Uids:
             uids = {lease.uid for lease in known.leases}
             if len(uids) < len(known.leases):
                 raise msgspec.ValidationError("a user is leased twice")
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise UidsError(
                 f"{self._path} is damaged ({error}): which users of jobs are in use on this machine is not known. "
                 "Restore it; or, when no process and no file of a user in the range is left, remove it."

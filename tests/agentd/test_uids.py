@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import multiprocessing
 import os
@@ -172,15 +173,26 @@ def test_a_link_in_the_place_of_the_leases_is_not_followed(path: str, tmp_path: 
 @pytest.mark.parametrize(
     "damage",
     ["", "{", '{"next": 1}', '{"next": 1, "leases": [[0, "i", "/", "j"]]}',
-     '{"next": 1, "leases": [[5, "i", "/", "j"], [5, "i", "/", "k"]]}', '{"next": 1, "leases": [], "more": 1}'],
+     '{"next": 1, "leases": [[5, "i", "/", "j"], [5, "i", "/", "k"]]}', '{"next": 1, "leases": [], "more": 1}',
+     '{"next": 1, "leases": [[5, "\udcff", "/", "j"]]}', '{"next": 1, "leases": ' + 100_000 * "[", 100_000 * "["],
+    ids=lambda text: text[:30],
 )  # fmt: skip
 def test_damaged_leases_are_a_sentence_and_give_no_user(path: str, damage: str) -> None:
     node = uids(path)
     node.lease("a-1")
-    Path(path).write_text(damage)
+    Path(path).write_bytes(os.fsencode(damage))
     with pytest.raises(UidsError, match=r"is damaged .* which users of jobs are in use on this machine is not known"):
         node.lease("b-1")
-    assert Path(path).read_text() == damage
+    assert Path(path).read_bytes() == os.fsencode(damage)
+
+
+def test_an_agent_that_holds_the_leases_for_ever_stops_no_other_one(path: str) -> None:
+    node = Uids(path, FEW, "i1", "/node", patience_s=0.05)
+    with open(f"{path}.lock") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(UidsError, match=r"Another agent of this machine has held .*leases\.json\.lock for 0\.05 s"):
+            node.lease("a-1")
+    assert node.lease("a-1") in FEW
 
 
 def test_a_directory_that_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:
