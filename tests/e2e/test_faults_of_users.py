@@ -38,6 +38,7 @@ def test_a_fault_is_survived_with_users_of_jobs(
     fault(cluster)
 
 
+@pytest.mark.slow
 def test_f14_a_task_of_a_user_is_killed_at_its_lease_end_before_it_runs_elsewhere(cluster: Users) -> None:  # noqa: F811
     relay = Relay(cluster.directory / "relay.sock", cluster.socket)
     try:
