@@ -9,7 +9,7 @@ from typing import Final
 from coordinator import ending, plausible, work
 from coordinator.desk import Desk
 from coordinator.identities import ANOTHER_TOKEN
-from coordinator.model import Holding, Job, Node, Pool
+from coordinator.model import JOIN_AGAIN_S, JOINS, Holding, Job, Node, Pool
 from coordinator.placement import MAX_GRANT
 from coordinator.preparation import TRANSITIONS, NodeJob
 from coordinator.records import (
@@ -31,6 +31,8 @@ MAX_SLOTS: Final = 4096
 MAX_TAKEN_OVER: Final = 5
 TAKEN_OVER_S: Final = 60.0
 """So often within so long a connection that lives may be replaced by its own agent."""
+MAX_UNDECLARED: Final = 1_000
+"""Pools that nodes have named and no file."""
 MAX_HELD: Final = 100_000
 """Rounds and grants that one inventory may name: more is no node of ours."""
 
@@ -47,7 +49,7 @@ def join(desk: Desk, session: Session, message: m.Join) -> None:
         desk.close(session.epoch, reason)
         return
     pool = desk.cluster.pools.get(message.pool)
-    if pool is None:
+    if pool is None:  # `_why_not` has seen that they do not become too many
         desk.keep(PoolSet(PoolSpec(name=message.pool), declared=False))
         pool = desk.cluster.pools[message.pool]
     known = desk.cluster.nodes.get(message.node)
@@ -83,13 +85,13 @@ def _why_not(desk: Desk, session: Session, message: m.Join) -> str | None:
             return f"a node offers 0 or more of a resource, and {amount} of {resource[:80]!r} is no such number"
     known = desk.cluster.nodes.get(message.node)
     reason = _not_as(desk, session, message) or (_superseded(desk, known, message) if known is not None else None)
-    if known is None or reason is not None:
-        return reason
+    if reason is not None or known is None:
+        return reason or _pool_too_many(desk, message)
     if session.key is None and known.connected and known.incarnation != message.incarnation:
         return f"another machine is connected as node `{message.node}`: give this one another --name"
     if known.pool.name != message.pool and known.grants:
         return f"node `{message.node}` still has work of pool `{known.pool.name}`"
-    return None
+    return _pool_too_many(desk, message)
 
 
 def _not_as(desk: Desk, session: Session, message: m.Join) -> str | None:
@@ -140,9 +142,38 @@ def _not_yet(desk: Desk, session: Session, message: m.Join) -> str | None:
         _fence(desk, known)
     if known.fenced and not known.missing:
         return f"another machine was node `{known.name}` until just now: try again when it has been silent for a while"
+    if _says_something_new(known, message) and _too_often(desk, known):
+        return f"node `{known.name}` joins again and again as another: try again in {JOIN_AGAIN_S:g} s"
     if (known.fenced or known.revoked) and known.grants:
         return f"what ran as node `{known.name}` may still have work until its lease is over: try again then"
     return None
+
+
+def _pool_too_many(desk: Desk, message: m.Join) -> str | None:
+    """A pool that no file has declared begins with its first node; a node must not fill the ledger with them."""
+    pools = desk.cluster.pools
+    if message.pool in pools or sum(not pool.declared for pool in pools.values()) < MAX_UNDECLARED:
+        return None
+    return f"there is no pool `{message.pool}`, and {MAX_UNDECLARED} others that no file declares: submit one that does"
+
+
+def _says_something_new(node: Node, message: m.Join) -> bool:
+    """Whether this join is to be kept."""
+    known = (node.pool.name, node.incarnation, node.boot, node.life, node.slots)
+    return node.left or known != (
+        message.pool, message.incarnation, message.boot, message.life, message.slots or node.slots
+    )  # fmt: skip
+
+
+def _too_often(desk: Desk, node: Node) -> bool:
+    """Counts this one."""
+    now = desk.now.boottime
+    node.joins_left = min(JOINS, node.joins_left + (now - node.joins_at) / JOIN_AGAIN_S)
+    node.joins_at = now
+    if node.joins_left < 1:
+        return True
+    node.joins_left -= 1
+    return False
 
 
 def _fence(desk: Desk, node: Node) -> None:

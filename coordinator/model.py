@@ -111,6 +111,12 @@ class Claim(NamedTuple):
 NOTHING: Final = Claim(0, 0)
 
 
+JOINS: Final = 60
+"""Joins of one node that say something new, at once: each of them is kept for ever."""
+JOIN_AGAIN_S: Final = 10.0
+"""For one more."""
+
+
 @dataclass(slots=True, eq=False)
 class Grant:
     """Tasks given to a node. `open` is a bit mask of the positions whose end is not known yet."""
@@ -444,6 +450,9 @@ class Node:
     """(job, round) of every debt not paid, those of deleted jobs included."""
     session: int | None = None
     join: Join | None = None
+    joins_left: float = JOINS
+    joins_at: float = 0.0
+    """So many joins that are to be kept it had left then (boottime)."""
     joined: bool = False
     """Its inventory was taken in this session."""
     missing: bool = False

@@ -19,9 +19,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from coordinator import admission, server
+from coordinator import admission, joining, server
 from coordinator.config import Config
 from coordinator.daemon import serve_state
+from coordinator.model import JOIN_AGAIN_S, JOINS
 from tests.coordinator.playbook import Play
 from tests.wire.corpus import BOMBS, Dice, damaged
 from wire import codec, limits, thin
@@ -364,3 +365,31 @@ def test_t6_a_node_that_never_joins_does_not_stay():
     play.wait(2)
     assert epoch not in play.core.sessions
     assert late.epoch in play.core.sessions
+
+
+def test_t6_a_node_that_joins_again_and_again_as_another_fills_no_ledger():
+    """Each life of an agent is kept; nobody has so many."""
+    play = Play()
+    node = play.node("n1")
+    for number in range(10 * JOINS):
+        node.drop()
+        node.life = f"life {number}"
+        node.join()
+    assert len(play.kept) <= 2 * JOINS + 5
+    assert node.epoch is None
+    assert "joins again and again" in node.closed[-1]
+    play.wait(2 * JOIN_AGAIN_S)
+    node.life = "the last one"
+    assert node.join().joined
+
+
+def test_t6_a_node_that_names_ever_new_pools_fills_no_ledger(monkeypatch):
+    monkeypatch.setattr(joining, "MAX_UNDECLARED", 5)
+    play = Play()
+    nodes = [play.node(f"n{number}", pool=f"pool{number}") for number in range(7)]
+    assert [node.joined for node in nodes] == [True] * 5 + [False] * 2
+    nodes[0].drop()
+    nodes[0].pool = "another"
+    assert not nodes[0].join().joined
+    assert "others that no file declares" in nodes[0].heard(m.JoinRefused)[-1].reason
+    assert len(play.core.cluster.pools) == 5
