@@ -34,7 +34,8 @@ def as_somebody(action, before=lambda place: None):
             os.setresuid(SOMEBODY, SOMEBODY, SOMEBODY)
             try:
                 action(place)
-            except BaseException:
+            except BaseException as error:
+                os.write(2, repr(error).encode())
                 os._exit(1)
             os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

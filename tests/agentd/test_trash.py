@@ -102,6 +102,7 @@ def test_what_another_user_holds_is_left_and_said():
 
     def foreign(place):
         (place / "root" / "workitems" / "j" / "theirs").mkdir(parents=True)
+        (place / "root" / "workitems" / "j" / "theirs").chmod(0o755)
         (place / "root" / "workitems" / "j" / "theirs" / "file").write_text("")
         for path in (place / "root", place / "root" / "workitems", place / "root" / "workitems" / "j"):
             os.chown(path, SOMEBODY, SOMEBODY)
