@@ -102,6 +102,7 @@ class Uids:
         self._lock = threading.Lock()
         self._held: dict[str, int] = {}
         with self._locked() as directory:
+            self._sweep(directory)
             known = self._read(directory)
             self._agree(known)
             adopted = [self._adopted(lease) for lease in known.leases]
@@ -231,6 +232,12 @@ class Uids:
                 time.sleep(_LOOK_S)
             else:
                 return
+
+    def _sweep(self, directory: int) -> None:
+        """What an agent that was killed had begun to write goes."""
+        for name in os.listdir(directory):
+            if name.startswith(f".{os.path.basename(self._path)}."):
+                os.unlink(name, dir_fd=directory)
 
     def _read(self, directory: int) -> _Leases:
         name = os.path.basename(self._path)

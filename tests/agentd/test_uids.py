@@ -6,6 +6,8 @@ import fcntl
 import json
 import multiprocessing
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from agentd.uids import COUNT, FIRST, LEASES, Lease, Range, Uids, UidsError, ref
 
 FEW = Range(FIRST, 4)
 """Three of them are jobs'."""
+ROOT = Path(__file__).parents[2]
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make directories that are root's")
 
 
@@ -141,6 +144,32 @@ def test_several_threads_of_an_agent_never_lease_one_user_twice(path: str) -> No
     for thread in threads:
         thread.join(60)
     assert len(set(leased)) == len(leased) == 40
+
+
+_LEASING = """
+import sys
+from agentd.uids import Range, Uids
+path, first, incarnation = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+node = Uids(path, Range(first, 1000), incarnation, "/node")
+for n in range(1000):
+    print(f"{incarnation}-{n}", node.lease(f"{incarnation}-{n}"), flush=True)
+"""
+
+
+def test_an_agent_killed_at_any_moment_loses_no_lease_that_it_had_and_damages_nothing(path: str) -> None:
+    had: dict[str, int] = {}
+    for life in range(4):
+        words = [sys.executable, "-c", _LEASING, path, str(FIRST), f"i{life}"]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=ROOT) as agent:
+            assert agent.stdout is not None
+            lines = [agent.stdout.readline() for _ in range(3 + 2 * life)]
+            agent.kill()
+            lines += [line for line in agent.stdout if line.endswith("\n")]
+        had |= {job: int(uid) for job, uid in map(str.split, lines)}
+        known = {lease.job: lease.uid for lease in uids(path, Range(FIRST, 1000), "later", "/node").leases()}
+        assert had.items() <= known.items()
+        assert len(set(known.values())) == len(known)
+        assert sorted(os.listdir(os.path.dirname(path))) == ["leases.json", "leases.json.lock"]
 
 
 # ---- the file
