@@ -22,15 +22,17 @@ from coordinator.authority import open_authority
 from tests.e2e.cluster import COORDINATOR, PATIENCE_S
 from tests.e2e.secure import SecureCluster
 from tests.wire.certificates import CLIENT, Issuer
-from wire import limits
+from wire import limits, thin
 from wire.address import host_and_port
 from wire.certificate import read_certificate
 from wire.clock import boot_clock
+from wire.connection import Connection
 from wire.enroll import EnrollRefused, enroll, join_now
 from wire.identity import Identity, login_directory, pem_of, read_identity, read_private
 from wire.invitation import parse_invitation
 from wire.keys import make_key, make_request, requested_key
 from wire.messages import (
+    Enroll,
     Heartbeat,
     HeartbeatAck,
     Join,
@@ -258,6 +260,47 @@ def test_t2_who_was_admitted_and_did_not_hear_of_it_asks_again_with_the_same_key
     assert again.read().expires == first.read().expires
     with pytest.raises(EnrollRefused, match="was used up"):
         join_now(*endpoint(cluster), invitation, make_key(), "n1")
+
+
+def test_t2_who_hangs_up_before_the_answer_spends_one_use_and_gets_it_later(cluster: SecureCluster) -> None:
+    invitation = parse_invitation(cluster.command("token", "create", "--role", "node").stdout)
+    authority, key = pem_of(open_authority(cluster.state, boot_clock()().wall).der), make_key()
+
+    async def ask_and_go() -> None:
+        stream = await connect_tls(*endpoint(cluster), client_context(authority))
+        await stream.send_all(Connection(Role.NODE).send(Enroll(invitation.secret, make_request(key), "n1")))
+        await stream.aclose()
+
+    trio.run(ask_and_go)
+    while cluster.ask("token", "list")[0]["used"] == 0:
+        pass
+    assert join_now(*endpoint(cluster), invitation, key, "n1").read().name == "n1"
+    assert cluster.ask("token", "list")[0]["used"] == 1
+
+
+def test_t2_a_coordinator_that_dies_while_it_admits_spends_no_use_twice(cluster: SecureCluster) -> None:
+    for number in range(3):
+        invitation = parse_invitation(cluster.command("token", "create", "--role", "node").stdout)
+        key = make_key()
+
+        def attempt(invitation: Any = invitation, key: bytes = key, name: str = f"n{number}") -> None:
+            with contextlib.suppress(SessionRefused, OSError):
+                join_now(*endpoint(cluster), invitation, key, name)
+
+        with ThreadPoolExecutor(1) as pool:
+            going = pool.submit(attempt)
+            while number and not going.done() and f"n{number}" not in names_of(cluster):
+                pass  # the later ones die as soon as the newcomer is known, the first one at any moment
+            cluster.kill("coordinator")
+            going.result()
+        cluster.serve()
+        assert join_now(*endpoint(cluster), invitation, key, f"n{number}").read().name == f"n{number}"
+        assert cluster.ask("token", "list")[-1]["used"] == 1
+
+
+def names_of(cluster: SecureCluster) -> set[str]:
+    with thin.connect(str(cluster.socket)) as coordinator:
+        return {row["name"] for row in coordinator.call("IdentityList")}
 
 
 def test_t2_a_request_that_its_key_did_not_sign_gets_nothing(cluster: SecureCluster) -> None:
