@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 
 from bench.cluster import ROOT, BenchFailed
-from bench.measure import SLOTS, bytes_a_task, end_to_end, floor_seconds, machine, submission
+from bench.measure import BARE, FENCED, SLOTS, bytes_a_task, end_to_end, floor_seconds, machine, submission
 
 
 def spread(values: list[float], form: str = ".2f") -> str:
@@ -43,6 +43,35 @@ def tasks(directory: Path, count: int, repeat: int) -> None:
         print(f"  {name}'s processor time, µs a task".ljust(45) + spread(each, ".0f"))
 
 
+MODES = {
+    "bare": (BARE, False),
+    "users and containment": (FENCED, False),
+    "TLS": (BARE, True),
+    "all of it": (FENCED, True),
+}
+
+
+def fences(directory: Path, count: int, repeat: int) -> None:
+    """What strangers on a network cost: every mode in turns, each as a part of the bare one of the same turn."""
+    speeds: dict[str, list[float]] = {mode: [] for mode in MODES}
+    floors = []
+    for n in range(repeat):
+        os.sync()
+        floors.append(count / floor_seconds(directory / f"fence-floor-{n}", count))
+        modes = list(MODES.items())
+        for number, (mode, (config, tls)) in enumerate(modes[n % len(modes) :] + modes[: n % len(modes)]):
+            os.sync()
+            took = end_to_end(directory / f"fence-{n}-{number}", count, config, tls=tls)
+            speeds[mode].append(count / took.tasks_s)
+    print(f"{count:,} times /bin/true on {SLOTS} slots, acknowledged to last task's end, {repeat} turns")
+    print("  spawn floor, tasks/s".ljust(45) + spread(floors, ".0f"))
+    for mode, each in speeds.items():
+        print(f"  {mode}, tasks/s".ljust(45) + spread(each, ".0f"))
+        if mode != "bare":
+            parts = [speed / bare for speed, bare in zip(each, speeds["bare"], strict=True)]
+            print(f"  {mode}, of the bare one".ljust(45) + spread(parts))
+
+
 def submissions(directory: Path, few: int, many: int, repeat: int) -> None:
     took = submission(directory / "submission", few, many, repeat)
     print(f"submit, command start to durable OK, {repeat} runs in turns")
@@ -64,7 +93,7 @@ def main() -> int:
     parser.add_argument("--tasks", type=int, default=20_000, help="tasks of the end to end run (default %(default)s)")
     parser.add_argument("--many", type=int, default=1_000_000, help="tasks of the large sweep (default %(default)s)")
     parser.add_argument("--repeat", type=int, default=3, help="runs of each measurement (default %(default)s)")
-    parser.add_argument("--only", choices=("tasks", "submit", "memory"), help="one of the three")
+    parser.add_argument("--only", choices=("tasks", "submit", "memory", "fences"), help="one of the four")
     parser.add_argument("--directory", type=Path, default=ROOT / ".state", help="on the disk to measure on")
     given = parser.parse_args()
     given.directory.mkdir(exist_ok=True)
@@ -74,6 +103,8 @@ def main() -> int:
         try:
             if given.only in (None, "tasks"):
                 tasks(directory, given.tasks, given.repeat)
+            if given.only in (None, "fences"):
+                fences(directory, given.tasks, given.repeat)
             if given.only in (None, "submit"):
                 submissions(directory, 10, given.many, max(3, given.repeat))
             if given.only in (None, "memory"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -32,16 +33,22 @@ def command(name: str) -> list[str]:
 class Cluster:
     """A live coordinator with its state in `directory`, and the agents that were added to it."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, tls: bool = False) -> None:
         self.directory = directory
+        self.endpoint = ""
         self.state = directory / "state"
         self.log = (directory / "daemons.log").open("ab")
         self.agents: list[subprocess.Popen[bytes]] = []
         directory.joinpath("state").mkdir(mode=0o700)
-        self.coordinator = self._start(["coordinator", "serve", "--state", str(self.state)], stdout=subprocess.PIPE)
+        listen = ["--listen", "127.0.0.1:0"] if tls else []
+        words = ["coordinator", "serve", "--state", str(self.state), *listen]
+        self.coordinator = self._start(words, stdout=subprocess.PIPE)
         assert self.coordinator.stdout is not None
-        if not self.coordinator.stdout.readline():  # its one line when it is ready
+        ready = self.coordinator.stdout.readline().decode()  # its one line
+        if not ready:
             raise BenchFailed(f"coordinator serve did not start:\n{self.tail()}")
+        if tls:
+            self.endpoint = re.findall(r"127\.0\.0\.1:\d+", ready)[0]
 
     def _start(self, words: list[str], stdout: int | IO[bytes]) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
@@ -52,10 +59,16 @@ class Cluster:
         self.log.flush()
         return (self.directory / "daemons.log").read_text(errors="replace")[-2000:]
 
-    def add_agent(self, pool: str, name: str, slots: int) -> None:
-        """Start an agent and wait until the coordinator shows it idle."""
-        words = ["agentd", "--coordinator", str(self.socket), "--pool", pool, "--name", name]
+    def add_agent(self, pool: str, name: str, slots: int, config: str = "") -> None:
+        """Start an agent, over TLS if the coordinator listens, and wait until the coordinator shows it idle."""
+        words = ["agentd", "--coordinator", self.endpoint or str(self.socket), "--pool", pool, "--name", name]
         words += ["--slots", str(slots), "--root", str(self.directory / name)]
+        if config:
+            (self.directory / f"{name}.toml").write_text(config)
+            words += ["--config", str(self.directory / f"{name}.toml")]
+        if self.endpoint:
+            (self.directory / f"{name}.token").write_text(self.ask("token", "create", "--role", "node")["token"])
+            words += ["--join", f"@{self.directory / f'{name}.token'}"]
         self.agents.append(self._start(words, stdout=self.log))
         give_up = time.monotonic() + PATIENCE_S
         while time.monotonic() < give_up:  # each question takes a command's start, so this does not spin
@@ -113,9 +126,9 @@ class Cluster:
 
 
 @contextmanager
-def cluster(directory: Path) -> Iterator[Cluster]:
+def cluster(directory: Path, *, tls: bool = False) -> Iterator[Cluster]:
     directory.mkdir()
-    started = Cluster(directory)
+    started = Cluster(directory, tls=tls)
     try:
         yield started
     finally:

@@ -71,10 +71,21 @@ class EndToEnd:
     """Processor time of the two daemons for all of it, keepers not counted."""
 
 
-def end_to_end(directory: Path, tasks: int) -> EndToEnd:
+BARE = """[users]
+mode = "same"
+[limits]
+cgroups = false
+"""
+"""An agent's configuration without users of jobs, namespaces and control groups."""
+FENCED = """[users]
+mode = "job"
+"""
+
+
+def end_to_end(directory: Path, tasks: int, config: str = "", *, tls: bool = False) -> EndToEnd:
     """`tasks` times `/bin/true` through a real coordinator and one real agent of `SLOTS` slots, everything durable."""
-    with cluster(directory) as live:
-        live.add_agent("bench", "bench-1", SLOTS)
+    with cluster(directory, tls=tls) as live:
+        live.add_agent("bench", "bench-1", SLOTS, config)
         daemons = (live.coordinator, live.agents[0])
         before = [live.cpu_seconds(process) for process in daemons]
         _, seconds = live.run("submit", str(batch_file(directory, tasks)), "--wait")
