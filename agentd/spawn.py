@@ -27,7 +27,7 @@ from wire.spec import Needs
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _IGNORED_BY_PYTHON: Final = (signal.SIGPIPE, signal.SIGXFSZ)
 _NAME_MAX: Final = 100
-_PROBE_S: Final = 10.0
+_PROBE_S: Final = 60.0
 _SPEAKER: Final = re.compile(r"^keeper \d+: ")
 
 

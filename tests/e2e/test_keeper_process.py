@@ -691,13 +691,14 @@ def test_a_task_that_stops_its_keeper_is_killed_by_the_agent(tmp_path, level, us
 
 
 @needs_fence
-def test_a_node_that_can_start_no_process_says_so_and_lives(tmp_path):
+@pytest.mark.parametrize("user", USERS)
+def test_a_node_that_can_start_no_process_says_so_and_lives(tmp_path, user):
     fenced(
-        """
-        agent = Agent(Path(sys.argv[1]))
+        f"""
+        agent = Agent(Path(sys.argv[1]), user={user})
         talk = agent.start()
         fence = next(line for line in open("/proc/self/cgroup") if ":pids:" in line).split(":")[2].strip()
-        limit = Path(f"/sys/fs/cgroup/pids{fence}/pids.max")
+        limit = Path(f"/sys/fs/cgroup/pids{{fence}}/pids.max")
         limit.write_text("1")
         end = agent.ended(talk, ["/bin/true"])
         assert end["outcome"] == "start_failed", end
@@ -711,25 +712,26 @@ def test_a_node_that_can_start_no_process_says_so_and_lives(tmp_path):
 
 
 @needs_fence
-def test_a_full_disk_fails_the_attempt_and_the_keeper_lives(tmp_path):
+@pytest.mark.parametrize("user", USERS)
+def test_a_full_disk_fails_the_attempt_and_the_keeper_lives(tmp_path, user):
     fenced(
-        """
+        f"""
         place = Path(sys.argv[1]) / "full"
         place.mkdir()
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(place)], check=True)
-        agent = Agent(place)
+        agent = Agent(place, user={user})
         talk = agent.start()
         with open(place / "ballast", "wb", buffering=0) as file, contextlib.suppress(OSError):
             while True:
                 file.write(b"x" * 512)
         item = ["k" * 5000, "t", [], "j-1/a"]  # more than what is left of the record's last block
-        talk.say(agent.template(["true"]), {"op": "run", "items": [item]})
+        talk.say(agent.template(["true"]), {{"op": "run", "items": [item]}})
         end = talk.hear("ended")
         assert end["outcome"] == "start_failed", end
         assert end["reason"].endswith("no space is left on the node's disk."), end
         os.unlink(place / "ballast")
         assert agent.ended(talk, ["true"], "b")["exit_code"] == 0
-        talk.say({"op": "ack", "seq": 2})
+        talk.say({{"op": "ack", "seq": 2}})
         agent.close()
         """,
         tmp_path,
