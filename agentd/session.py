@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from agentd.links import KILL_AGAIN_S, Links
 from agentd.model import NodeConfig
 from agentd.processes import ContainmentError
 from agentd.spawn import Fence, Starter
-from agentd.uids import Uids
+from agentd.uids import Uids, UidsError
 from wire.clock import boot_clock
 from wire.codec import FrameTooLarge
 from wire.driver import Driver
@@ -90,6 +90,9 @@ async def run_agent(
         for record in await journal.load():
             core.apply(record)
         jobs = core.ledger.jobs.keys() | core.ledger.retained.keys()
+        await trio.to_thread.run_sync(
+            hold_to_users, place.files.agent_directory, config.users, sorted(core.ledger.jobs)
+        )
         core.restarted(clock())
         gc.freeze()  # what was loaded stays: no collection need walk it again
         driver = Driver[Event, Ready](
@@ -105,6 +108,20 @@ async def run_agent(
         agent = Agent(driver, config, place, way, supervisor, clock=lambda: clock().wall)
         await trio.to_thread.run_sync(agent.chores.restarted, jobs)
         return await agent.run(lifeline, announce)
+
+
+def hold_to_users(agent_directory: str, users: str, jobs: Sequence[str]) -> None:
+    """Raises UidsError when jobs that the node holds began as other users: their directories would be another's."""
+    path = Path(agent_directory) / "users"
+    before = path.read_text("ascii") if path.exists() else users
+    if jobs and before in ("job", "same") and before != users:
+        others = f" and {len(jobs) - 1} more" if len(jobs) > 1 else ""
+        raise UidsError(
+            f'This node holds {jobs[0]}{others}, begun with mode = "{before}" in [users]: their commands and their '
+            f'releases run as the same users to the end. Start the agent with that mode, and with "{users}" when they '
+            "are over (SIGINT ends an agent so that its node holds nothing)."
+        )
+    path.write_text(users, "ascii")
 
 
 def fence_of(uids: Uids | None, order: events.StartKeeper | events.SurveyKeeper) -> Fence:

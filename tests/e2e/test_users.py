@@ -492,6 +492,29 @@ def _run_agentd(cluster: Users, *words: str) -> Any:
     )
 
 
+def test_jobs_that_a_node_holds_stay_the_users_that_they_began_as(cluster: Users) -> None:
+    cluster.agent("n")
+    said, go = cluster.pipe("said"), cluster.pipe("go")
+    one = cluster.submit(
+        job(f"""
+        task t {{ keep = 0s   script = 'echo on > {said.path}; read -r line < {go.path}' }}
+        release {{ run = ["id", "-u"] }}
+        """)
+    )
+    assert said.line() == "on"
+    cluster.kill("n")
+    refused = _refused(cluster, '[users]\nmode = "same"\n')
+    assert f'This node holds {one}, begun with mode = "job" in [users]' in refused
+    cluster.agent("n")
+    go.path.write_text("go\n")
+    assert cluster.released(one) == f"{FIRST}\n"
+    cluster.kill("n", signal.SIGINT)
+    cluster.agent("n", "--config", str(Cluster.config(cluster, "n")))
+    assert cluster.released(
+        cluster.submit(job('task t { keep = 0s   run = ["true"] }\nrelease { run = ["id", "-u"] }'))
+    )
+
+
 def test_an_agent_that_can_not_have_users_for_jobs_says_why_and_what_to_do(cluster: Users) -> None:
     users = f'[users]\nleases = "{cluster.leases}"\n'
     assert "is no range of users for jobs" in _refused(cluster, users + "first = 60000\ncount = 10000\n")
