@@ -61,6 +61,7 @@ def join(desk: Desk, session: Session, message: m.Join) -> None:
     node = _remember(desk, pool, message)
     session.node = node
     node.session, node.join = session.epoch, message
+    node.moved = node.moved or node.fenced
     node.joined = node.missing = node.leaving = node.dismissed = node.fenced = False
     node.last_session = session.epoch
     node.holding = Holding()
@@ -239,7 +240,7 @@ def revoked(desk: Desk, node: Node) -> None:
     if node.session is not None:
         reason = f"the certificate of node `{node.name}` was revoked"
         desk.discard(node.session)
-        desk.send(node.session, m.JoinRefused(reason))
+        desk.send(node.session, m.JoinRefused(reason, revoked=True))
         desk.close(node.session, reason)
     desk.keep(NodeLeft(node.name, desk.now, revoked=True))
     give_up_debts(desk, node)
@@ -303,6 +304,7 @@ def _reconcile(desk: Desk, node: Node, holding: Holding) -> None:
     for job_id, number in list(node.owes):
         _reconcile_round(desk, node, job_id, number, holding.rounds.pop((job_id, number), None))
         desk.touch(job_id)
+    node.moved = False
     for (job_id, number), state in holding.rounds.items():
         if state is not m.RoundState.RELEASED:
             _release_unowed(desk, node, job_id, number)
@@ -350,6 +352,10 @@ def _never_held(desk: Desk, job: Job, node_job: NodeJob, node: Node) -> None:
         desk.send(node.session, m.Drop([grant.id for grant in orphans]))
     for grant in orphans:
         work.return_all(desk, grant, Returned.GONE)
+    if node.moved:
+        reason = "the machine that opened it was shut out when another came by its key"
+        desk.keep(RoundMoved(job.id, node.name, node_job.round, NodeJobState.UNREACHED, reason, desk.now, True))
+        return
     phases = (node_job.preparation, node_job.release)
     began = node_job.tasks_ended or node_job.running or any(view is not None and view.attempts for view in phases)
     if not began:

@@ -474,6 +474,9 @@ class Node:
     """It was shut out because another machine came with its key, which waits until this one is surely over."""
     taken_over: list[float] = field(default_factory=list)
     """When (boottime) a connection that lived was replaced by one of the same start, lately."""
+    moved: bool = False
+    """Another machine followed one that was shut out, and has not said yet what it holds: what it does not know of may
+    have begun on the other."""
     alarm: str | None = None
     """What was seen of this node that an administrator must look at."""
 

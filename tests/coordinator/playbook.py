@@ -7,6 +7,7 @@ through the frame codec; after each event the invariants are checked. A node ans
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -589,6 +590,13 @@ class Play:
                 self.tell(f"  -> {self._name(link)}: {brief(message)}")
             if link is not None:
                 link.hear(through_wire(message))
+        for admitted in ready.admitted:
+            who, until = f"{admitted.role.value} {admitted.name}", admitted.until - self.wall_offset - 1000
+            self.tell(f"  -> {admitted.connection}: a certificate as {who} for {short(admitted.key)} until {until:g}s")
+        for connection, reason in ready.rejected + ready.postponed:
+            self.tell(f"  -> {connection}: no certificate: {reason}")
+        for sentence in ready.alarms:
+            self.tell(f"  ! {sentence}")
         for epoch, reason in ready.close:
             link = self.links.pop(epoch, None)
             self.tell(f"  x {self._name(link)}: {reason}")
@@ -717,7 +725,7 @@ class Play:
             case SessionClosed(epoch, reason):
                 self.tell(f"{self.t - 1000:g}s session {epoch} ends: {reason}")
             case FinishAsked() | StoreState() | EnrollAsked() | RenewAsked():
-                self.tell(f"{self.t - 1000:g}s {event}")
+                self.tell(f"{self.t - 1000:g}s {short(str(event))}")
 
     def _name(self, link: FakeNode | Person | None) -> str:
         return "nobody" if link is None else link.name if isinstance(link, FakeNode) else link.owner
@@ -739,7 +747,14 @@ def brief(said: Any) -> str:
     return " ".join([type(said).__name__, *parts])
 
 
+def short(text: str) -> str:
+    """Digests by their first digits."""
+    return re.sub(r"\b([0-9a-f]{8})[0-9a-f]{56}\b", r"\1", text)
+
+
 def brief_value(value: Any) -> str:
+    if isinstance(value, str):
+        return short(value)
     if isinstance(value, msgspec.Struct):
         if isinstance(value, Instant):
             return f"{value.boottime - 1000:g}s"

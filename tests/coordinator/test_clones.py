@@ -4,7 +4,7 @@ and somebody is told."""
 from __future__ import annotations
 
 from coordinator.model import LIVES_KEPT
-from tests.coordinator.playbook import FakeNode, Play, job, tasks
+from tests.coordinator.playbook import FakeNode, Play, job, release, tasks
 from tests.coordinator.test_admission import listening, node
 from wire import messages as m
 
@@ -65,6 +65,35 @@ def test_f36_the_newcomer_waits_for_the_lease_where_the_first_may_have_work() ->
     other.obey()
     play.run_out(name)
     assert [run.attempt for run in other.heard(m.Run)] == [2]
+
+
+def test_f36_what_the_first_began_and_the_second_knows_nothing_of_is_unreached() -> None:
+    play = listening()
+    n1 = node(play, "n1").join()
+    name = play.submit(job("j", release=release()))
+    other = clone(play, n1)
+    other.join()
+    play.wait(930)
+    assert other.join().joined
+    assert play.rounds(name)[0] == ("n1", 1, "unreached")
+    play.run_out(name)
+    assert [state for _, _, state in play.rounds(name)] == ["unreached", "released"]
+    assert play.show(name)["result"] == "failure", "a release was owed and not paid"
+
+
+def test_f36_what_a_machine_holds_that_booted_in_a_hurry_goes_on() -> None:
+    play = listening()
+    n1 = node(play, "n1").join()
+    name = play.submit(job("j", tasks(size=2), release=release()))
+    n1.end()
+    other = clone(play, n1)  # the same machine, as the coordinator can't know
+    other.rounds, other.waits = n1.rounds, n1.waits
+    other.join()
+    play.wait(930)
+    assert other.join().joined
+    play.run_out(name)
+    assert play.rounds(name) == [("n1", 1, "released")]
+    assert play.show(name)["result"] == "success"
 
 
 def test_f36_the_first_is_refused_for_good_when_it_comes_back() -> None:

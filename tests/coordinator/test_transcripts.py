@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.coordinator.playbook import Play, document, job, prep, release, tasks
+from coordinator.identities import Certificates
+from tests.coordinator.playbook import FakeNode, Play, document, job, prep, release, tasks
 from wire import messages as m
 
 STORIES = Path(__file__).parent.parent / "transcripts"
@@ -149,15 +151,64 @@ def submitted_twice_and_deleted(play: Play) -> None:
     play.admin.ask(m.Submit, submission="twice", document=document(job("j")))
 
 
+def digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def by_certificate(play: Play, name: str, token: str, key: str) -> FakeNode:
+    """A node that is admitted by a token of its own; it has not joined."""
+    play.admin.ask(m.TokenCreate, digest=digest(token), role=m.Role.NODE)
+    admitted = play.enroll(digest(token), digest(key), name)
+    assert not isinstance(admitted, str), admitted
+    play.nodes[name] = node = FakeNode(play, name, "p", 1, "boot-1")
+    node.key, node.expires, node.life = admitted.key, admitted.until, f"life-of-{key}"
+    return node
+
+
+def a_node_is_revoked(play: Play) -> None:
+    """A node comes in by a token, asks for its certificate twice, is revoked while it works, and comes back by another
+    token: what it ran goes elsewhere when its lease is over, what it owes is given up."""
+    n1 = by_certificate(play, "n1", "a token", "a key")
+    play.enroll(digest("a token"), digest("a key"), "n1")
+    play.enroll(digest("a token"), digest("another key"), "n2")
+    n1.join()
+    name = play.submit(job("j", release=release()))
+    play.admin.ask(m.NodeRevoke, "n1")
+    n1.join()
+    play.wait(920)
+    n1 = by_certificate(play, "n1", "a second token", "a third key")
+    n1.incarnation = "another root"
+    n1.join()
+    n1.end(name)
+    n1.released(name)
+
+
+def a_key_is_on_two_machines(play: Play) -> None:
+    """The second machine shuts out the first and waits until nothing of it can run; the first does not come back."""
+    n1 = by_certificate(play, "n1", "a token", "a key").join()
+    name = play.submit(job("j", release=release()))
+    copy = FakeNode(play, "n1", "p", 1, "boot of the copy")
+    copy.key, copy.expires, copy.incarnation, copy.life = n1.key, n1.expires, n1.incarnation, "life of the copy"
+    copy.join()
+    play.wait(20)
+    copy.join()
+    play.wait(900)
+    copy.join()
+    n1.join()
+    copy.end(name)
+    copy.released(name)
+
+
 FLOWS: list[Callable[[Play], None]] = [
     prepared_once_released_once, a_preparation_fails, no_node_is_left, a_debt_outlives_its_job, a_node_reboots,
     a_lease_runs_out, a_task_is_tried_again, a_node_leaves, nothing_is_lost_in_a_crash, submitted_twice_and_deleted,
+    a_node_is_revoked, a_key_is_on_two_machines,
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow.__name__)
 def test_the_story_is_as_it_was_told(flow: Callable[[Play], None]) -> None:
-    play = Play(telling=True)
+    play = Play(telling=True, certificates=Certificates("a" * 64))
     flow(play)
     told = "\n".join([*(f"# {line.strip()}" for line in (flow.__doc__ or "").splitlines()), "", *play.story, ""])
     path = STORIES / f"coordinator_{flow.__name__}.txt"

@@ -23,8 +23,11 @@ OF_THIS_LIFE: Final[dict[str, frozenset[str]]] = {
             "reported",
             "last_session",
             "fenced",
+            "moved",
             "taken_over",
             "alarm",
+            "joins_left",
+            "joins_at",
         }
     ),
     "Pool": frozenset({"dirty"}),
