@@ -457,6 +457,54 @@ def test_an_elevated_command_does_not_work_where_the_job_has_put_something(agent
     assert list((agent.root / "workitems/j-1/mine").iterdir()) == []
 
 
+SWAPPER = """
+import os, sys
+os.chdir(sys.argv[1])
+def attempt(act, *arguments):
+    try:
+        act(*arguments)
+    except OSError:
+        pass
+print('up', flush=True)
+while not os.path.exists('stop'):
+    for number in range(60):
+        name = f'e{number}'
+        attempt(os.mkdir, name)
+        attempt(os.chmod, name, 0o777)
+        attempt(os.rename, name, f'mine-{number}')
+        attempt(os.symlink, sys.argv[2], name)
+        attempt(os.unlink, name)
+        attempt(os.rename, f'mine-{number}', name)
+        attempt(os.mkdir, f'{name}/wd')
+        attempt(os.rmdir, f'{name}/wd')
+        attempt(os.rmdir, name)
+"""
+
+
+@needs_users
+def test_an_elevated_command_never_works_in_what_the_job_swaps_under_it(agent, talk, tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir(mode=0o777)
+    job = agent.root / "workitems/j-1"
+    agent.run(talk, [*PYTHON, SWAPPER, str(job), str(outside)])
+    until(lambda: (job / "a/stdout.txt").exists() and agent.output() == "up\n")
+    root = elevated(agent)
+    items = [[f"e{number}", "t", [], f"j-1/e{number}"] for number in range(60)]
+    root.say(agent.template(sh("stat -c %u . .. ../stdout.txt; pwd -P")), {"op": "run", "items": items})
+    ran = 0
+    for key, *_ in items:
+        end = root.hear("ended")
+        if end["outcome"] == "exited":
+            ran += 1
+            assert agent.output(key) == f"0\n0\n0\n{job}/{key}/wd\n"
+        else:
+            assert end["outcome"] == "start_failed", end
+    (job / "stop").touch()
+    assert talk.hear("ended")["exit_code"] == 0
+    assert ran > 0, "the job was always faster: nothing was seen"
+    assert list(outside.iterdir()) == []
+
+
 # ---- T13: how a task ended is what the kernel said
 
 FORGER = """
