@@ -314,6 +314,7 @@ def test_a_root_below_a_closed_directory_is_refused_unless_jobs_see_it_elsewhere
     above = Path(place) / f"poolkeeper-test-{os.getpid()}"
     root = above / "node"
     root.mkdir(parents=True)
+    root.chmod(0o755)  # whatever the umask
     try:
         above.chmod(0o700)
         if place == "/tmp":
@@ -333,6 +334,8 @@ def test_a_root_below_a_closed_directory_is_refused_unless_jobs_see_it_elsewhere
 def test_a_root_that_another_user_could_swap_is_refused(tmp_path: Path, owner: int, mode: int) -> None:
     above = tmp_path / "theirs"
     (above / "node").mkdir(parents=True)
+    for path in (above, above / "node"):
+        path.chmod(0o755)  # whatever the umask
     refuse_way(str(above / "node"))
     above.chmod(mode)
     os.chown(above, owner, owner)
