@@ -101,6 +101,12 @@ def test_rows_of_keepers_from_before_they_had_rights_are_read() -> None:
     assert ledger.keepers["k1"].allowance == Allowance()
 
 
+def test_rows_of_releases_from_before_clean_ups_gave_an_account_are_read() -> None:
+    end = ["j-1", 1, "release", 1, True, True, "exited", 0, None, 1.0, 2.0, None, b"", b"", ["x is left"]]
+    (phase,) = records.decode(msgspec.msgpack.encode(["Reported", 7, [], [end]])).phases
+    assert (phase.job, phase.leftovers, phase.clean) == ("j-1", ["x is left"], None)
+
+
 def test_elevated_keepers_that_can_not_be_started_fail_only_what_waits_for_them() -> None:
     node = joined(job_spec(group(name="a"), group(name="b", command=ELEVATED)), slots=1)
     node.run(1, 1)
