@@ -152,20 +152,24 @@ class Containment:
         A dead keeper's processes have a new parent. With cgroups they are still in its leaves; without, they are found
         by the keeper's mark, unless they cleared their environment (see `spawn.Starter` for these).
         """
-        survivors = 0 if proof is None else kill_tree(proof, self._boot, patience_s)
-        if self.hierarchies:
-            survivors = self._kill_groups(_plain(job), _plain(keeper), patience_s)
+        # What the kernel kills at one moment first: chains of forks outrun a walk, and fill the machine meanwhile.
+        survivors = self._kill_groups(_plain(job), _plain(keeper), patience_s)
+        survivors += 0 if proof is None else kill_tree(proof, self._boot, patience_s)
+        if survivors and self._users is not None and self._user_of is not None:
+            user = self._user_of(job)
+            survivors = survivors if user is None else self.kill_user(user, patience_s)
         marks = {"BATCH_NODE_ROOT_DIR": self._root, KEEPER_MARK: keeper}
         return survivors + kill_marked(marks, self._boot, patience_s, self._whose(job, None))
 
     def kill_job(self, job: str, uid: int | None = None, patience_s: float = KILL_PATIENCE_S) -> int:
         """Kill every process of a job on this node, keepers included; the number that would not die. 0 means that
         the last one is dead: the release may start. `uid`: the job's own user here, if it has one."""
-        survivors = self._kill_groups(_plain(job), None, patience_s)
-        survivors += kill_marked(job_marks(job, self._root), self._boot, patience_s, self._whose(job, uid))
-        if uid is not None and (self.base is None or of_uid(uid)):
+        survivors = self.kill_user(uid, patience_s) if uid is not None and self.base is None else 0
+        survivors += self._kill_groups(_plain(job), None, patience_s)
+        if uid is not None and self.base is not None and of_uid(uid):
             survivors += self.kill_user(uid, patience_s)
-        return survivors
+        marks = job_marks(job, self._root)
+        return survivors + kill_marked(marks, self._boot, patience_s, self._whose(job, uid))
 
     def kill_user(self, uid: int, patience_s: float = KILL_PATIENCE_S) -> int:
         """Kill every process of a job's user, wherever it hides; the number that would not die."""
