@@ -152,9 +152,13 @@ class Containment:
         A dead keeper's processes have a new parent. With cgroups they are still in its leaves; without, they are found
         by the keeper's mark, unless they cleared their environment (see `spawn.Starter` for these).
         """
-        # What the kernel kills at one moment first: chains of forks outrun a walk, and fill the machine meanwhile.
-        survivors = self._kill_groups(_plain(job), _plain(keeper), patience_s)
-        survivors += 0 if proof is None else kill_tree(proof, self._boot, patience_s)
+        survivors = 0
+        if self.base is not None:  # at one moment: chains of forks outrun a walk, and fill the machine meanwhile
+            survivors = self._kill_groups(_plain(job), _plain(keeper), patience_s)
+        if proof is not None:  # stopped first, so that it takes nothing that we kill for an end
+            survivors += kill_tree(proof, self._boot, patience_s)
+        if self.base is None:
+            survivors = max(survivors, self._kill_groups(_plain(job), _plain(keeper), patience_s))
         if survivors and self._users is not None and self._user_of is not None:
             user = self._user_of(job)
             survivors = survivors if user is None else self.kill_user(user, patience_s)
