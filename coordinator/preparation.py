@@ -40,6 +40,8 @@ class PhaseView:
     """What is known of a preparation or a release: `job nodes` prints it."""
 
     attempts: int = 0
+    ends: int = 0
+    """Reported ones, all of them kept."""
     finished: bool = False
     succeeded: bool = False
     outcome: Outcome | None = None
@@ -56,6 +58,7 @@ class PhaseView:
 
     def take(self, end: PhaseEnd) -> None:
         """One attempt ended."""
+        self.ends += 1
         self.attempts = max(self.attempts, end.attempt)
         self.finished, self.succeeded = end.final, end.succeeded
         self.outcome, self.exit_code, self.signal, self.reason = end.outcome, end.exit_code, end.signal, end.reason
@@ -95,6 +98,10 @@ class NodeJob:
         self.state = state
         if state in _NOTHING_RUNS:
             self.running.clear()
+
+    def view(self, phase: Phase) -> PhaseView | None:
+        """What is known of its preparation or its release."""
+        return self.preparation if phase is Phase.PREPARATION else self.release
 
     @property
     def owes_release(self) -> bool:

@@ -28,6 +28,10 @@ from wire import messages as m
 
 INLINE_BODY: Final = 512 * 1024
 CHUNK: Final = 256 * 1024
+MAX_PRINTED: Final = 100
+"""Ends of one preparation or release on one node that keep what was printed; the final one always does."""
+MAX_ENDS: Final = 10_000
+"""Ends of it that are kept at all; beyond, only the final one is: the ledger is not a node's to fill."""
 
 
 # ---- out
@@ -108,7 +112,7 @@ def take_report(desk: Desk, node: Node, report: m.Report) -> None:
     phases: dict[str, list[m.PhaseEnd]] = {}
     for phase in report.phases:
         if _is_its_own(desk, node, phase, again):
-            phases.setdefault(phase.job, []).append(plausible.phase_end(phase))
+            phases.setdefault(phase.job, []).append(_as_kept(desk, node, phase))
     for job_id in {**ended, **phases}:
         _keep_report(desk, node, report.number, job_id, ended.get(job_id, []), phases.get(job_id, []))
     desk.send(node.session, m.Ack(report.number))
@@ -123,10 +127,22 @@ def _is_its_own(desk: Desk, node: Node, end: m.PhaseEnd, again: bool) -> bool:
     entry = job.current.get(node.name)
     if entry is None or entry.round != end.round:
         entry = next((entry for entry in job.rounds if (entry.node, entry.round) == (node.name, end.round)), None)
+    view = None if entry is None else entry.view(end.phase)
+    if view is not None and view.ends >= MAX_ENDS and (view.finished or not end.final):
+        return False
     if entry is None or not again:
         return entry is not None
-    view = entry.preparation if end.phase is m.Phase.PREPARATION else entry.release
     return view is not None and (end.attempt > view.attempts or (end.final and not view.finished))
+
+
+def _as_kept(desk: Desk, node: Node, end: m.PhaseEnd) -> m.PhaseEnd:
+    """Of what is tried again and again only the first attempts and the last keep what they printed."""
+    job = desk.cluster.jobs.get(end.job)
+    entry = None if job is None else job.current.get(node.name)
+    view = None if entry is None else entry.view(end.phase)
+    if view is not None and view.ends >= MAX_PRINTED and not end.final:
+        end = msgspec.structs.replace(end, stdout_tail=b"", stderr_tail=b"")
+    return plausible.phase_end(end)
 
 
 def _keep_report(

@@ -19,11 +19,12 @@ from pathlib import Path
 import pytest
 import trio
 
-from coordinator import admission, joining, server
+from coordinator import admission, joining, server, work
 from coordinator.config import Config
 from coordinator.daemon import serve_state
 from coordinator.model import JOIN_AGAIN_S, JOINS
-from tests.coordinator.playbook import Play
+from coordinator.records import ReportTaken
+from tests.coordinator.playbook import Play, job, phase_end, prep, tasks
 from tests.wire.corpus import BOMBS, Dice, damaged
 from wire import codec, limits, thin
 from wire import messages as m
@@ -393,3 +394,26 @@ def test_t6_a_node_that_names_ever_new_pools_fills_no_ledger(monkeypatch):
     assert not nodes[0].join().joined
     assert "others that no file declares" in nodes[0].heard(m.JoinRefused)[-1].reason
     assert len(play.core.cluster.pools) == 5
+
+
+def test_t6_attempts_of_a_preparation_without_end_fill_no_ledger(monkeypatch):
+    monkeypatch.setattr(work, "MAX_PRINTED", 5)
+    monkeypatch.setattr(work, "MAX_ENDS", 20)
+    play = Play()
+    node = play.node("n1")
+    name = play.submit(job("j", tasks("t"), preparation=prep(retries=1_000_000)))
+
+    def said(attempt: int, *, final: bool = False) -> None:
+        end = phase_end(name, 1, m.Phase.PREPARATION, False, attempt=attempt, final=final, stdout_tail=bytes(65_536))
+        node.report(phases=[end])
+
+    for attempt in range(100):
+        said(attempt % 50)
+    kept = [end for record in play.kept if isinstance(record, ReportTaken) for end in record.phases]
+    assert len(kept) == 20
+    assert [bool(end.stdout_tail) for end in kept] == [True] * 5 + [False] * 15
+    assert node.outbox == []  # each was acknowledged all the same
+    for _ in range(3):
+        said(101, final=True)
+    kept = [end for record in play.kept if isinstance(record, ReportTaken) for end in record.phases]
+    assert [(end.final, bool(end.stdout_tail)) for end in kept[20:]] == [(True, True)]
