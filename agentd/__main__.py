@@ -10,7 +10,7 @@ import sys
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -19,8 +19,10 @@ from wire.clock import boot_clock
 from wire.notify import own_supervisor
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
     from agentd.config import FileConfig
-    from agentd.dial import SecureWay
+    from agentd.events import Leave
     from agentd.identity import Door, JoinGiven
     from agentd.model import NodeConfig
     from agentd.session import Place
@@ -216,11 +218,7 @@ def _run(
             why, reason = trio.run(run, config, place, LocalWay(os.path.abspath(address)))
         else:
             door = Door(*endpoint, os.path.join(place.files.agent_directory, DIRECTORY), given)
-            config, way = _let_in(door, config)
-            why, reason = trio.run(run, config, place, way)
-            if why is Leave.REVOKED and door.may_come_again():
-                config, way = _let_in(door, config)
-                why, reason = trio.run(run, config, place, way)
+            why, reason, config = _run_by_identity(door, run, config, place)
     except Exception as error:
         cause = _innermost(error)
         if isinstance(cause, IdentityError | OutcastError):
@@ -235,11 +233,16 @@ def _run(
     return 0
 
 
-def _let_in(door: Door, config: NodeConfig) -> tuple[NodeConfig, SecureWay]:
-    """Who this node is, and its way in. Raises OutcastError, IdentityError (in groups)."""
+def _run_by_identity(
+    door: Door, run: Callable[..., Coroutine[Any, Any, tuple[Leave, str]]], config: NodeConfig, place: Place
+) -> tuple[Leave, str, NodeConfig]:
+    """Be let in, and run; once more for a node whose key was revoked, if there is a join string for another.
+    Raises OutcastError, IdentityError (in groups), and what `run` does."""
     import msgspec
+    import trio
 
     from agentd.dial import SecureWay
+    from agentd.events import Leave
     from wire.log import daemon_log
 
     log = daemon_log("agentd").bind(node=config.node)
@@ -251,10 +254,18 @@ def _let_in(door: Door, config: NodeConfig) -> tuple[NodeConfig, SecureWay]:
             log.warning("not admitted yet", reason=reason)
         _SUPERVISOR.ready(f"node {config.node}: not admitted yet: {reason}")
 
-    wall = boot_clock("")
-    papers = door.enter(config.node, wall().wall, waits)
-    way = SecureWay(door.host, door.port, papers, lambda: wall().wall, log)
-    return msgspec.structs.replace(config, node=papers.certificate.name), way
+    clock = boot_clock("")
+    while True:
+        papers = door.enter(config.node, clock().wall, waits)
+        if papers is None:
+            return Leave.STOPPED, "", config
+        if papers.certificate.name != config.node:
+            log.warning("named by its certificate", name=papers.certificate.name)
+        config = msgspec.structs.replace(config, node=papers.certificate.name)
+        way = SecureWay(door.host, door.port, papers, lambda: clock().wall, log)
+        why, reason = trio.run(run, config, place, way)
+        if why is not Leave.REVOKED or not door.may_come_again():
+            return why, reason, config
 
 
 def _stand_on(node: NodeConfig, file: FileConfig) -> tuple[NodeConfig, Place]:

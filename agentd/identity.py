@@ -4,8 +4,9 @@ once, and renewed while the node lives."""
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -197,14 +198,23 @@ class Door:
     directory: str
     given: JoinGiven
 
-    def enter(self, name: str, wall: float, waits: Callable[[str], None]) -> Papers:
-        """The node's papers; a node that has none of use asks for them until it is let in. Blocks.
-        Raises OutcastError (in groups), IdentityError."""
+    def enter(self, name: str, wall: float, waits: Callable[[str], None]) -> Papers | None:
+        """The node's papers; a node that has none of use asks for them until it is let in, or told to stop: None.
+        Blocks. Raises OutcastError (in groups), IdentityError."""
         papers = held_papers(self.directory, self.given, wall)
         if papers is not None:
             return papers
         assert self.given.invitation is not None, "without one there is an error"
-        return trio.run(join_as, (self.host, self.port), self.directory, self.given.invitation, name, waits)
+        return trio.run(self._join, self.given.invitation, name, waits)
+
+    async def _join(self, invitation: Invitation, name: str, waits: Callable[[str], None]) -> Papers | None:
+        papers: Papers | None = None
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_cancel_on_signal, signals, nursery.cancel_scope)
+                papers = await join_as((self.host, self.port), self.directory, invitation, name, waits)
+                nursery.cancel_scope.cancel()
+        return papers
 
     def may_come_again(self) -> bool:
         """Whether there is a join string to try for a node whose key was revoked: its next key."""
@@ -212,3 +222,8 @@ class Door:
             return False
         remove_identity(self.directory)
         return True
+
+
+async def _cancel_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+    async for _ in signals:
+        scope.cancel()

@@ -132,6 +132,22 @@ def test_a_coordinator_that_is_not_there_yet_is_waited_for(cluster: SecureCluste
     agent.stderr.close()
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_agent_that_waits_to_be_admitted_stops_when_it_is_told_to(tmp_path: Path, number: signal.Signals) -> None:
+    cluster = SecureCluster(tmp_path)
+    cluster.address = "127.0.0.1:9"
+    join = f"bj1.{'0' * 64}.{'x' * 43}"
+    agent = subprocess.Popen(
+        cluster.command_of("n", "--join", join), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=cluster.environment,
+    )  # fmt: skip
+    assert agent.stderr is not None
+    assert "not admitted yet" in agent.stderr.readline()
+    agent.send_signal(number)
+    out, err = agent.communicate(timeout=PATIENCE_S)
+    assert (agent.returncode, out, err) == (0, "", "")
+
+
 def test_a_certificate_is_renewed_at_half_of_its_life_and_nothing_is_interrupted(tmp_path: Path) -> None:
     cluster = SecureCluster(tmp_path, certificates='node = "3s"')
     cluster.serve()
