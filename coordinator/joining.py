@@ -56,7 +56,7 @@ def join(desk: Desk, session: Session, message: m.Join) -> None:
     if known is not None:
         _count_takeovers(desk, known, message)
         _replace_session(desk, known)
-        if known.revoked or known.incarnation != message.incarnation:
+        if known.incarnation != message.incarnation:
             _root_replaced(desk, known)
     node = _remember(desk, pool, message)
     session.node = node
@@ -145,7 +145,8 @@ def _not_yet(desk: Desk, session: Session, message: m.Join) -> str | None:
         return f"another machine was node `{known.name}` until just now: try again when it has been silent for a while"
     if _says_something_new(known, message) and _too_often(desk, known):
         return f"node `{known.name}` joins again and again as another: try again in {JOIN_AGAIN_S:g} s"
-    if (known.fenced or known.revoked) and known.grants:
+    another_root = known.revoked and known.incarnation != message.incarnation  # the same one knows what it runs
+    if (known.fenced or another_root) and known.grants:
         return f"what ran as node `{known.name}` may still have work until its lease is over: try again then"
     return None
 

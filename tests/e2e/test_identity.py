@@ -483,6 +483,30 @@ def test_t4_a_revoked_node_is_told_so_at_once_and_whenever_it_comes_back(cluster
     assert renewed.read().key != node.read().key
 
 
+def test_t4_a_node_that_was_revoked_while_it_ran_comes_back_by_a_new_token_and_the_work_goes_on(
+    cluster: SecureCluster,
+) -> None:
+    said = cluster.pipe("said")
+    agent = cluster.node("n1")
+    job = cluster.submit(
+        f"job j {{ pool = p\n task t {{ script = 'echo $BATCH_ATTEMPT > {said.path}; "
+        '[ "$BATCH_ATTEMPT" = 2 ] || exec sleep 1000\' }\n release { run = ["true"] } }'
+    )
+    assert said.line() == "1"
+    cluster.command("node", "revoke", "n1")
+    assert agent.wait(PATIENCE_S) == 3
+    assert agent.stdout is not None
+    agent.stdout.close()
+    del cluster.processes["n1"]
+    shown = cluster.ask("node", "show", "n1")
+    assert (shown["state"], shown["reason"]) == ("left", "revoked")
+    text = cluster.directory / "again.join"
+    text.write_text(cluster.command("token", "create", "--role", "node", "--name", "n1").stdout)
+    cluster.node("n1", "--join", f"@{text}")
+    assert said.line() == "2"
+    assert cluster.wait(job)["result"] == "success"
+
+
 def test_t4_a_certificate_that_ends_ends_its_sessions(tmp_path: Path) -> None:
     short = SecureCluster(tmp_path, certificates='people = "2s"')
     short.serve()
