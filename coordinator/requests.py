@@ -93,7 +93,7 @@ def _fitting(rows: Iterable[views.Plain]) -> list[views.Plain]:
 
 
 def _job_show(desk: Desk, session: Session, message: m.JobShow) -> None:
-    _reply(desk, session, message.request, views.job(desk.cluster, find_job(desk, session, message.job)))
+    _reply(desk, session, message.request, views.job(desk.cluster, find_job(desk, session, message.job), alone=True))
 
 
 def _job_nodes(desk: Desk, session: Session, message: m.JobNodes) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from coordinator.cluster import Cluster
 from coordinator.model import NOTHING, Grant, Group, Job, JobState, Node, NodeState, Pool, TaskState
@@ -16,6 +16,7 @@ from wire.spec import Elevation
 
 Plain = dict[str, Any]
 
+NODES_LOOKED_AT: Final = 100
 _RESULTS = {
     TaskState.SUCCEEDED: "success",
     TaskState.FAILED: "failure",
@@ -38,8 +39,9 @@ def _at(instant: Instant | None) -> str | None:
 # ---- jobs
 
 
-def job(cluster: Cluster, shown: Job) -> Plain:
-    """What `job show` prints."""
+def job(cluster: Cluster, shown: Job, *, alone: bool = False) -> Plain:
+    """What `job show` prints. One of many is not explained where that would mean to look at many nodes for each."""
+    pool = cluster.pools[shown.spec.pool]
     return {
         "id": shown.id,
         "name": shown.spec.name,
@@ -53,7 +55,7 @@ def job(cluster: Cluster, shown: Job) -> Plain:
         "tasks_done_at": _at(shown.tasks_done_at),
         "completed_at": _at(shown.completed_at),
         "end_reason": shown.end_reason,
-        "waits": why_waiting(cluster.pools[shown.spec.pool], shown),
+        "waits": why_waiting(pool, shown) if alone or len(pool.nodes) <= NODES_LOOKED_AT else None,
         "tasks": task_counts(cluster, shown),
         "release": release_counts(shown),
     }

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coordinator.model import Claim
+from coordinator.views import NODES_LOOKED_AT
 from tests.coordinator.playbook import FakeNode, Play, document, job, phase_end, prep, tasks
 from wire import messages as m
 from wire.spec import Needs
@@ -231,6 +232,18 @@ def test_an_empty_pool_refuses_no_needs_and_says_why_it_waits() -> None:
     assert play.show(name)["waits"] == (
         "no node of pool `p` can take it: fewer processors than the task needs (2 nodes)"
     )
+
+
+def test_in_lists_a_job_is_not_explained_where_each_would_mean_to_look_at_many_nodes() -> None:
+    play = Play(checking=False)
+    for number in range(NODES_LOOKED_AT):
+        play.node(f"n{number}")
+    play.restart()
+    name = play.submit(job("j", needing(cpus=1)))
+    assert play.admin.ask(m.JobList)[0]["waits"] == play.show(name)["waits"]
+    play.node("one-more")
+    assert play.admin.ask(m.JobList)[0]["waits"] is None
+    assert "not connected (100 nodes)" in play.show(name)["waits"]
 
 
 def test_a_node_that_does_not_say_what_it_has_gets_nothing_that_needs_it() -> None:
