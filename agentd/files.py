@@ -338,15 +338,18 @@ class NodeFiles:
         with closing(fd):
             with os.scandir(fd) as entries:
                 stamps = [
-                    entry.stat(follow_symlinks=False).st_mtime for entry in entries if entry.name.startswith("attempt-")
+                    entry.stat(follow_symlinks=False).st_mtime
+                    for entry in entries
+                    if entry.name.startswith("attempt-") and entry.is_dir(follow_symlinks=False)
                 ]
             latest = max([os.fstat(fd).st_mtime, *stamps])
             if latest <= now:
                 return latest
             os.utime(fd, (now, now))
             for entry in os.listdir(fd):
-                if entry.startswith("attempt-"):
-                    os.utime(entry, (now, now), dir_fd=fd, follow_symlinks=False)
+                if entry.startswith("attempt-"):  # a directory: of a file the stamp may be somebody else's
+                    with contextlib.suppress(OSError), closing(open_entry(fd, entry, DIRECTORY)) as attempt:
+                        os.utime(attempt, (now, now))
             return now
 
     def _mounts_below(self, path: str) -> list[str]:

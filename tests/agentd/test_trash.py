@@ -286,6 +286,18 @@ def test_stamps_that_a_job_set_to_the_future_keep_nothing_for_ever(node, root):
     assert node.clean_job("j", {"t": 60.0}, NOW + 61).kept_s is None
 
 
+def test_t11_stamps_of_files_outside_are_not_touched(node, root, outside):
+    node.make_job("j", [], {})
+    kept = root / "workitems" / "j" / "t"
+    (kept / "attempt-2").mkdir(parents=True)
+    os.link(outside / "precious", kept / "attempt-3")
+    (kept / "attempt-4").symlink_to(outside / "precious")
+    for path in (outside / "precious", kept / "attempt-2", kept):
+        os.utime(path, (NOW + 1e6, NOW + 1e6))
+    assert node.clean_job("j", {"t": 60.0}, NOW).kept_s == pytest.approx(60)
+    assert (outside / "precious").stat().st_mtime == NOW + 1e6
+
+
 SWAPPER = """
 import ctypes, os, sys
 libc = ctypes.CDLL(None)
