@@ -66,8 +66,3 @@ def fingerprint(key: ec.EllipticCurvePublicKey) -> str:
 def key_fingerprint(key: bytes) -> str:
     """As `fingerprint`, of a private key (PEM). Raises IdentityError."""
     return fingerprint(load_key(key).public_key())
-
-
-def request_fingerprint(request: bytes) -> str:
-    """As `fingerprint`, of a signing request (DER). Raises IdentityError."""
-    return fingerprint(requested_key(request))

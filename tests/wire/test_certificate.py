@@ -23,7 +23,6 @@ from wire.keys import (
     load_key,
     make_key,
     make_request,
-    request_fingerprint,
     requested_key,
 )
 
@@ -120,7 +119,7 @@ def test_a_request_is_for_the_key_that_signed_it():
     key = make_key()
     request = make_request(key)
     assert len(request) < 512
-    assert request_fingerprint(request) == key_fingerprint(key)
+    assert fingerprint(requested_key(request)) == key_fingerprint(key)
     assert len({key_fingerprint(make_key()) for _ in range(5)}) == 5
 
 
