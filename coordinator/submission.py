@@ -60,16 +60,14 @@ def submit(desk: Desk, session: Session, message: m.Submit) -> None:
     if (refusal := _may_not_declare(desk, session, document)) is not None:
         desk.refuse(session.epoch, message.request, m.RefusalCode.REFUSED, refusal)
         return
-    for code, problems in (
-        (m.RefusalCode.INVALID, _problems(desk, document)),
-        (m.RefusalCode.REFUSED, _not_permitted(desk, session, document)),
-    ):
-        if problems:
-            desk.refuse(
-                session.epoch, message.request, code, "; ".join(text for _, _, text in problems),
-                diagnostics=[_diagnostic(message, *problem) for problem in problems],
-            )  # fmt: skip
-            return
+    wrong, forbidden = _problems(desk, document), _not_permitted(desk, session, document)
+    if problems := wrong + forbidden:
+        code = m.RefusalCode.INVALID if wrong else m.RefusalCode.REFUSED
+        desk.refuse(
+            session.epoch, message.request, code, "; ".join(text for _, _, text in problems),
+            diagnostics=[_diagnostic(message, *problem) for problem in problems],
+        )  # fmt: skip
+        return
     _accept(desk, session, message, document)
 
 
@@ -159,6 +157,8 @@ def _not_permitted(desk: Desk, session: Session, document: SpecDocument) -> list
     found: list[Problem] = []
     declared = {claim.name: claim for claim in document.pools}
     for job in document.jobs:
+        if job.pool not in declared and job.pool not in desk.cluster.pools:
+            continue
         rules = f"`[pools.{job.pool}]` in the coordinator's configuration"
         if not desk.policy.may_submit(session.owner, session.role, job.pool):
             text = f"{session.owner} may not submit to pool `{job.pool}`: `users` of {rules} names who may"

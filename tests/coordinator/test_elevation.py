@@ -138,3 +138,19 @@ def test_t8_a_job_whose_only_nodes_left_do_not_elevate_ends_when_the_others_are_
     n1.give_back(name)
     play.wait(11)
     assert play.show(name)["end_reason"] == "NoEligibleNodes"
+
+
+def test_what_is_wrong_and_what_is_forbidden_are_told_together() -> None:
+    play = play_with("forbidden", node=True)
+    both = job("j", tasks("t", slots=9, elevated=True))
+    refused = play.admin.refused(m.Submit, submission="s", document=document(both))
+    assert refused.code is m.RefusalCode.INVALID
+    assert [found["code"] for found in refused.diagnostics] == ["B604", "B802"]
+
+
+def test_elevation_in_a_pool_that_there_is_not_is_not_told_beside_that() -> None:
+    play = play_with("forbidden", node=True)
+    refused = play.admin.refused(
+        m.Submit, submission="s", document=document(job("j", tasks("t", elevated=True), pool="nowhere"))
+    )
+    assert [found["code"] for found in refused.diagnostics] == ["B110"]
