@@ -1355,9 +1355,10 @@ PRIVATE_PLACES: Final = (("/tmp", "tmp"), ("/var/tmp", "vartmp"), ("/dev/shm", "
 """What everybody may write to, and the names below the private directory of what covers it."""
 
 
-def isolate(base: str, private: str, root: str) -> None:
+def isolate(base: str, private: str, root: str, uid: int = 0) -> None:
     """Mount and IPC namespaces of our own, in which what everybody may write to is the job's own directory `private`
-    below `base`. The node's root stays where it is if it lies below one of these. Raises FenceError."""
+    below `base`. The node's root stays where it is if it lies below one of these. A directory above it that is closed
+    to the user `uid` holds nothing but the way to it then. Raises FenceError."""
     try:
         _call("unshare", _CLONE_NEWNS | _CLONE_NEWIPC)
         _mount(None, "/", _MS_REC | _MS_SLAVE)  # what the host unmounts goes here as well; nothing of ours goes there
@@ -1379,6 +1380,13 @@ def isolate(base: str, private: str, root: str) -> None:
                 _show(node, target, root[len(target) + 1 :])
         except OSError as error:
             raise _refused(error, f"give the job a {place} of its own") from error
+    closed = None if uid == 0 else _closed_way(root, covered)
+    if closed is not None:
+        try:
+            _cover(closed, _enter_roots(os.dup(here), "way", 0o755))
+            _show(node, closed, root[len(closed) + 1 :])
+        except OSError as error:
+            raise _refused(error, f"show the job the way to {root}") from error
     os.close(node)
     os.close(here)
     if os.path.ismount(_QUEUES):  # what is there are the machine's queues, whoever's namespace we are in
@@ -1386,6 +1394,18 @@ def isolate(base: str, private: str, root: str) -> None:
             _mount("none", _QUEUES, _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, "mqueue")
         except OSError as error:
             raise _refused(error, f"give the job a {_QUEUES} of its own") from error
+
+
+def _closed_way(root: str, covered: set[str]) -> str | None:
+    """The topmost directory above the node's root that others may not pass through, if there is one."""
+    here = ""
+    for part in root.split("/")[1:-1]:
+        here += "/" + part
+        if here in covered:
+            return None
+        if not os.stat(here).st_mode & 0o001:
+            return here
+    return None
 
 
 _QUEUES: Final = "/dev/mqueue"
@@ -1692,7 +1712,7 @@ class Keeper:
             _complain(refused)
         self._starved = Counters(settings.oom)
         if settings.private:
-            isolate(settings.base, settings.private, settings.root)
+            isolate(settings.base, settings.private, settings.root, int(settings.uid or 0))
         self._base = os.open(settings.base, _DIRECTORY)  # as our namespace shows it
         uid = int(settings.uid) if settings.uid else None
         if uid is not None:

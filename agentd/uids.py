@@ -23,7 +23,6 @@ from typing import Annotated, Final
 
 import msgspec
 
-from agentd.keeper import PRIVATE_PLACES
 from agentd.processes import now_s
 
 FIRST: Final = 1_879_048_192
@@ -389,19 +388,16 @@ def _is_mapped(path: str, among: Range) -> bool:
 
 
 def refuse_way(root: str) -> None:
-    """Raises UidsError unless jobs' users can reach what is below `root`, and nobody but root can swap it.
-
-    What is below a directory that keepers cover with the job's own is shown there on a way of its own."""
+    """Raises UidsError unless jobs' users can enter `root`, and nobody but root can swap it. (What is closed above it,
+    keepers show their jobs another way round.)"""
     real = Path(os.path.realpath(root))
-    covered = {Path(os.path.realpath(place)) for place, _ in PRIVATE_PLACES}
+    if not real.stat().st_mode & stat.S_IXOTH:
+        raise UidsError(
+            f"{real} is closed to others, so that jobs could not run as users of their own there: chmod o+x {real}, or "
+            'say mode = "same" in [users]: then all jobs run as the agent\'s user.'
+        )
     for here in (real, *real.parents):
         found = here.stat()
-        hidden = not covered.isdisjoint(here.parents)
-        if not hidden and not found.st_mode & stat.S_IXOTH:
-            raise UidsError(
-                f"{here} is closed to others, so that jobs could not run as users of their own below {root}; give "
-                '--root another place (or say mode = "same" in [users]: then all jobs run as the agent\'s user).'
-            )
         if found.st_uid != 0 or (found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX):
             raise UidsError(
                 f"{here} is not root's alone: who can write there could put other programs in the place of a job's "

@@ -416,6 +416,27 @@ def test_t14_a_job_learns_nothing_of_another_jobs_environment_and_files(cluster:
     assert cluster.wait(victim)["result"] == "success", cluster.ask("task", "list", victim)
 
 
+def test_below_a_closed_directory_a_job_sees_the_way_to_its_node_and_nothing_beside_it(cluster: Users) -> None:
+    closed = cluster.directory / "closed"
+    (closed / "deeper").mkdir(parents=True)
+    closed.chmod(0o700)
+    (closed / "secret").write_text("secret")
+    cluster.agent("n", "--root", str(closed / "deeper" / "node"), "--allow-elevation")
+    one = cluster.submit(
+        ELEVATED
+        + job(f"""
+        task t {{ script = '''
+          test "$PWD" = "$BATCH_TASK_WORKING_DIR"; echo x > "$HOME/x"
+          ls -A {closed} {closed}/deeper
+        ''' }}
+        release {{ elevated = true   script = 'cat {closed}/secret' }}
+        """)
+    )
+    assert cluster.released(one) == "secret"
+    assert cluster.command("logs", f"{one}/t").stdout == f"{closed}:\ndeeper\n\n{closed}/deeper:\nnode\n"
+    assert cluster.nodes_of(one)["n"]["clean"] == NOTHING
+
+
 # ---- what is left
 
 
@@ -534,7 +555,7 @@ def test_an_agent_that_can_not_have_users_for_jobs_says_why_and_what_to_do(clust
     assert "absolute path" in _refused(cluster, '[users]\nleases = "uids"\n', status=2)
     closed = cluster.directory / "closed"
     closed.mkdir(mode=0o700)
-    said = _refused(cluster, users, closed / "node")
+    said = _refused(cluster, users, closed)
     assert f"{closed} is closed to others" in said
     assert 'mode = "same"' in said
     cluster.leases.parent.mkdir(mode=0o700)
