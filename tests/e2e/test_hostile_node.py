@@ -116,7 +116,9 @@ def filled(place: Path) -> None:
         fill = f"cat /dev/zero > all || true; ({again}) & echo full > {said.path}; read -r line < {go.path}; exit 3"
         full = cluster.submit(job(f"task t {{ keep = 0s\n script = '{fill}' }}\n release {{ run = [\"true\"] }}"))
         assert said.line() == "full"
-        other = cluster.submit(job("prep { retries = 0\n script = 'echo out' }\n task t { script = 'echo out' }", "other"))
+        other = cluster.submit(
+            job("prep { retries = 0\n script = 'echo out' }\n task t { script = 'echo out' }", "other")
+        )
         assert cluster.wait(other)["result"] == "failure"
         told = cluster.nodes_of(other)["n"]["prep"]
         assert told["reason"].endswith("no space is left on the node's disk."), told
@@ -132,3 +134,37 @@ def filled(place: Path) -> None:
 
 def test_t15_a_job_that_fills_its_nodes_disk_ends_and_is_released(place: Path) -> None:
     fenced("from tests.e2e.test_hostile_node import *\nfilled(Path(sys.argv[1]))", place)
+
+
+def test_t11_what_a_job_litters_its_directories_with_is_gone_after_its_release(place: Path) -> None:
+    outside = place / "outside"
+    outside.mkdir()
+    (outside / "precious").write_text("p")
+    litter = f"""
+      mkfifo fifo
+      ln -s {outside} link
+      ln -s ../../../../.. up
+      mkdir -p shut/inner deep/{"/".join("d" * 100)}
+      touch shut/inner/file $'odd \\xff\\n name' -- -rf
+      chmod 000 shut/inner shut
+      exec 7<> fifo
+    """
+    with node(place, "") as cluster:
+        each = cluster.submit(job(f"dir d {{}}\n task t {{ keep = 0s\n script = '''cd \"$d\"{litter}''' }}"))
+        assert cluster.wait(each)["result"] == "success", cluster.ask("task", "show", f"{each}/t")
+        assert cluster.nodes_of(each)["n"]["clean"] == NOTHING
+        assert not list((cluster.root("n") / "trash").iterdir())
+    assert (outside / "precious").read_text() == "p"
+
+
+@pytest.mark.parametrize("instead", ["mkfifo", "ln -s /etc/shadow", "ln -s ../../../../.agent/incarnation", "mkdir"])
+def test_t11_an_output_that_was_replaced_is_not_served(place: Path, instead: str) -> None:
+    """Root reads for people; a pipe would hold it, a link would lead it out, a device would be opened."""
+    with node(place, "") as cluster:
+        each = cluster.submit(job(f"task t {{ script = 'rm ../stdout.txt; {instead} ../stdout.txt' }}"))
+        assert cluster.wait(each)["result"] == "success"
+        for words in (("logs", f"{each}/t"), ("files", "cat", "n", f"workitems/{each}/t/stdout.txt")):
+            refused = cluster.command(*words, status=1)
+            assert refused.stdout == ""
+            assert "Traceback" not in refused.stderr
+            assert "no regular file" in refused.stderr or "links are not followed" in refused.stderr, refused.stderr
