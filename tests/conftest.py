@@ -1,4 +1,5 @@
-"""What every test gets: hypothesis without chance or clock, interrupts that interrupt, and real processes in one group, one test after another."""
+"""What every test gets: hypothesis without chance or clock, interrupts that interrupt, and real processes in one
+group, one test after another."""
 
 from __future__ import annotations
 
