@@ -106,7 +106,10 @@ class Compiler:
         self._dir_places = {block.name: block.block.header for block in reading.blocks.get("dir", [])}
         env = self._env(reading, path, self._scope(known, RUN_TYPES.keys() - OF_TASKS), known)
         groups = self._groups(reading, path, known)
-        preparation, release = reading.the("prep"), reading.the("release")
+        preparation = self._phase(reading.the("prep"), f"{path}/prep", known)
+        release = self._phase(reading.the("release"), f"{path}/release", known)
+        if any(part is not None and part["command"]["elevated"] is True for part in (preparation, release, *groups)):
+            self._left_out(reading)
         total = self._full(reading, values, "on_failure")
         return {
             "name": reading.name,
@@ -120,8 +123,8 @@ class Compiler:
             "env": env,
             "values": self._names.texts(),
             "dirs": list(dirs.values()),
-            "preparation": self._phase(preparation, f"{path}/prep", known),
-            "release": self._phase(release, f"{path}/release", known),
+            "preparation": preparation,
+            "release": release,
             "groups": groups,
         }
 
@@ -291,6 +294,14 @@ class Compiler:
                     "B117", f"`{name}` is not set for an elevated command: it steers what runs", setting.node.name,
                     help="give the program its full path, and what it needs as arguments or in another variable",
                 )  # fmt: skip
+
+    def _left_out(self, job: Reading) -> None:
+        """What steers of a job's `env` reaches its other commands only, and that is told."""
+        env = job.the("env")
+        for name, setting in env.settings.items() if env is not None else ():
+            if steers(name):
+                message = f"`{name}` is left out for the elevated commands of the job: it steers what runs"
+                self._report.warning("B117", message, setting.node.name, help="other commands get it")
 
     # ---- options
 

@@ -492,8 +492,11 @@ def test_t7_a_variable_that_steers_loaders_is_refused_in_the_env_of_an_elevated_
     start = f"{POOL}job j {{ pool = p\nenv {{ {name} = '/tmp/a' }}\n{other}{block} {{ run = ['x']\n"
     env = f"env {{ FINE = '1'\n{name} = '/tmp/x' }} }} }}"
     text = f"{start}elevated = true\n{env}"
-    (found,) = compiled(text).diagnostics
-    assert found.code == "B117"
+    left_out, found = compiled(text).diagnostics
+    assert (left_out.code, left_out.is_error) == ("B117", False)
+    assert left_out.span is not None
+    assert text[left_out.span.start :].startswith(f"{name} = '/tmp/a'")
+    assert (found.code, found.is_error) == ("B117", True)
     assert found.help
     assert found.span is not None
     assert text[found.span.start :].startswith(f"{name} = '/tmp/x'")
