@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 import shutil
 import signal
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.cluster import COORDINATOR, PATIENCE_S, Cluster, gone, is_alive
+from tests.e2e.cluster import AGENTD, COORDINATOR, PATIENCE_S, Cluster, gone, is_alive, node_of
 
 UNITS = Path(__file__).parent.parent.parent / "docs" / "systemd"
 _PR_SET_MDWE = 65
@@ -98,6 +99,53 @@ def test_a_restart_as_systemd_does_it_leaves_tasks_their_processes_and_their_cgr
     cluster.wait(job)
     task = cluster.ask("task", "show", f"{job}/t")
     assert (task["exit_code"], task["attempts"]) == (7, 1)
+    assert gone(pid)
+
+
+@pytest.fixture
+def service() -> Iterator[Path]:
+    """The groups of a unit with `Delegate=yes` and `DelegateSubgroup=agent`, as systemd makes them."""
+    mounts = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    found = [words[4] for words in mounts if words[words.index("-") + 1] == "cgroup2" and words[3] == "/"]
+    own = next(line[3:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::"))
+    unit = Path(f"{found[0] if found else '/nowhere'}{own.rstrip('/')}/poolkeeper-test-{os.getpid()}.service")
+    try:
+        (unit / "agent").mkdir(parents=True)
+        os.setxattr(unit, "user.delegate", b"1")
+    except OSError as error:
+        pytest.skip(f"no group of version 2 can be made here: {error}")
+    yield unit
+    for directory, _, _ in os.walk(unit, topdown=False):
+        os.rmdir(directory)
+
+
+def test_a_unit_is_started_again_in_the_same_group_while_keepers_live_in_it(cluster: Cluster, service: Path) -> None:
+    """systemd puts the next main process where the last one was; the kernel must not refuse it."""
+    cluster.serve()
+    enter = ["sh", "-c", f'echo $$ > {service}/agent/cgroup.procs && exec "$@"', "sh"]
+
+    def start() -> None:
+        options = ["--coordinator", str(cluster.socket), "--pool", "p", "--name", "n", "--root", str(cluster.root("n"))]
+        cluster._start("n", [*enter, *AGENTD, *options, "--slots", "1", "--config", str(cluster.config("n"))])
+        cluster.until(lambda now: node_of(now, "n")["state"] in ("idle", "running"))
+
+    start()
+    said, go = cluster.pipe("said"), cluster.pipe("go")
+    job = cluster.submit(
+        f"job j {{ pool = p\n task t {{ script = 'echo $$ > {said.path}; read -r line < {go.path}; exit 7' }} }}"
+    )
+    pid = int(said.line())
+    assert service.name in Path(f"/proc/{pid}/cgroup").read_text(), "what a unit starts stays in the unit"
+    before = cgroups(pid)
+    for _ in range(2):
+        cluster.kill("n", signal.SIGTERM)
+        start()
+        assert cgroups(pid) == before
+    go.path.write_text("on\n")
+    cluster.wait(job)
+    task = cluster.ask("task", "show", f"{job}/t")
+    assert (task["exit_code"], task["attempts"]) == (7, 1)
+    cluster.kill("n", signal.SIGINT)
     assert gone(pid)
 
 
