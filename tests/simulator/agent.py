@@ -22,7 +22,7 @@ from tests.simulator.world import Clock, World
 from wire import limits
 from wire.codec import ProtocolError
 from wire.connection import Connection as Rules
-from wire.messages import PROTOCOL_VERSION, Goodbye, Hello, Message, Renew, Renewed, Role, Welcome
+from wire.messages import PROTOCOL_VERSION, Goodbye, Hello, Join, Message, Renew, Renewed, Role, Welcome
 
 RECONNECT_S: Final = (0.2, 1.5)
 AGE_LOOKED_AT_S: Final = (3.0, 9.0)
@@ -48,6 +48,7 @@ class House(Protocol):
     """The machine, as its agent needs it."""
 
     keepers: dict[str, KeeperProcess]
+    overstates: bool
 
     def credentials(self) -> Credentials: ...
     def renewed(self, certificate: bytes) -> None: ...
@@ -339,6 +340,8 @@ class AgentDaemon(Daemon):
     def _send(self, epoch: int, message: Message) -> None:
         link = self._linked(epoch)
         if link is not None:
+            if isinstance(message, Join) and self.house.overstates:
+                message = msgspec.structs.replace(message, elevation=True)
             self.world.note(self.name, f"-> {brief(message)}")
             self.observer.agent_sent(self.name, message)
             link.send(message)

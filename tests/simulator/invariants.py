@@ -61,6 +61,9 @@ class Invariants:
         self.world = world
         self.slots = slots
         self.timeout_slack_s = TIMEOUT_SLACK_S
+        self.unminded: set[tuple[str, int]] = set()
+        """(host, number) of trees whose keeper was killed while no agent was there, or the other way round: nobody on
+        that machine could end them when their lease did."""
         self._excuses: dict[str, list[tuple[float, float]]] = {}
 
     # ---- what nobody could have prevented
@@ -84,6 +87,9 @@ class Invariants:
         job = self.truth.jobs.get(who.job)
         require(job is not None, "I5", f"a command of {who.job} starts, which no disk knows", who.job)
         assert job is not None
+        if who.node in self.truth.copied:
+            self._starts_on_a_copy(job, host, who)  # its rounds are two machines'
+            return
         current = self.truth.round_at(who.job, who.node)
         require(
             current is not None, "promise 3", f"{who.kind.value} starts on {who.node} without a durable round", who.job
@@ -97,11 +103,20 @@ class Invariants:
             case Kind.RELEASE:
                 self._release_starts(job, current, host, who)
 
+    def _starts_on_a_copy(self, job: JobTruth, host: str, who: Identity) -> None:
+        """Two machines live by one identity: still no task runs twice, and a phase is alone on its machine."""
+        live = [tree for tree in self.truth.live[host] if tree.who.job == job.id]
+        if who.kind is Kind.RELEASE:
+            require(not live, "I3", f"release starts on {host} while {live and live[0]} lives", job.id)
+        elif who.kind is Kind.PREPARATION:
+            twice = [tree for tree in live if tree.who.kind is Kind.PREPARATION]
+            require(not twice, "I2", f"a second preparation on {host} while {twice and twice[0]} lives", job.id)
+        else:
+            self._attempt_starts(job, who)
+
     def _preparation_starts(self, job: JobTruth, current: RoundTruth, host: str, who: Identity, boot: str) -> None:
         live = [t for t in self.truth.live[host] if t.who.job == job.id and t.who.kind is Kind.PREPARATION]
         require(not live, "I2", f"a second preparation on {who.node} while {live and live[0]} lives", job.id)
-        if who.node in self.truth.copied:
-            return  # its rounds are two machines'
         self._before_release("I3", job, current, who)
         assert job.spec.preparation is not None
         again = job.spec.preparation.rerun_after_reboot
@@ -123,8 +138,7 @@ class Invariants:
         assert who.attempt is not None
         group, index = job.task(who.task)
         require(index == who.index, "templates", f"{who.task} has index {index}, its argv says {who.index}", job.id)
-        if who.node not in self.truth.copied:
-            self._before_release("I3", job, current, who)
+        self._before_release("I3", job, current, who)
         preparation = job.spec.preparation
         if preparation is not None and preparation.wait:
             good = any(
@@ -135,6 +149,12 @@ class Invariants:
                 for tree in current.trees
             )
             require(good, "I1", f"{who.task} starts on {who.node} where nothing was prepared in {boot}", job.id)
+        self._attempt_starts(job, who)
+        self._task_counts(job, host, who, group, index)
+
+    def _attempt_starts(self, job: JobTruth, who: Identity) -> None:
+        assert who.task is not None
+        assert who.attempt is not None
         earlier = self.truth.attempts[job.id, who.task]
         require(who.attempt not in earlier, "I7", f"{who.task} attempt {who.attempt} starts twice", job.id)
         require(
@@ -144,11 +164,11 @@ class Invariants:
             job.id,
         )
         for number, tree in earlier.items():
-            if tree is not None and tree.alive and not self.excused(tree.host, tree.spawned_at):
+            lives = tree is not None and tree.alive and (tree.host, tree.number) not in self.unminded
+            if tree is not None and lives and not self.excused(tree.host, tree.spawned_at):
                 raise Breach(
                     "I8", f"{who.task} attempt {who.attempt} starts while attempt {number} lives: {tree}", job.id
                 )
-        self._task_counts(job, host, who, group, index)
 
     def _task_counts(self, job: JobTruth, host: str, who: Identity, group: int, index: int) -> None:
         spec = job.group(group)
@@ -202,8 +222,6 @@ class Invariants:
         require(current.attempted, "I3", f"release starts on {who.node} where nothing of {job.id} ever started", job.id)
         live = [tree for tree in self.truth.live[host] if tree.who.job == job.id]
         require(not live, "I3", f"release starts on {who.node} while {live and live[0]} lives", job.id)
-        if who.node in self.truth.copied:
-            return  # its rounds are two machines'
         require(not current.released_well, "I4", f"release starts again on {who.node} after it succeeded", job.id)
         late = job.completed_at is not None and not current.unreached
         require(not late, "I4", f"release starts on {who.node} after {job.id} completed", job.id)
@@ -308,7 +326,7 @@ class Invariants:
             return
         found = self.truth.find_round(end.job, node, end.round)
         job = self.truth.jobs[end.job]
-        if found is None or (end.phase is Phase.RELEASE and job.spec.release is None):
+        if found is None or (end.phase is Phase.RELEASE and job.spec.release is None) or node in self.truth.copied:
             return
         kind = Kind.PREPARATION if end.phase is Phase.PREPARATION else Kind.RELEASE
         exits = [tree.main_exit for tree in found.trees if tree.who.kind is kind]
@@ -323,8 +341,9 @@ class Invariants:
             assert job.spec.release is not None
             retries = job.spec.release.command.retries
             tries = sum(t.who.kind is kind for t in found.trees) + found.refused.count(kind)
+            unasked = job.spec.release.command.elevated and end.outcome is Outcome.START_FAILED
             require(
-                retries is not None and tries > retries,
+                unasked or (retries is not None and tries > retries),
                 "I4",
                 f"release on {node} gave up after {tries} attempts",
                 job.id,
@@ -347,7 +366,7 @@ class Invariants:
                 if found.state is NodeJobState.RELEASED and job.spec.release is not None:
                     well = any(t.who.kind is Kind.RELEASE and t.succeeded for t in found.trees)
                     require(
-                        well or not found.attempted,
+                        well or not found.attempted or node in self.truth.copied,
                         "I4",
                         f"release of {job.id} on {node} is recorded and never ran",
                         job.id,

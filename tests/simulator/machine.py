@@ -66,6 +66,8 @@ class Machine:
         self.users: Users | None = None
         """Where jobs run as users of their own."""
         self.lives = 0
+        self.overstates = False
+        """The coordinator is told, or believes, that it elevates: then only its own word is left."""
         self.fickle = False
         """Whoever runs it changes its mind about elevation, when its agent is started anew."""
         self.powered = True

@@ -25,6 +25,9 @@ from wire.messages import Message, Role
 from wire.spec import Command, Elevation, JobSpec
 
 EXPIRY_SLACK_S: Final = 1.0
+STAYS_S: Final = 5.0
+STAYS_LOOKS: Final = 20
+"""A session whose certificate ended is there too long when it was seen so often, over so long."""
 OPERATORS: Final = frozenset({Role.OPERATOR, Role.ADMIN})
 OF_NODES: Final = (
     rows.NodeJoined, rows.NodeLeft, rows.RoundOpened, rows.RoundMoved, rows.RoundVoided, rows.Granted,
@@ -94,6 +97,8 @@ class Rights:
         self._opened: dict[int, tuple[float, float, float]] = {}
         """By session: simulated time at which it was opened, how long its certificate was good for then, and until
         when by the clock on the wall."""
+        self._overdue: dict[int, tuple[float, int]] = {}
+        """Sessions whose certificates ended: since when that was seen, and how often."""
         self._wall = 0.0
 
     # ---- the log
@@ -107,13 +112,27 @@ class Rights:
         self.live = copy.deepcopy(self._durable)
         self._asked.clear()
         self._opened.clear()
+        self._overdue.clear()
 
-    def sessions(self, core: Core) -> None:
-        """Whoever is nobody any more has no connection left."""
+    def _late_s(self, session: int) -> float:
+        """How long ago the certificate of a session ended. Who sets the clock changes that, so both must say it."""
+        opened, good_s, until = self._opened[session]
+        return min(self.world.now - opened - good_s, self._wall - until)
+
+    def sessions(self, core: Core, wall: float) -> None:
+        """Whoever is nobody any more has no connection left; of expired ones it is seen after a moment."""
+        self._wall = wall
         for session in core.sessions.values():
-            if session.key is not None:
-                void = session.key in self.live.revoked or session.key not in self.live.keys
-                require(not void, "I18", f"{session.owner} is still connected, its key is void")
+            if session.key is None:
+                continue
+            void = session.key in self.live.revoked or session.key not in self.live.keys
+            require(not void, "I18", f"{session.owner} is still connected, its key is void")
+            if self._late_s(session.epoch) <= EXPIRY_SLACK_S:
+                continue
+            since, looks = self._overdue.get(session.epoch, (self.world.now, 0))
+            self._overdue[session.epoch] = (since, looks + 1)
+            stays = looks > STAYS_LOOKS and self.world.now - since > STAYS_S
+            require(not stays, "I18", f"{session.owner} is still connected, its certificate ended")
 
     # ---- causes
 
@@ -159,7 +178,7 @@ class Rights:
             require(not isinstance(record, ours), "I18", f"nobody asked for this {kind}")
 
     def _alive(self, actor: Actor, session: int, what: str) -> None:
-        """A session that is over, or whose identity is, causes nothing and is told nothing."""
+        """A session that is over, or whose identity is, causes nothing."""
         if actor.key is None:
             return
         identity = self.live.keys.get(actor.key)
@@ -168,8 +187,7 @@ class Rights:
         right = actor.owner == identity.name and actor.role in OPENS[identity.role]
         require(right, "I18", f"{identity.role.value} {identity.name} acts as {actor.role.value} {actor.owner}")
         require(actor.key not in self.live.revoked, "I18", f"{actor.owner}, whose key is revoked, caused {what}")
-        opened, good_s, until = self._opened[session]
-        late = min(self.world.now - opened - good_s, self._wall - until)  # who sets the clock changes what is late
+        late = self._late_s(session)
         over = late > EXPIRY_SLACK_S
         require(not over, "I18", f"{actor.owner}, whose certificate ended {late:.1f} s ago, caused {what}")
 
@@ -282,8 +300,6 @@ class Rights:
         if not isinstance(message, m.Reply | m.Refused):
             return
         asked = self._asked.pop((session, message.request), None)
-        if not isinstance(asked, m.NodeRevoke | m.IdentityRevoke):  # who revokes himself is told that it is done
-            self._alive(actor, session, f"a {type(message).__name__}")
         if asked is None or actor.role is Role.ADMIN:
             return
         if isinstance(message, m.Refused):

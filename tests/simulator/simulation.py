@@ -255,6 +255,8 @@ class Simulation:
         self.world.after(max(0.05, self.coordinator_down_s), self.start_coordinator)
 
     def _agent_gone(self, machine: Machine) -> None:
+        dead = [tree for tree in machine.processes.trees if not _minds(machine.keepers.get(tree.keeper))]
+        self.invariants.unminded.update((tree.host, tree.number) for tree in dead)
         if machine.agent_wanted:
             self.world.after(max(0.05, self.agent_down_s.get(machine.name, 1.0)), machine.start_agent)
 
@@ -399,7 +401,7 @@ class Simulation:
             return
         if self.rights is not None:
             bounds.check(core)
-            self.rights.sessions(core)
+            self.rights.sessions(core, self.coordinator_clock.wall())
         for sentence in violations(core.cluster):
             raise Breach("coordinator.invariants", sentence)
 
@@ -531,6 +533,13 @@ class Simulation:
     def keeper_died(self, host: str, keeper: str, left: list[Tree]) -> None:
         self.truth.dead_keepers.add((host, self.by_name[host].incarnation, keeper))
         self.signalled(left)  # whoever cleans up after it will
+        agent = self.by_name[host].agent
+        if agent is None or not agent.alive:
+            self.invariants.unminded.update((tree.host, tree.number) for tree in left)
+
+
+def _minds(keeper: KeeperProcess | None) -> bool:
+    return keeper is not None and keeper.alive
 
 
 def _fits(group: GroupSpec, node: NodeConfig, elevated: bool) -> bool:

@@ -21,7 +21,7 @@ OTHER_POOL: Final = "q"
 """Where strangers' nodes belong: nobody that keeps the rules has work there."""
 EVERYBODY: Final = "*"
 NODE_S: Final = 240.0
-PEOPLE_S: Final = 150.0
+PEOPLE_S: Final = 60.0
 """How long certificates are good for, here."""
 OPENS: Final[dict[Role, frozenset[Role]]] = {
     Role.USER: frozenset({Role.USER}),
@@ -120,7 +120,7 @@ class Society:
             {POOL: rules, OTHER_POOL: PoolRules(users=["mallory"])},
             elevation=rng.choice((Elevation.ALLOWED,) * 3 + (Elevation.FORBIDDEN,)),
             elevating=frozenset(name for name in ("n0", "n1", "n2", "n3") if rng.random() < 0.75),
-            resources=rng.choice(({}, {"cpus": 2.0, "memory": float(4 << 30)})),
+            resources=rng.choice(({}, *({"cpus": 2.0, "memory": float(4 << 30)},) * 3)),
         )
 
     # ---- what each may do

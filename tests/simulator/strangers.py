@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 NODE_KINDS: Final = m.FromNode.__args__
 CLIENT_KINDS: Final = tuple(kind for kind in m.FromClient.__args__ if kind is not m.Upload)
 OTHER_KINDS: Final = (*m.ToNode.__args__, *m.ToClient.__args__, *m.Enrolling.__args__, *m.Renewal.__args__)
+OVERSTATES: Final = 0.3
 REVOCATION_MEAN: Final = 2
 """Revocations in a run, about."""
 
@@ -67,7 +68,8 @@ class Strangers:
             self.world.at(self.rng.uniform(5.0, span), self._revoke_somebody)
         for machine in self.sim.machines:
             machine.fickle = True
-        for kind in (Nobody, Mallory, Vera, Watcher, Evil, Thief):
+            machine.overstates = self.rng.random() < OVERSTATES
+        for kind in (Nobody, Mallory, Vera, Watcher, Sleeper, Evil, Thief):
             peer = kind(self)
             self.peers.append(peer)
             self.world.at(self.rng.uniform(1.0, 6.0), peer.come)
@@ -390,6 +392,16 @@ class Watcher(Peer):
             self.say(m.Overview(request=self.requests + 1, changed=changed))
 
 
+class Sleeper(Watcher):
+    """Is connected and says nothing at all."""
+
+    def shown(self) -> Credentials:
+        return self.strangers.shown_by("bob")
+
+    def first(self) -> list[Message]:
+        return []
+
+
 class Evil(Peer):
     """A node whose machine somebody has taken over: it has a certificate, of a pool where nobody else is."""
 
@@ -406,6 +418,33 @@ class Evil(Peer):
 
     def role(self) -> Role:
         return Role.NODE
+
+    def message(self) -> Message:
+        return self._forged() or super().message()
+
+    def _forged(self) -> Message | None:
+        """Something about work that others were given."""
+        truth, rng = self.strangers.sim.truth, self.rng
+        given = [grant for grant in truth.grants.values() if grant.open]
+        if not given or rng.random() < 0.5:
+            return None
+        grant = rng.choice(given[-6:])
+        record, position = grant.record, min(grant.open)
+        end = m.TaskEnd(record.grant, position, m.Outcome.EXITED, 0, None, 1.0, 2.0, 0.1, 1000)
+        phase = self.chatter.of(m.PhaseEnd, job=record.job, round=record.round)  # type: ignore[arg-type]
+        self.reports += 1
+        return rng.choice(
+            (
+                m.Recalled(record.grant, [(position, 1)]),
+                m.Report(self.reports, [end], []),
+                m.Report(self.reports, [], [phase]),
+                m.NotHeld(record.job, record.round),
+                m.Started([(record.grant, position, 1.0)]),
+                m.Removed(record.job),
+            )
+        )
+
+    reports = 0
 
     def first(self) -> list[Message]:
         if self.rng.random() < 0.2:
