@@ -432,6 +432,15 @@ async def test_t6_a_handshake_without_end_is_cut_by_its_size(autojump_clock):
     assert sent <= 2 * limits.MAX_TLS_HANDSHAKE
 
 
+async def test_t6_a_certificate_with_hundreds_in_tow_is_cut_by_its_size():
+    async with coordinator() as there:
+        identity = there.issuer.identity()
+        heavy = Identity(identity.key, identity.certificate + there.issuer.pem * 230, identity.authority)
+        assert "cut" in await refused(there, heavy)
+        assert f"more than {limits.MAX_TLS_HANDSHAKE} bytes" in (await there.ended(1))[0]
+        await comes_in(there)
+
+
 async def test_an_end_without_a_farewell_is_told_as_a_cut(autojump_clock):
     wire = Wire(Issuer())
     async with wire.open() as (near, far):
