@@ -13,11 +13,17 @@ from agentd.records import Purpose
 from tests.agentd.node import Node, StandInKeeper, group, job_spec, preparation, release
 from wire import messages as m
 from wire.messages import Outcome, RoundState
+from wire.spec import Command
 
 SLOTS = 3
 SPEC = job_spec(
-    group(name="a"), group(name="b", slots=2), preparation=preparation(retries=1), release=release(retries=1)
+    group(name="a"),
+    group(name="b", slots=2),
+    group(name="c", command=Command(argv=["id"], elevated=True)),
+    preparation=preparation(retries=1),
+    release=release(retries=1),
 )
+"""The last group wants what this node never gives."""
 pick = st.integers(0, 1000)
 
 
@@ -30,6 +36,7 @@ class Life(RuleBasedStateMachine):
         self.node.join(slots=SLOTS)
         self.node.open(SPEC)
         self.grants = 0
+        self.kinds: dict[int, int] = {}
         self.judged = 0
         self.prepared_at_some_time = False
 
@@ -45,9 +52,10 @@ class Life(RuleBasedStateMachine):
     # ---- orders
 
     @precondition(lambda self: self.joined)
-    @rule(count=st.integers(1, 12), kind=st.integers(0, 1))
+    @rule(count=st.integers(1, 12), kind=st.integers(0, 2))
     def grant(self, count: int, kind: int) -> None:
         self.grants += 1
+        self.kinds[self.grants] = kind
         self.node.run(self.grants, count, group=kind)
 
     @precondition(lambda self: self.joined)
@@ -69,6 +77,23 @@ class Life(RuleBasedStateMachine):
     @rule(which=pick)
     def drop(self, which: int) -> None:
         self.node.hear(m.Drop([1 + which % self.grants]))
+
+    @precondition(lambda self: self.joined)
+    @rule(which=pick)
+    def nonsense(self, which: int) -> None:
+        """Orders for what was never here, and for more than there is: answered or the session is over, no more."""
+        orders: tuple[m.Message, ...] = (
+            m.Run(grant=9_000 + which, job="none-1", round=1, group=0, first=0, count=3, step=1, attempt=1),
+            m.Run(grant=9_000 + which, job="j-1", round=1, group=7, first=0, count=1, step=1, attempt=1),
+            m.Run(grant=9_000 + which, job="j-1", round=1, group=0, first=2**40, count=1, step=1, attempt=1),
+            m.ReleaseRound("j-1", 99, "UserTerminate"),
+            m.Prepare("../j-1", 1),
+            m.OpenRound(job="../../etc", round=1, body=b"no body"),
+            m.Ack(2**40),
+        )
+        held = set(self.node.core.ledger.grants)
+        self.node.hear(orders[which % len(orders)])
+        assert set(self.node.core.ledger.grants) <= held
 
     @precondition(lambda self: self.joined)
     @rule()
@@ -169,6 +194,14 @@ class Life(RuleBasedStateMachine):
             assert self.state is RoundState.RELEASING
             assert not self.node.of(Purpose.TASKS)
             assert not self.node.of(Purpose.PREPARATION)
+
+    @invariant()
+    def nothing_is_elevated_here(self) -> None:
+        assert not any(keeper.elevated for keeper in self.node.keepers.values())
+        elevated = [
+            key for _, key in self.node.handed if key[0].isdigit() and self.kinds.get(int(key.split(".")[0])) == 2
+        ]
+        assert not elevated, "an elevated command was given to a keeper"
 
     @invariant()
     def reports_are_numbered_without_gaps(self) -> None:

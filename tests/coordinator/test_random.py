@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from coordinator import records
 from coordinator.cluster import Cluster
 from coordinator.model import JobState
-from tests.coordinator.playbook import FakeNode, Play, job, prep, release, tasks
+from tests.coordinator.playbook import FakeNode, Play, job, phase_end, prep, release, task_end, tasks
 from tests.simulator.sameness import difference
 from wire import messages as m
 
@@ -130,6 +130,39 @@ class Chaos:
         if node.joined:
             node.say(m.Leaving())
 
+    # ---- those who may not
+
+    def forge(self, node: FakeNode, b: int) -> None:
+        """A node speaks of work that others were given: nothing of it is recorded, and nobody's work changes."""
+        theirs = [number for other in self.play.nodes.values() if other is not node for number in other.grants]
+        held = [number for number in theirs if number in self.play.core.cluster.grants]
+        if not node.joined or not held:
+            return
+        grant = held[b % len(held)]
+        run = self.play.core.cluster.grants[grant]
+        before = list(self.play.rows)
+        forged: list[m.Message] = [
+            m.Recalled(grant, [(0, run.count)]),
+            m.Report(node.number + 1, [task_end(grant, 0)], []),
+            m.Started([(grant, 0, 1.0)]),
+            m.Report(node.number + 1, [], [phase_end(run.job, 77, m.Phase.RELEASE, True)]),
+            m.NotHeld(run.job, 77),
+        ]
+        node.say(forged[b % len(forged)])
+        assert self.play.rows == before, "a forged message was recorded"
+
+    def meddle(self, node: FakeNode, b: int) -> None:
+        """A user with no right to them would end, delete and read other people's jobs."""
+        if not self.submitted:
+            return
+        mallory = self.play.person("mallory")
+        job_id = self.submitted[b % len(self.submitted)]
+        before = list(self.play.rows)
+        asked = [(m.JobTerminate, job_id), (m.JobDelete, job_id), (m.FilesRead, "n0", f"workitems/{job_id}/home/x")]
+        mallory.refused(*asked[b % len(asked)])
+        assert self.play.rows == before, "a refused request was recorded"
+        mallory.drop()
+
     # ---- the coordinator and time
 
     def wait(self, node: FakeNode, b: int) -> None:
@@ -169,7 +202,7 @@ class Chaos:
 STEPS = {
     "submit": 6, "terminate": 1, "delete": 1, "obey": 10, "end": 12, "prepare": 6, "give_back": 3, "repeat": 1,
     "break_off": 2, "come_back": 6, "reboot": 1, "wipe": 1, "deafen": 1, "silence": 2, "leave": 1, "wait": 5,
-    "sleep": 1, "restart": 1,
+    "sleep": 1, "restart": 1, "forge": 2, "meddle": 1,
 }  # fmt: skip
 A_STEP = st.tuples(
     st.sampled_from([name for name, weight in STEPS.items() for _ in range(weight)]),
