@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.e2e.cluster import PATIENCE_S, is_alive
-from tests.e2e.hosts import Host, Hosts, only_child
+from tests.e2e.hosts import PATH, Host, Hosts, only_child
 from tests.e2e.secure import SecureCluster
 
 PORT = 7070
@@ -21,7 +21,7 @@ class Farm(SecureCluster):
 
     def __init__(self, directory: Path, nodes: Sequence[str]) -> None:
         super().__init__(directory)
-        self.hosts = Hosts(directory, ["head", *nodes], self.environment)
+        self.hosts = Hosts(directory, ["head", *nodes], {**self.environment, "PATH": PATH})
         self.address = f"head:{PORT}"
 
     def host(self, daemon: str) -> Host:

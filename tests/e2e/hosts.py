@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import shutil
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from tests.e2e.cluster import PATIENCE_S
 
 HOST = Path(__file__).with_name("host.py")
 SUBNET = "10.77.0"
+PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 _NAMESPACES = ("--net", "--mount", "--uts", "--pid")
 
 
@@ -27,8 +29,10 @@ def why_not() -> str | None:
     if os.geteuid() != 0:
         return "needs root, to make hosts of namespaces"
     for tool in ("unshare", "nsenter", "ip"):
-        if not any(os.access(f"{directory}/{tool}", os.X_OK) for directory in os.environ["PATH"].split(":")):
+        if shutil.which(tool, path=PATH) is None:
             return f"needs the program {tool}"
+    if "--wdns" not in subprocess.run(["nsenter", "--help"], capture_output=True, text=True, check=False).stdout:
+        return "needs an nsenter that knows --wdns (util-linux 2.38)"
     tried = subprocess.run(
         ["unshare", *_NAMESPACES, "--fork", "ip", "link", "add", "switch", "type", "bridge"],
         capture_output=True,
@@ -119,7 +123,7 @@ class Hosts:
             self._in_switch("ip", "link", "set", "switch", "up")
             addresses = {name: f"{SUBNET}.{number}" for number, name in enumerate(names, 1)}
             known = "".join(f"{address} {name}\n" for name, address in addresses.items())
-            base = {"PATH": os.environ["PATH"], "HOME": "/root", "LANG": "C.UTF-8", **(environment or {})}
+            base = {"PATH": PATH, "HOME": "/root", "LANG": "C.UTF-8", **(environment or {})}
             for name, address in addresses.items():
                 self._made.append(self._make(directory, name, address, known, base))
         except BaseException:
@@ -149,7 +153,8 @@ class Hosts:
         return host
 
     def _in_switch(self, *words: str) -> None:
-        subprocess.run(["nsenter", "--target", str(self._switch_pid), "--net", "--", *words], check=True)
+        command = ["nsenter", "--target", str(self._switch_pid), "--net", "--", *words]
+        subprocess.run(command, check=True, env={"PATH": PATH})
 
     def close(self) -> None:
         for host in self._made:
