@@ -120,7 +120,7 @@ class Society:
             {POOL: rules, OTHER_POOL: PoolRules(users=["mallory"])},
             elevation=rng.choice((Elevation.ALLOWED,) * 3 + (Elevation.FORBIDDEN,)),
             elevating=frozenset(name for name in ("n0", "n1", "n2", "n3") if rng.random() < 0.75),
-            resources=rng.choice(({}, *({"cpus": 2.0, "memory": float(4 << 30)},) * 3)),
+            resources={"cpus": 2.0, "memory": float(4 << 30)},
         )
 
     # ---- what each may do

@@ -14,7 +14,8 @@ from tests.simulator.regressions import REGRESSIONS, Regression
 CHUNKS = 50
 SEEDS_IN_A_CHUNK = 20
 ROUGH_CHUNKS = 8
-STRANGE_CHUNKS = 10
+STRANGE_CHUNKS = 6
+TWIN_CHUNKS = 2
 LONG_SEEDS = 16
 ROOT = Path(__file__).parents[2]
 
@@ -44,6 +45,13 @@ def test_no_rough_seed_breaks_a_promise(chunk: int) -> None:
 def test_no_seed_among_strangers_breaks_a_promise(chunk: int) -> None:
     for seed in range(chunk * SEEDS_IN_A_CHUNK, (chunk + 1) * SEEDS_IN_A_CHUNK):
         report = run_seed(seed, "strange")[2]
+        assert report is None, report
+
+
+@pytest.mark.parametrize("chunk", range(TWIN_CHUNKS))
+def test_f36_no_seed_with_a_copied_machine_runs_a_task_twice_at_once(chunk: int) -> None:
+    for seed in range(chunk * SEEDS_IN_A_CHUNK, (chunk + 1) * SEEDS_IN_A_CHUNK):
+        report = run_seed(seed, "twins")[2]
         assert report is None, report
 
 

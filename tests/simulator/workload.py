@@ -213,7 +213,7 @@ def random_workload(
 
 ELEVATED: Final = 0.4
 """Of the commands of a job that has some."""
-NEEDS: Final[tuple[dict[str, Any], ...]] = ({"cpus": 1.5}, {"cpus": 2.0}, {"memory_bytes": 3 << 30}, {"cpus": 0.5})
+NEEDS: Final[tuple[dict[str, Any], ...]] = ({"cpus": 1.5}, {"cpus": 1.5}, {"memory_bytes": 3 << 30}, {"cpus": 0.5})
 
 
 def among_people(
@@ -229,7 +229,7 @@ def among_people(
         if rng.random() < 0.5:
             _elevate(rng, changed)
             author = rng.choice(("alice", "alice", author))
-        if rng.random() < 0.5:
+        if rng.random() < 0.6:
             _need(rng, changed)
         written.append(Submission(submission.at, submission.text, changed, author))
     meddled = [replace(act, by=_who(rng, written[act.submission].author)) for act in acts]
@@ -255,5 +255,5 @@ def _elevate(rng: random.Random, document: dict[str, Any]) -> None:
 def _need(rng: random.Random, document: dict[str, Any]) -> None:
     for job in document["jobs"]:
         for group in job["groups"]:
-            if rng.random() < 0.5:
+            if rng.random() < 0.7:
                 group["needs"] = {**group["needs"], **rng.choice(NEEDS)}
