@@ -14,7 +14,7 @@ from tests.simulator.regressions import REGRESSIONS, Regression
 CHUNKS = 50
 SEEDS_IN_A_CHUNK = 20
 ROUGH_CHUNKS = 8
-STRANGE_CHUNKS = 6
+STRANGE_CHUNKS = 4
 TWIN_CHUNKS = 2
 LONG_SEEDS = 16
 ROOT = Path(__file__).parents[2]
