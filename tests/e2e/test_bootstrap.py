@@ -41,6 +41,7 @@ StrictModes no
 UsePAM no
 PasswordAuthentication no
 PermitRootLogin prohibit-password
+SetEnv TMPDIR={keys}/temporary
 """
 
 
@@ -52,8 +53,9 @@ class Fleet(Farm):
         self.keys = directory / "keys"
         self.keys.mkdir()
         self.daemons: list[subprocess.Popen[str]] = []
-        self.there_before = set(Path("/tmp").glob("poolkeeper.*"))
-        """Hosts share their /tmp with this machine."""
+        self.temporary = self.keys / "temporary"
+        """Where the hosts unpack what they are sent."""
+        self.temporary.mkdir()
         for name in ("mine", "another", "host"):
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.keys / name], check=True)
         shutil.copy(self.keys / "mine.pub", self.keys / "authorized_keys")
@@ -137,7 +139,9 @@ def secrets_are_nowhere(fleet: Fleet) -> None:
         assert "bj1." not in fleet.hosts[name].run("ps", "axww", "-o", "args")
         kept = fleet.hosts[name].run("grep", "-rlE", "bj1[.][0-9a-f]{64}", "/opt/poolkeeper", "/var/lib", status=1)
         assert kept == ""
-        assert set(Path("/tmp").glob("poolkeeper.*")) == fleet.there_before
+        there = fleet.hosts["head"].run("ssh", "-F", f"{fleet.keys}/ssh_config", name, "echo $TMPDIR").strip()
+        assert list(Path(there).iterdir()) == []
+        assert there == str(fleet.temporary)
 
 
 def test_each_host_that_failed_has_a_word_and_the_others_join(fleet: Fleet) -> None:
