@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from coordinator import render
 from coordinator.cli import progress, result, words
-from coordinator.durations import seconds_of
 from coordinator.cli.verdict import judge
+from coordinator.durations import seconds_of
 from coordinator.render import Column
 from tests.coordinator.standin import a_job, a_node_job, a_phase, a_task, counts
 
