@@ -33,7 +33,7 @@ demo: $(VENV)/ready  ## run examples/prep_release.batch on an embedded cluster: 
 test: $(VENV)/ready-dev  ## lint, then every test even so (JOBS=2 at once; TESTS=tests/wire for a part)
 	@lint=0; tests=0; \
 	$(MAKE) lint || lint=$$?; \
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -rfEs $(TESTS) || tests=$$?; \
+	$(BIN)/python -m pytest -n $(JOBS) -rfEs $(TESTS) || tests=$$?; \
 	[ $$lint -eq 0 ] || echo 'error: lint failed, see above the tests' >&2; \
 	[ $$lint -eq 0 ] && exit $$tests || exit 1
 
