@@ -3,6 +3,7 @@ one test after another."""
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,11 @@ settings.load_profile("poolkeeper")
 
 # Whoever started this in the background of a shell has it ignore SIGINT, and all that it starts too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Daemons that a test runs inside of its own process set this for good."""
+    os.umask(0o022)
 
 
 class ByGroup(LoadScopeScheduling):
