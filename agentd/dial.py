@@ -93,6 +93,9 @@ class SecureWay:
             await self._until(self._papers.renewal_due())
             if failures:
                 await trio.sleep(delay_s(RENEW_AGAIN, failures, self._papers.certificate.name))
+            if self._wall() < self._papers.renewal_due():  # an answer came late, but it came
+                failures = 0
+                continue
             self._answered = trio.Event()
             session.send(Renew(self._papers.request()))
             with trio.move_on_after(RENEW_ANSWER_S) as patience:
