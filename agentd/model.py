@@ -94,6 +94,8 @@ class PhaseBook:
     attempts: int = 0
     live: LiveAttempt | None = None
     failures: int = 0
+    arm_retries: dict[int, int] = field(default_factory=dict)
+    """Retries spent of arms of `exit` that have a number of their own."""
     interruptions: int = 0
     retry_at: Instant | None = None
     verdict: Verdict | None = None
@@ -106,6 +108,7 @@ class PhaseBook:
     def begin_anew(self) -> None:
         """A fresh budget; attempt numbers go on."""
         self.failures = self.interruptions = 0
+        self.arm_retries.clear()
         self.retry_at = None
         self.verdict = None
 
@@ -119,7 +122,10 @@ class PhaseBook:
         self.verdict = record.verdict
         self.exit_code = record.exit_code
         self.retry_at = record.retry_at
-        self.failures += record.verdict in (Verdict.RETRY, Verdict.FAILED)
+        if record.arm is None:
+            self.failures += record.verdict in (Verdict.RETRY, Verdict.FAILED)
+        else:
+            self.arm_retries[record.arm] = self.arm_retries.get(record.arm, 0) + 1
         self.interruptions += record.verdict is Verdict.INTERRUPTED
 
 

@@ -18,7 +18,7 @@ from agentd.dispatch import Dispatch
 from agentd.environment import CommandRefused, phase_directory, phase_template, refuse_elevation
 from agentd.events import JobCleaned, ReadTails, TailsRead
 from agentd.keepers import Keeper, Keepers, Stage
-from agentd.model import Job, Round
+from agentd.model import Job, PhaseBook, Round
 from agentd.records import (
     Allowance,
     AttemptEnded,
@@ -30,9 +30,10 @@ from agentd.records import (
     RoundForgotten,
     Verdict,
 )
+from wire.arms import first_match
 from wire.messages import Cleanliness, NotHeld, Outcome, Phase, PhaseEnd, PhaseStarted, RoundState
 from wire.retry import delay_s
-from wire.spec import Command
+from wire.spec import Command, ExitAction
 from wire.template import TemplateError
 
 TAIL: Final = 64 * 1024
@@ -237,7 +238,8 @@ class Phases:
     def _end_attempt(self, held: Round, phase: Phase, how: How) -> None:
         book = held.book(phase)
         job = self._desk.ledger.jobs[held.job]
-        verdict = self._judge(held, phase, how)
+        arm = first_match(_command(job, phase).arms, how.outcome, how.exit_code, how.signal)
+        verdict = self._judge(held, phase, how, arm)
         final = verdict in (Verdict.SUCCEEDED, Verdict.FAILED) or (verdict is Verdict.ABANDONED and not held.open)
         end = PhaseEnd(
             held.job, held.number, phase, book.attempts, final, verdict is Verdict.SUCCEEDED, how.outcome,
@@ -246,12 +248,13 @@ class Phases:
         )  # fmt: skip
         retry_at = None
         if verdict in (Verdict.RETRY, Verdict.INTERRUPTED):
-            retry_at = self._desk.now.after(self._delay_s(held, phase, verdict, _command(job, phase)))
+            retry_at = self._desk.now.after(self._delay_s(held, phase, verdict, arm))
         waits_for_cleaning = phase is Phase.RELEASE and final
+        own = arm if arm is not None and _command(job, phase).arms[arm].times is not None else None
         self._desk.keep(
             AttemptEnded(
                 held.job, held.number, phase, book.attempts, verdict, how.exit_code, retry_at, how.leftovers,
-                end if waits_for_cleaning else None,
+                end if waits_for_cleaning else None, own if verdict is Verdict.RETRY else None,
             )
         )  # fmt: skip
         if not waits_for_cleaning:
@@ -263,23 +266,29 @@ class Phases:
             if preparation is not None and preparation.wait:
                 self._dispatch.return_all(held.job, held.number)
 
-    def _judge(self, held: Round, phase: Phase, how: How) -> Verdict:
-        if how.outcome is Outcome.EXITED and how.exit_code == 0:
-            return Verdict.SUCCEEDED
+    def _judge(self, held: Round, phase: Phase, how: How, arm: int | None) -> Verdict:
         book = held.book(phase)
+        command = _command(self._desk.ledger.jobs[held.job], phase)
+        succeeded = how.outcome is Outcome.EXITED and how.exit_code == 0
+        action = command.arms[arm].action if arm is not None else ExitAction.SUCCEED if succeeded else ExitAction.RETRY
+        if action is ExitAction.SUCCEED:
+            return Verdict.SUCCEEDED
         if phase is Phase.PREPARATION and not held.open:
             return Verdict.ABANDONED
         if how.outcome in (Outcome.LOST, Outcome.KILLED):
             rebooted = book.live is not None and book.live.at.boot != self._desk.ledger.boot
             return Verdict.ABANDONED if phase is Phase.PREPARATION and rebooted else Verdict.INTERRUPTED
-        retries = _command(self._desk.ledger.jobs[held.job], phase).retries
-        return Verdict.RETRY if retries is None or book.failures < retries else Verdict.FAILED
+        if action is not ExitAction.RETRY:
+            return Verdict.FAILED
+        spent, limit = _budget(book, command, arm)
+        return Verdict.RETRY if limit is None or spent < limit else Verdict.FAILED
 
-    def _delay_s(self, held: Round, phase: Phase, verdict: Verdict, command: Command) -> float:
-        book = held.book(phase)
+    def _delay_s(self, held: Round, phase: Phase, verdict: Verdict, arm: int | None) -> float:
+        book, command = held.book(phase), _command(self._desk.ledger.jobs[held.job], phase)
         if verdict is Verdict.RETRY:
             seed = f"{held.job}/{self._desk.config.node}/{held.number}/{phase.value}"
-            return delay_s(command.backoff, book.failures + 1, seed)
+            backoff = command.arms[arm].backoff if arm is not None else None
+            return delay_s(backoff or command.backoff, _budget(book, command, arm)[0] + 1, seed)
         if book.interruptions == 0:
             return 0.0
         return min(INTERRUPTED_CAP_S, INTERRUPTED_FIRST_S * 2.0 ** min(book.interruptions - 1, 10))
@@ -444,6 +453,14 @@ class Phases:
         left = [self._desk.now.seconds_until(at) for at in due if at is not None]
         left += [at - self._desk.now.boottime for at in self.courses.next_due()]
         return min((seconds for seconds in left if 0 < seconds < math.inf), default=None)
+
+
+def _budget(book: PhaseBook, command: Command, arm: int | None) -> tuple[int, int | None]:
+    """Retries spent, and how many there are (None: no limit), of the arm that decides if it has a number of its own."""
+    times = command.arms[arm].times if arm is not None else None
+    if arm is None or times is None:
+        return book.failures, command.retries
+    return book.arm_retries.get(arm, 0), times
 
 
 def _wanted_phase(held: Round) -> Phase | None:

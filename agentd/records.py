@@ -116,6 +116,8 @@ class AttemptEnded(_Record, frozen=True, tag=True):
     retry_at: Instant | None
     leftovers: bool
     end: PhaseEnd | None = None
+    arm: int | None = None
+    """The arm of `exit` whose own number of retries this one was spent of; None: the command's."""
 
 
 class Released(_Record, frozen=True, tag=True):

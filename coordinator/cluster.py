@@ -299,6 +299,8 @@ class Cluster:
         if node_job is not None and node_job.round == end.round:
             node_job.take(end)
             self._settle_debt(node_job)
+            job = self.jobs[end.job]
+            job.stopped = job.stopped or job.stopped_by(end)
 
     def _ended(self, grant: Grant, end: Ended) -> None:
         job = self.jobs[grant.job]
@@ -309,11 +311,11 @@ class Cluster:
             node_job.tasks_ended += 1
         group.durations.append(max(0.0, end.ended_at - end.started_at))
         final = _FINAL.get(end.verdict)
-        if final is not TaskState.SUCCEEDED or grant.attempt > 1:
+        if final is not TaskState.SUCCEEDED or grant.attempt > 1 or end.exit_code != 0:
             group.remember(index, grant.attempt, grant.node, end)
         if final is None:
             if end.verdict is Verdict.RETRY:
-                group.failures[index] = group.failures.get(index, 0) + 1
+                group.spend_retry(index, end.arm)
             elif end.outcome is Outcome.LOST:
                 group.losses[index] = group.losses.get(index, 0) + 1
             self._again(job, group, index, grant.attempt + 1, end)
@@ -323,6 +325,7 @@ class Cluster:
         if grant.attempt > 1:
             group.attempts[index] = grant.attempt
         job.failed += final is TaskState.FAILED
+        job.stopped = job.stopped or (final is TaskState.FAILED and group.stops(end.arm))
 
     def _again(self, job: Job, group: Group, index: int, attempt: int, end: Ended | None) -> None:
         """An ended or lost attempt is followed by another, unless the job is ending."""

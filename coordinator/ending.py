@@ -87,7 +87,7 @@ def _end_if_due(desk: Desk, job: Job) -> None:
     spec = job.spec
     if spec.timeout_ms is not None and _is_over(desk.now.seconds_since(job.submitted_at), spec.timeout_ms / 1000):
         end(desk, job, TIMED_OUT)
-    elif spec.stop_after is not None and job.failed >= spec.stop_after:
+    elif job.stopped or (spec.stop_after is not None and job.failed >= spec.stop_after):
         end(desk, job, TASK_FAILED)
     elif job.tasks_over:
         if spec.finish is Finish.WHEN_DONE:

@@ -71,6 +71,10 @@ def _of_group(job: Job, group: Group, grants: list[Grant]) -> Iterator[str]:
     spent = max(group.failures.values(), default=0)
     if retries is not None and spent > retries:
         yield f"a task of {group.spec.name} of {job.id} spent {spent} retries of {retries}"
+    for (_, number), count in group.arm_retries.items():
+        times = group.spec.command.arms[number].times
+        if times is None or count > times:
+            yield f"a task of {group.spec.name} of {job.id} spent {count} retries of the {times} of arm {number}"
 
 
 def _of_node(cluster: Cluster, node: Node) -> Iterator[str]:

@@ -17,9 +17,20 @@ from typing import Final, NamedTuple
 
 from coordinator.preparation import SETTLED, NodeJob
 from coordinator.records import Ended, NodeJobState
+from wire.arms import first_match
 from wire.instant import Instant
-from wire.messages import Join, RoundState
-from wire.spec import DEFAULT_LOST_AFTER_MS, GroupSpec, JobSpec, Needs, Placement, PoolSpec, Preparation, Sharing
+from wire.messages import Join, Phase, PhaseEnd, RoundState
+from wire.spec import (
+    DEFAULT_LOST_AFTER_MS,
+    ExitAction,
+    GroupSpec,
+    JobSpec,
+    Needs,
+    Placement,
+    PoolSpec,
+    Preparation,
+    Sharing,
+)
 from wire.sweep import Axis, Sweep
 
 HEARTBEAT_S: Final = 5.0
@@ -202,6 +213,8 @@ class Group:
         """The attempt number the task would run as next, where that is not 1."""
         self.failures: dict[int, int] = {}
         """Retries spent, where any."""
+        self.arm_retries: dict[tuple[int, int], int] = {}
+        """(index, arm) → retries spent of an arm of `exit` that has a number of its own, where any."""
         self.losses: dict[int, int] = {}
         """How often the task took its keeper with it, where ever."""
         self.history: dict[int, list[tuple[int, str, Ended]]] = {}
@@ -300,6 +313,17 @@ class Group:
         columns.max_rss_kib[index] = min(end.max_rss_bytes >> 10, 0xFFFFFFFF)
         columns.node[index] = node_number
 
+    def spend_retry(self, index: int, arm: int | None) -> None:
+        """Count a retry where it belongs: to the arm that has a number of its own, else to the command."""
+        if arm is None or self.spec.command.arms[arm].times is None:
+            self.failures[index] = self.failures.get(index, 0) + 1
+        else:
+            self.arm_retries[index, arm] = self.arm_retries.get((index, arm), 0) + 1
+
+    def stops(self, arm: int | None) -> bool:
+        """Whether a task that ended by this arm ends its job."""
+        return arm is not None and self.spec.command.arms[arm].action is ExitAction.STOP
+
     def typical_s(self) -> float | None:
         """The observed median run time, or None before a first task has ended."""
         return median(self.durations) if self.durations else None
@@ -330,6 +354,8 @@ class Job:
     ending_at: Instant | None = None
     completed_at: Instant | None = None
     end_reason: str | None = None
+    stopped: bool = False
+    """A task of it ended in a way that ends the job: `exit { … => stop }`."""
     forced: bool = False
     deleting: bool = False
     rounds: list[NodeJob] = field(default_factory=list)
@@ -356,6 +382,14 @@ class Job:
     @property
     def preparation(self) -> Preparation | None:
         return self.spec.preparation
+
+    def stopped_by(self, end: PhaseEnd) -> bool:
+        """Whether a preparation ended for good in a way that ends the job."""
+        if self.preparation is None or end.phase is not Phase.PREPARATION or not end.final or end.succeeded:
+            return False
+        arms = self.preparation.command.arms
+        arm = first_match(arms, end.outcome, end.exit_code, end.signal)
+        return arm is not None and arms[arm].action is ExitAction.STOP
 
     @property
     def tasks_over(self) -> bool:

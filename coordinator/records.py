@@ -194,6 +194,8 @@ class Ended(msgspec.Struct, frozen=True, array_like=True):
     max_rss_bytes: int
     reason: str | None
     retry_at: Instant | None
+    arm: int | None = None
+    """The number of the arm of `exit` that decided, if one did."""
 
 
 class ReportTaken(_Record, frozen=True, tag=True):

@@ -6,9 +6,11 @@ from typing import Final
 
 from coordinator.model import Grant, Group, Job, JobState
 from coordinator.records import Ended, Verdict
+from wire.arms import first_match
 from wire.instant import Instant
 from wire.messages import Outcome, TaskEnd
 from wire.retry import delay_s
+from wire.spec import ExitAction
 
 MAX_LOSSES: Final = 5
 """A task that takes its keeper with it so often has failed: it, and not the node, is what is broken."""
@@ -17,23 +19,20 @@ MAX_LOSSES: Final = 5
 def judge(job: Job, grant: Grant, end: TaskEnd, now: Instant) -> Ended:
     """The verdict on one attempt of a task of `job`."""
     group, index = job.groups[grant.group], grant.index(end.position)
-    verdict = _verdict(job, group, index, end)
+    arm = first_match(group.spec.command.arms, end.outcome, end.exit_code, end.signal)
+    verdict = _verdict(job, group, index, end, arm)
     retry_at, reason = None, end.reason
     if verdict is Verdict.RETRY:
-        seed = f"{job.id}/{group.spec.name}#{index}"
-        delay = delay_s(group.spec.command.backoff, group.failures.get(index, 0) + 1, seed)
-        retry_at = now.after(delay) if delay > 0 else None
+        retry_at = _retry_at(job, group, index, arm, now)
     if verdict is Verdict.FAILED and end.outcome is Outcome.LOST:
         reason = f"it was lost {MAX_LOSSES + 1} times with the process that ran it; last: {end.reason or 'unknown'}"
     return Ended(
         end.grant, end.position, verdict, end.outcome, end.exit_code, end.signal, end.started_at, end.ended_at,
-        end.cpu_s, end.max_rss_bytes, reason, retry_at,
+        end.cpu_s, end.max_rss_bytes, reason, retry_at, arm,
     )  # fmt: skip
 
 
-def _verdict(job: Job, group: Group, index: int, end: TaskEnd) -> Verdict:
-    if end.outcome is Outcome.EXITED and end.exit_code == 0:
-        return Verdict.SUCCEEDED
+def _verdict(job: Job, group: Group, index: int, end: TaskEnd, arm: int | None) -> Verdict:
     ending = job.state is not JobState.ACTIVE
     if end.outcome in (Outcome.KILLED, Outcome.LOST):
         if ending:
@@ -41,6 +40,35 @@ def _verdict(job: Job, group: Group, index: int, end: TaskEnd) -> Verdict:
         if end.outcome is Outcome.LOST and group.losses.get(index, 0) >= MAX_LOSSES:
             return Verdict.FAILED
         return Verdict.LOST
-    retries = group.spec.command.retries
-    may_retry = retries is None or group.failures.get(index, 0) < retries
-    return Verdict.RETRY if may_retry and not ending else Verdict.FAILED
+    action = _action(group, end, arm)
+    if action is ExitAction.SUCCEED:
+        return Verdict.SUCCEEDED
+    if action is not ExitAction.RETRY or ending:
+        return Verdict.FAILED
+    spent, limit = _budget(group, index, arm)
+    return Verdict.RETRY if limit is None or spent < limit else Verdict.FAILED
+
+
+def _action(group: Group, end: TaskEnd, arm: int | None) -> ExitAction:
+    """What its arm says; without one 0 is a success, and all else may be tried again."""
+    if arm is not None:
+        return group.spec.command.arms[arm].action
+    return ExitAction.SUCCEED if end.outcome is Outcome.EXITED and end.exit_code == 0 else ExitAction.RETRY
+
+
+def _budget(group: Group, index: int, arm: int | None) -> tuple[int, int | None]:
+    """Retries spent, and how many there are (None: no limit)."""
+    command = group.spec.command
+    times = command.arms[arm].times if arm is not None else None
+    if arm is None or times is None:
+        return group.failures.get(index, 0), command.retries
+    return group.arm_retries.get((index, arm), 0), times
+
+
+def _retry_at(job: Job, group: Group, index: int, arm: int | None, now: Instant) -> Instant | None:
+    """Not before when; None: at once."""
+    command = group.spec.command
+    backoff = command.arms[arm].backoff if arm is not None else None
+    seed = f"{job.id}/{group.spec.name}#{index}"
+    delay = delay_s(backoff or command.backoff, _budget(group, index, arm)[0] + 1, seed)
+    return now.after(delay) if delay > 0 else None

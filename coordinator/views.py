@@ -9,7 +9,7 @@ from coordinator.cluster import Cluster
 from coordinator.model import NOTHING, Grant, Group, Job, JobState, Node, NodeState, Pool, TaskState
 from coordinator.placement import why_nowhere, why_waiting
 from coordinator.preparation import NodeJob, PhaseView
-from coordinator.records import Ended, NodeJobState
+from coordinator.records import Ended, NodeJobState, Verdict
 from wire.instant import Instant
 from wire.messages import Cleanliness, Outcome, Phase
 from wire.spec import Elevation
@@ -217,7 +217,7 @@ def task(cluster: Cluster, shown: Job, group: Group, index: int, history: bool =
         "params": dict(zip(group.sweep.names, group.sweep.values(index), strict=True)),
         "state": _task_state(cluster, shown, state, grant, position),
         "result": result,
-        "exit_code": 0 if state is TaskState.SUCCEEDED else (end.exit_code if end else None),
+        "exit_code": _exit_code(state, last[2]),
         "signal": end.signal if end else None,
         "attempts": _attempts(group, index, state, grant),
         "node": grant.node if grant else (last[1] or None),
@@ -286,6 +286,13 @@ def _task_state(cluster: Cluster, shown: Job, state: TaskState, grant: Grant | N
     return "preparing" if node_job is not None and _is_preparing(node_job) else "running"
 
 
+def _exit_code(state: TaskState, last: Ended | None) -> int | None:
+    """Of the last end. A success that is not remembered was a plain one."""
+    if last is None:
+        return 0 if state is TaskState.SUCCEEDED else None
+    return last.exit_code
+
+
 def _task_reason(group: Group, index: int, state: TaskState, end: Ended | None) -> str | None:
     if state is TaskState.SKIPPED:
         return group.skip_reason
@@ -299,7 +306,9 @@ def end_sentence(end: Ended) -> str | None:
     if end.outcome is Outcome.EXITED:
         if end.signal is not None:
             return end.reason or f"killed by signal {end.signal}"
-        return None if end.exit_code == 0 else end.reason or f"exit code {end.exit_code}"
+        if end.exit_code == 0 and end.verdict is Verdict.SUCCEEDED:
+            return None
+        return end.reason or f"exit code {end.exit_code}"
     return end.reason or {
         Outcome.TIMED_OUT: "stopped by its timeout",
         Outcome.START_FAILED: "could not be started",

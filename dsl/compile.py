@@ -58,7 +58,7 @@ class Compiler:
         self._file = file
         self._options = Options(report, evaluator)
         self._sweeps = Sweeps(report, evaluator, reader)
-        self._exits = Exits(report, self._options)
+        self._exits = Exits(report, reader, self._options)
         self.offsets: dict[str, tuple[int, int]] = {}
         self._dir_places: dict[str, ast.Node] = {}
 
@@ -226,8 +226,7 @@ class Compiler:
         values = self._values(reading, constant, path, varying)
         script = values.get("script")
         env = self._env(reading, path, varying, known)
-        for exits in reading.blocks.get("exit", []):
-            self._exits.check(exits.arms, constant)
+        exits = reading.the("exit")
         for kind in ("file", "output"):
             for staged in reading.blocks.get(kind, []):
                 self._staged(staged, path, constant, varying)
@@ -245,6 +244,7 @@ class Compiler:
             "elevated": full["elevated"],
             "stop_signal": full["stop_signal"],
             "stop_grace_ms": full["stop_grace"],
+            "arms": self._exits.read(exits.arms, constant) if exits is not None else [],
             "keep_ms": full["keep"],
         }
         return command, values

@@ -1,23 +1,28 @@
-"""The arms of `exit`: patterns and actions by name, their numbers in range."""
+"""The arms of `exit`: patterns and actions by name, their numbers in range; and the plain document of each."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from dsl import ast, schema
+from dsl.blocks import Reader
 from dsl.diagnostics import Report
 from dsl.options import MISSING, Options
 from dsl.schema import Kind, Option
 from dsl.values import Type
 from dsl.worth import Scope
-from wire.bounds import MAX_DURATION_MS, MAX_RETRIES
+from wire.bounds import MAX_ARMS, MAX_DURATION_MS, MAX_RETRIES
 from wire.near import did_you_mean
+
+NOT_YET: Final = ("input", "output")
+"""Patterns of what this version does not do."""
 
 
 class Exits:
-    def __init__(self, report: Report, options: Options) -> None:
+    def __init__(self, report: Report, reader: Reader, options: Options) -> None:
         self._report = report
+        self._reader = reader
         self._options = options
         self._keywords: dict[str, Callable[[ast.Keyword, Scope], Any]] = {
             "times": self._times,
@@ -25,26 +30,29 @@ class Exits:
             "elsewhere": self._elsewhere,
         }
 
-    def check(self, arms: list[ast.Arm], scope: Scope) -> None:
+    def read(self, arms: list[ast.Arm], scope: Scope) -> list[dict[str, Any]]:
+        """The arms as the document has them; one that is wrong is reported and stands there as far as it goes."""
+        found = []
         for position, arm in enumerate(arms):
+            read: dict[str, Any] = {"codes": [], "signals": [], "causes": []}
             for pattern in arm.patterns:
-                self._pattern(pattern)
-            self._action(arm.action, scope)
+                self._pattern(pattern, read)
+            found.append({**read, **self._action(arm.action, scope)})
             if any(pattern.name == "else" for pattern in arm.patterns) and position + 1 < len(arms):
                 related = self._report.related(arm, "`else` matches all that is left")
                 self._report.error("B304", "this arm is never reached", arms[position + 1], related=related)
-                return
+                break
+        if len(arms) > MAX_ARMS:
+            self._report.error("B202", f"`exit` has at most {MAX_ARMS} arms", arms[MAX_ARMS])
+        return found
 
-    def _pattern(self, pattern: ast.Pattern) -> None:
+    def _pattern(self, pattern: ast.Pattern, read: dict[str, Any]) -> None:
         if pattern.first is not None and pattern.last is not None:
             if pattern.last > 255 or pattern.first > pattern.last:
                 self._report.error("B202", "exit codes go from 0 to 255", pattern, help="write `130..139` for several")
+            read["codes"].append([pattern.first, pattern.last])
         elif pattern.name == "signal":
-            if pattern.argument is None:
-                note = "write `signal(SEGV)`"
-                self._report.error("B210", "`signal` takes the name of a signal", pattern, note=note)
-            else:
-                self._options.signal(pattern.argument, pattern.argument.text, "signal")
+            self._signal(pattern, read)
         elif pattern.name not in (*schema.EXIT_PATTERNS, "else"):
             known = ("signal", *schema.EXIT_PATTERNS, "else")
             help_ = f"patterns: codes, ranges, signal(NAME), {', '.join(known[1:])}"
@@ -52,38 +60,57 @@ class Exits:
             self._report.error("B110", f"unknown pattern `{pattern.name}`", pattern, note=note, help=help_)
         elif pattern.argument is not None:
             self._report.error("B210", f"`{pattern.name}` takes nothing in parentheses", pattern)
+        elif pattern.name in NOT_YET:
+            self._reader.unsupported(pattern, f"`{pattern.name}` in `exit`")
+        else:
+            read["causes"].append(pattern.name)
 
-    def _action(self, action: ast.Action, scope: Scope) -> None:
+    def _signal(self, pattern: ast.Pattern, read: dict[str, Any]) -> None:
+        if pattern.argument is None:
+            note = "write `signal(SEGV)`"
+            self._report.error("B210", "`signal` takes the name of a signal", pattern, note=note)
+            return
+        number = self._options.signal(pattern.argument, pattern.argument.text, "signal")
+        if number is not MISSING:
+            read["signals"].append(number)
+
+    def _action(self, action: ast.Action, scope: Scope) -> dict[str, Any]:
         name = action.name.text
+        read: dict[str, Any] = {"action": name, "times": None, "backoff": None}
         if name not in schema.EXIT_ACTIONS:
             note = did_you_mean(name, schema.EXIT_ACTIONS)
             help_ = f"actions: {', '.join(schema.EXIT_ACTIONS)}"
             self._report.error("B110", f"unknown action `{name}`", action.name, note=note, help=help_)
-            return
+            return read
         if action.arguments or (action.keywords and name != "retry"):
             help_ = "only `retry` takes any: `retry(times = 1)`"
             self._report.error("B210", f"`{name}` takes no such argument", action, help=help_)
-            return
+            return read
         seen: set[str] = set()
         for keyword in action.keywords:
-            read = self._keywords.get(keyword.name)
-            if read is None:
+            take = self._keywords.get(keyword.name)
+            if take is None:
                 note = did_you_mean(keyword.name, self._keywords)
                 self._report.error("B210", f"`retry` takes no argument `{keyword.name}`", keyword, note=note)
             elif keyword.name in seen:
                 self._report.error("B103", f"`{keyword.name}` is set twice", keyword)
-            else:
-                read(keyword, scope)
+            elif (value := take(keyword, scope)) is not MISSING and keyword.name in read:
+                read[keyword.name] = value
             seen.add(keyword.name)
+        return read
 
-    def _times(self, keyword: ast.Keyword, scope: Scope) -> None:
+    def _times(self, keyword: ast.Keyword, scope: Scope) -> Any:
         value = self._options.constant(keyword.value, "`times`", "an int", scope, Type.INT)
         if value is not MISSING and not 1 <= value <= MAX_RETRIES:
             self._report.error("B202", f"`times` is 1 to {MAX_RETRIES}, found {value}", keyword.value)
+        return value
 
-    def _backoff(self, keyword: ast.Keyword, scope: Scope) -> None:
+    def _backoff(self, keyword: ast.Keyword, scope: Scope) -> Any:
         option = Option("backoff", Kind.BACKOFF, "", low=1, high=MAX_DURATION_MS)
-        self._options.backoff(keyword.value, option, scope)
+        return self._options.backoff(keyword.value, option, scope)
 
-    def _elsewhere(self, keyword: ast.Keyword, scope: Scope) -> None:
-        self._options.constant(keyword.value, "`elsewhere`", "a bool", scope, Type.BOOL)
+    def _elsewhere(self, keyword: ast.Keyword, scope: Scope) -> Any:
+        value = self._options.constant(keyword.value, "`elsewhere`", "a bool", scope, Type.BOOL)
+        if value is True:
+            self._reader.unsupported(keyword, "`retry(elsewhere = true)`")
+        return MISSING

@@ -285,7 +285,7 @@ _BLOCKS: Final = (
         ),
         support=Support.NONE,
     ),
-    Block("exit", "what exits mean", arms=True, once=True, support=Support.NONE),
+    Block("exit", "what exits mean", arms=True, once=True),
 )
 
 BLOCKS: Final = {block.kind: block for block in _BLOCKS}

@@ -46,6 +46,37 @@ class Backoff(_Spec, frozen=True):
     cap_ms: int
 
 
+class ExitCause(enum.Enum):
+    """What ends a command beside its own exit."""
+
+    TIMEOUT = "timeout"
+    OOM = "oom"
+    ELSE = "else"
+    """Every failure."""
+
+
+class ExitAction(enum.Enum):
+    SUCCEED = "succeed"
+    FAIL = "fail"
+    RETRY = "retry"
+    STOP = "stop"
+    """It failed, and its job ends."""
+
+
+class ExitArm(_Spec, frozen=True, kw_only=True):
+    """`75, 130..139 => retry(times = 2)`: what these ends mean. `wire.arms` says which arm matches."""
+
+    codes: list[tuple[int, int]] = []
+    """(first, last) exit codes."""
+    signals: list[int] = []
+    causes: list[ExitCause] = []
+    action: ExitAction
+    times: int | None = None
+    """So many retries, counted for this arm alone; None: those of the command."""
+    backoff: Backoff | None = None
+    """Between the retries of this arm; None: as the command's."""
+
+
 class Command(_Spec, frozen=True, kw_only=True):
     """What start, preparation, release and each task share. Exactly one of `argv` and `script` is set."""
 
@@ -62,6 +93,8 @@ class Command(_Spec, frozen=True, kw_only=True):
     elevated: bool = False
     stop_signal: int = 15
     stop_grace_ms: int = 10_000
+    arms: list[ExitArm] = []
+    """What its ends mean; where none matches, 0 is a success and all else is retried while `retries` last."""
     keep_ms: int = 0
     """How long the command's directory stays after it ended."""
 

@@ -16,6 +16,8 @@ from wire.spec import (
     AxisSpec,
     Backoff,
     Command,
+    ExitAction,
+    ExitArm,
     GroupSpec,
     JobSpec,
     Needs,
@@ -27,6 +29,8 @@ from wire.spec import (
 from wire.sweep import text_of
 
 MAX_PROBLEMS: Final = 100
+MAX_PATTERNS: Final = 100
+"""In one arm of `exit`."""
 OF_TASKS: Final = frozenset({"task.id", "task.index"})
 """Names known when it runs that nothing but a task has."""
 
@@ -222,6 +226,25 @@ def _command(path: str, command: Command, names: _Names) -> Problems:
     yield from _within(f"{path}/stop_grace", command.stop_grace_ms, 0, bounds.MAX_DURATION_MS)
     yield from _within(f"{path}/keep", command.keep_ms, 0, bounds.MAX_DURATION_MS)
     yield from _backoff(f"{path}/backoff", command.backoff)
+    yield from _count(f"{path}/exit", "arms", len(command.arms), bounds.MAX_ARMS)
+    for arm in command.arms[: bounds.MAX_ARMS]:
+        yield from _arm(f"{path}/exit", arm)
+
+
+def _arm(path: str, arm: ExitArm) -> Problems:
+    patterns = len(arm.codes) + len(arm.signals) + len(arm.causes)
+    yield from _count(path, "patterns in one arm", patterns, MAX_PATTERNS)
+    if patterns == 0:
+        yield path, "an arm that matches nothing"
+    for first, last in arm.codes:
+        if not 0 <= first <= last <= 255:
+            yield path, f"exit codes go from 0 to 255, found {first}..{last}"
+    for number in arm.signals:
+        yield from _within(f"{path}/signal", number, 1, 64)
+    yield from _within(f"{path}/times", arm.times, 1, bounds.MAX_RETRIES)
+    if arm.action is not ExitAction.RETRY and (arm.times is not None or arm.backoff is not None):
+        yield path, "only `retry` has times and a backoff"
+    yield from _backoff(f"{path}/backoff", arm.backoff)
 
 
 def _steered(path: str, env: dict[str, Any]) -> Problems:

@@ -9,7 +9,7 @@ from agentd.records import Purpose
 from tests.agentd.node import CONFIG, Node, group, job_spec, preparation, release
 from wire import messages as m
 from wire.messages import Outcome, Phase, RoundState
-from wire.spec import Backoff, Command, DirSpec
+from wire.spec import Backoff, Command, DirSpec, ExitAction, ExitArm, ExitCause
 
 
 def opened(spec=None, *, slots: int = 2, prepare: bool = True, config=CONFIG) -> Node:
@@ -524,3 +524,76 @@ def test_a_preparation_that_ended_just_before_a_reboot_counts_only_where_it_need
     node.restart(boot="b2")
     node.die("k1", ends=[node.ended(keeper, "prep.1.1")])
     assert state(node) is (RoundState.OPENED if rerun else RoundState.PREPARED)
+
+
+# ---- arms of `exit`
+
+AGAIN = ExitArm(codes=[(75, 75)], action=ExitAction.RETRY, times=2)
+
+
+def finals(node: Node, phase: Phase = Phase.PREPARATION) -> list[tuple[int, bool, bool]]:
+    return [(end.attempt, end.final, end.succeeded) for end in node.phase_ends() if end.phase is phase]
+
+
+def test_a_preparation_succeeds_by_an_arm() -> None:
+    node = opened(job_spec(preparation=preparation(arms=[ExitArm(codes=[(3, 3)], action=ExitAction.SUCCEED)])))
+    node.end("prep.1.1", code=3)
+    assert state(node) is RoundState.PREPARED
+    assert finals(node) == [(1, True, True)]
+
+
+@pytest.mark.parametrize("action", [ExitAction.FAIL, ExitAction.STOP])
+def test_an_arm_that_fails_or_stops_spares_the_retries_of_a_preparation(action: ExitAction) -> None:
+    node = opened(job_spec(preparation=preparation(retries=9, arms=[ExitArm(codes=[(4, 4)], action=action)])))
+    node.end("prep.1.1", code=5)
+    node.end("prep.1.2", code=4)
+    assert state(node) is RoundState.BARRED
+    assert finals(node) == [(1, False, False), (2, True, False)]
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_an_arm_with_a_number_is_counted_beside_the_retries_also_over_a_restart(restarts: bool) -> None:
+    node = opened(job_spec(preparation=preparation(retries=1, arms=[AGAIN])))
+    for number, code in enumerate((75, 1, 75), 1):
+        node.end(f"prep.1.{number}", code=code)
+    book = node.core.ledger.jobs["j-1"].rounds[1].book(Phase.PREPARATION)
+    assert (book.failures, book.arm_retries) == (1, {0: 2})
+    assert state(node) is RoundState.PREPARING
+    if restarts:
+        for keeper in node.restart().values():
+            node.attach(keeper, running="prep.1.4")
+        node.join()
+    node.end("prep.1.4", code=75)
+    assert state(node) is RoundState.BARRED
+
+
+def test_an_arm_has_a_backoff_of_its_own() -> None:
+    arm = ExitArm(causes=[ExitCause.TIMEOUT], action=ExitAction.RETRY, times=1, backoff=Backoff(60_000, 60_000))
+    node = opened(job_spec(preparation=preparation(retries=1, arms=[arm])))
+    node.end("prep.1.1", code=1)
+    assert node.of(Purpose.PREPARATION)[0].keys == ["prep.1.2"]
+    node.end("prep.1.2", outcome=Outcome.TIMED_OUT)
+    assert node.of(Purpose.PREPARATION)[0].queue == []
+    node.wait(60)
+    assert node.of(Purpose.PREPARATION)[0].keys == ["prep.1.3"]
+
+
+def test_arms_hold_for_a_release_too() -> None:
+    arms = [AGAIN, ExitArm(codes=[(3, 3)], action=ExitAction.SUCCEED)]
+    node = prepared(job_spec(preparation=preparation(), release=release(arms=arms)))
+    node.hear(m.ReleaseRound("j-1", 1, "AllTasksComplete"))
+    for number, code in enumerate((75, 75, 3), 1):
+        node.greet()
+        node.end(f"release.1.{number}", code=code)
+    assert finals(node, Phase.RELEASE) == [(1, False, False), (2, False, False), (3, True, True)]
+
+
+def test_a_preparation_that_is_begun_anew_has_the_retries_of_its_arms_again() -> None:
+    node = opened(job_spec(preparation=preparation(arms=[ExitArm(codes=[(75, 75)], action=ExitAction.RETRY, times=1)])))
+    for number in (1, 2):
+        node.end(f"prep.1.{number}", code=75)
+    assert state(node) is RoundState.BARRED
+    node.hear(m.Prepare("j-1", 1))
+    node.greet()
+    node.end("prep.1.3", code=75)
+    assert state(node) is RoundState.PREPARING

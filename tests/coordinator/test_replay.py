@@ -124,8 +124,26 @@ def manual(play: Play) -> str:
     return name
 
 
+def by_arms(play: Play) -> str:
+    """Retries on budgets of their own, a success by an arm, and one that ends the job."""
+    n1 = play.node("n1")
+    arms = [
+        {"codes": [[75, 75]], "action": "retry", "times": 2, "backoff": {"first_ms": 4000, "cap_ms": 9000}},
+        {"codes": [[3, 3]], "action": "succeed"},
+        {"causes": ["else"], "action": "stop"},
+    ]
+    name = play.submit(job("j", tasks(size=6, arms=arms), preparation=prep(), release=release()))
+    n1.prepared(name)
+    for exit_code in (75, 3, 75, 0):
+        n1.end(exit_code=exit_code)
+        play.wait(20)
+    n1.end(exit_code=1)
+    play.run_out(name)
+    return name
+
+
 SCENES: dict[str, Scene] = {
-    scene.__name__: scene for scene in (plain, failing, coming_and_going, deaf, deleted, manual)
+    scene.__name__: scene for scene in (plain, failing, coming_and_going, deaf, deleted, manual, by_arms)
 }
 
 

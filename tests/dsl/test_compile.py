@@ -11,7 +11,7 @@ import pytest
 
 import dsl
 from dsl.result import canonical
-from wire.spec import Finish, PoolSpec, SpecDocument
+from wire.spec import Backoff, ExitAction, ExitArm, ExitCause, Finish, PoolSpec, SpecDocument
 from wire.sweep import Sweep, axis_from_plain
 from wire.template import Scope, render
 from wire.validate import validate
@@ -119,6 +119,23 @@ def test_options_become_numbers_in_ms_and_names_of_signals_numbers() -> None:
         0,
     )
     assert (made.backoff.first_ms, made.backoff.cap_ms) == (5_000, 120_000)
+
+
+def test_arms_of_exit_become_numbers_in_the_order_they_are_written() -> None:
+    made = command(
+        "run = ['x']\nexit {\n3, 10..12, signal(SEGV) => succeed\n75 => retry\n"
+        "timeout, oom => retry(times = 2, backoff = 1s..1m)\n64 => stop\nelse => fail\n}"
+    )
+    assert made.arms == [
+        ExitArm(codes=[(3, 3), (10, 12)], signals=[11], action=ExitAction.SUCCEED),
+        ExitArm(codes=[(75, 75)], action=ExitAction.RETRY),
+        ExitArm(
+            causes=[ExitCause.TIMEOUT, ExitCause.OOM], action=ExitAction.RETRY, times=2, backoff=Backoff(1_000, 60_000)
+        ),
+        ExitArm(codes=[(64, 64)], action=ExitAction.STOP),
+        ExitArm(causes=[ExitCause.ELSE], action=ExitAction.FAIL),
+    ]
+    assert command("run = ['x']").arms == []
 
 
 @pytest.mark.parametrize(("written", "after"), [("continue", None), ("stop", 1), ("stop(after = 10)", 10)])
@@ -401,7 +418,11 @@ LATER = [
     ("task", "needs { labels = ['avx512'] }", 1),
     ("task", "needs { cpus = 2.5 }", 0),
     ("task", "needs { memory = 4GiB }", 0),
-    ("task", "exit { 75 => retry }", 1),
+    ("task", "exit { 75 => retry }", 0),
+    ("task", "exit { input => retry }", 1),
+    ("task", "exit { 1, output => fail }", 1),
+    ("task", "exit { 3 => retry(elsewhere = true) }", 1),
+    ("task", "exit { 3 => retry(elsewhere = false) }", 0),
     ("task", "file 'x' { text = 'y' }", 1),
     ("task", "output 'x' { to = 's3://x/' }", 1),
     ("task", "optional = true", 1),

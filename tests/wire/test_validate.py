@@ -55,6 +55,10 @@ def group(document: dict[str, Any], at: int = 0) -> dict[str, Any]:
     return job(document)["groups"][at]  # type: ignore[no-any-return]
 
 
+def arms(document: dict[str, Any], *written: dict[str, Any]) -> None:
+    group(document)["command"]["arms"] = list(written)
+
+
 def test_a_good_document_becomes_typed() -> None:
     spec = validate(good())
     assert isinstance(spec, SpecDocument)
@@ -154,6 +158,37 @@ WRONG: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
     ("an axis named as a param", lambda d: group(d)["axes"][0].update(names=["day"]), A),
     ("an axis in uppercase", lambda d: group(d)["axes"][0].update(names=["N"]), A),
     (
+        "an arm that matches nothing",
+        lambda d: arms(d, {"action": "fail"}),
+        f"{A}/exit",
+    ),
+    ("a code too high", lambda d: arms(d, {"codes": [[0, 256]], "action": "fail"}), f"{A}/exit"),
+    ("a negative code", lambda d: arms(d, {"codes": [[-1, 2]], "action": "fail"}), f"{A}/exit"),
+    ("codes backwards", lambda d: arms(d, {"codes": [[5, 4]], "action": "fail"}), f"{A}/exit"),
+    ("no signal", lambda d: arms(d, {"signals": [0], "action": "fail"}), f"{A}/exit/signal"),
+    ("a signal too high", lambda d: arms(d, {"signals": [65], "action": "fail"}), f"{A}/exit/signal"),
+    ("an unknown cause", lambda d: arms(d, {"causes": ["input"], "action": "fail"}), ""),
+    ("an unknown action", lambda d: arms(d, {"causes": ["oom"], "action": "ignore"}), ""),
+    ("too many patterns", lambda d: arms(d, {"codes": [[1, 1]] * 101, "action": "fail"}), f"{A}/exit"),
+    ("too many arms", lambda d: arms(d, *[{"codes": [[1, 1]], "action": "fail"}] * 101), f"{A}/exit"),
+    ("no times", lambda d: arms(d, {"causes": ["oom"], "action": "retry", "times": 0}), f"{A}/exit/times"),
+    (
+        "times out of range",
+        lambda d: arms(d, {"causes": ["oom"], "action": "retry", "times": bounds.MAX_RETRIES + 1}),
+        f"{A}/exit/times",
+    ),
+    ("times without a retry", lambda d: arms(d, {"causes": ["oom"], "action": "fail", "times": 1}), f"{A}/exit"),
+    (
+        "a backoff without a retry",
+        lambda d: arms(d, {"causes": ["oom"], "action": "stop", "backoff": {"first_ms": 1, "cap_ms": 2}}),
+        f"{A}/exit",
+    ),
+    (
+        "a backoff of an arm that shrinks",
+        lambda d: arms(d, {"causes": ["oom"], "action": "retry", "backoff": {"first_ms": 9, "cap_ms": 2}}),
+        f"{A}/exit/backoff",
+    ),
+    (
         "a product of too many",
         lambda d: group(d).update(axes=[{"names": [n], "range": [1, 10**5, 1]} for n in ("n", "m")]),
         A,
@@ -169,6 +204,13 @@ def test_each_single_mistake_is_found_at_its_path(spoil: Callable[[dict[str, Any
         validate(document)
     assert path in [where for where, _ in refused.value.problems], refused.value.problems
     assert str(refused.value)
+
+
+def test_arms_of_exit_may_go_up_to_every_bound() -> None:
+    document = good()
+    full = {"codes": [[0, 255]] * 97, "signals": [1, 64], "causes": ["else"], "action": "retry"}
+    arms(document, *[full | {"times": bounds.MAX_RETRIES, "backoff": {"first_ms": 1, "cap_ms": 1}}] * bounds.MAX_ARMS)
+    assert len(validate(document).jobs[0].groups[0].command.arms) == bounds.MAX_ARMS
 
 
 @pytest.mark.parametrize("name", ["LD_PRELOAD", "PATH", "HOME", "IFS", "BASH_FUNC_ls", "PYTHONSTARTUP", "RUBYOPT"])
