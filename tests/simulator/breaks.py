@@ -84,14 +84,14 @@ BREAKS: Final = (
     Mutation(
         "a release's failures are not counted",
         "agentd",
-        "return Verdict.RETRY if retries is None or book.failures < retries else Verdict.FAILED",
+        "return Verdict.RETRY if limit is None or spent < limit else Verdict.FAILED",
         "return Verdict.FAILED",
     ),
     Mutation(
         "a failure passes for a success",
         "agentd",
-        "if how.outcome is Outcome.EXITED and how.exit_code == 0:",
-        "if how.outcome is Outcome.EXITED:",
+        "succeeded = how.outcome is Outcome.EXITED and how.exit_code == 0",
+        "succeeded = how.outcome is Outcome.EXITED",
     ),
     Mutation(
         "what a dead keeper had started is taken for unstarted",
@@ -157,8 +157,8 @@ BREAKS: Final = (
     Mutation(
         "one retry too many",
         "coordinator",
-        "may_retry = retries is None or group.failures.get(index, 0) < retries",
-        "may_retry = retries is None or group.failures.get(index, 0) <= retries",
+        "return Verdict.RETRY if limit is None or spent < limit else Verdict.FAILED",
+        "return Verdict.RETRY if limit is None or spent <= limit else Verdict.FAILED",
     ),
     Mutation(
         "a job completes with releases owed",
