@@ -396,7 +396,7 @@ def test_what_a_preparation_leaves_lives_until_the_keeper_finishes(agent, talk):
     mark = token()
     end = agent.ended(talk, sh(f"sleep {mark} & setsid sleep {mark} & echo done"), leave_running=True)
     assert (end["exit_code"], end["leftovers"]) == (0, True)
-    assert len(until(lambda: len(alive(mark)) == 2 and alive(mark))) == 2
+    until(lambda: len(alive(mark)) == 2)  # one may be between two programs when it is looked at
     talk.say({"op": "ack", "seq": end["seq"]}, {"op": "finish", "grace_s": 5})
     assert talk.hear("gone")["survivors"] == 0
     assert alive(mark) == []
