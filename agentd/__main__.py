@@ -210,6 +210,7 @@ def _run(
     from agentd.uids import UidsError
     from wire.identity import IdentityError
     from wire.ledger import StoreError
+    from wire.mistake import innermost
 
     try:
         config, place = _stand_on(node, file)
@@ -220,7 +221,7 @@ def _run(
             door = Door(*endpoint, os.path.join(place.files.agent_directory, DIRECTORY), given)
             why, reason, config = _run_by_identity(door, run, config, place)
     except Exception as error:
-        cause = _innermost(error)
+        cause = innermost(error)
         if isinstance(cause, IdentityError | OutcastError):
             raise Failure(f"node {node.node}: {str(cause).removesuffix('.')}.", 3) from None
         if isinstance(cause, FilesError | StoreError | UidsError | ContainmentError):
@@ -312,14 +313,9 @@ def _stand_on(node: NodeConfig, file: FileConfig) -> tuple[NodeConfig, Place]:
 
 def _mistake(error: BaseException, root: str) -> str:
     """What is said of an error that nobody foresaw; where it came from stands in a file, for who mends it."""
-    from wire.mistake import culprit, story
+    from wire.mistake import culprit, write_down
 
-    trace = Path(root) / ".agent" / "crash.txt"
-    try:
-        trace.write_text(story(error), "utf-8")
-        where = f"the details are in {trace}"
-    except OSError as reason:
-        where = f"the details could not be written to {trace}: {reason.strerror}"
+    where = write_down(error, Path(root) / ".agent" / "crash.txt")
     return (
         f"a mistake of the agent itself ({culprit(error)}); {where}. Tasks go on below their keepers; start the agent "
         "again."
@@ -328,12 +324,6 @@ def _mistake(error: BaseException, root: str) -> str:
 
 def _say(line: str) -> None:
     print(line, flush=True)  # stdout may be a file, and somebody waits for the line
-
-
-def _innermost(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 _SUPERVISOR: Final[Supervisor] = own_supervisor()

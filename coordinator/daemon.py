@@ -27,7 +27,7 @@ from wire.clock import boot_clock
 from wire.driver import Driver
 from wire.identity import IdentityError
 from wire.ledger import StoreError, StoreHeld
-from wire.mistake import culprit, story
+from wire.mistake import culprit, innermost, write_down
 from wire.notify import Supervisor, own_supervisor
 from wire.stream import listen_unix
 
@@ -64,7 +64,7 @@ def serve(
         how = partial(serve_state, listen=listen, lifeline=lifeline, announce=announce or _say, supervisor=started_by)
         trio.run(how, Path(state), config)
     except Exception as error:
-        cause = _innermost(error)
+        cause = innermost(error)
         status = next((status for kind, status in _STATUS.items() if isinstance(cause, kind)), None)
         if status is None:
             print(f"coordinator: {_mistake(cause, Path(state))}", file=sys.stderr, flush=True)
@@ -77,23 +77,12 @@ def serve(
 
 def _mistake(error: BaseException, state: Path) -> str:
     """What is said of an error that nobody foresaw; where it came from stands in a file, for who mends it."""
-    try:
-        (state / CRASH).write_text(story(error), "utf-8")
-        where = f"the details are in {state / CRASH}"
-    except OSError as reason:
-        where = f"the details could not be written to {state / CRASH}: {reason.strerror}"
-    said = f"a mistake of the coordinator itself ({culprit(error)}); {where}"
+    said = f"a mistake of the coordinator itself ({culprit(error)}); {write_down(error, state / CRASH)}"
     return f"{said}. What was acknowledged is stored: start it again"
 
 
 def _say(line: str) -> None:
     print(line, flush=True)  # stdout may be a file, and somebody waits for the line
-
-
-def _innermost(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 async def serve_state(

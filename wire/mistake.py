@@ -4,6 +4,23 @@ from __future__ import annotations
 
 import os
 import traceback
+from pathlib import Path
+
+
+def innermost(error: BaseException) -> BaseException:
+    """The first error of a group, of the groups in it too: what went wrong first."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def write_down(error: BaseException, path: Path) -> str:
+    """Put the story of an error into a file, for who mends it; in words, where it is."""
+    try:
+        path.write_text(story(error), "utf-8")
+    except OSError as reason:
+        return f"the details could not be written to {path}: {reason.strerror}"
+    return f"the details are in {path}"
 
 
 def culprit(error: BaseException) -> str:

@@ -17,6 +17,7 @@ import trio
 
 from wire import limits
 from wire.certificate import Certificate, CertificateError, read_certificate
+from wire.mistake import innermost
 from wire.stream import SessionRefused, Unclean
 from wire.tls import check_coordinator, reason_of
 
@@ -146,9 +147,7 @@ async def connect_tls(host: str, port: int, context: ssl.SSLContext) -> TlsStrea
 
 def _first_cause(error: OSError) -> OSError:
     """What went wrong at the first address, which trio hides behind a sentence of its own."""
-    cause: BaseException | None = error.__cause__
-    while isinstance(cause, BaseExceptionGroup):
-        cause = cause.exceptions[0]
+    cause = innermost(error.__cause__ or error)
     return cause if isinstance(cause, OSError) else error
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from wire.mistake import culprit, story
+from pathlib import Path
+
+from wire.mistake import culprit, innermost, story, write_down
 
 SECRET = "s3cr3t"
 
@@ -39,3 +41,17 @@ def test_t16_the_story_of_a_mistake_holds_its_causes_and_no_value() -> None:
 
 def test_an_error_that_was_never_raised_has_no_place() -> None:
     assert culprit(KeyError(SECRET)) == "KeyError"
+
+
+def test_of_groups_the_first_error_counts() -> None:
+    first = KeyError("a")
+    assert innermost(ExceptionGroup("g", [ExceptionGroup("h", [first]), ValueError("b")])) is first
+    assert innermost(first) is first
+
+
+def test_where_the_story_is_stands_in_the_sentence_and_so_does_why_it_is_nowhere(tmp_path: Path) -> None:
+    error = raised(make_cause=False)
+    assert write_down(error, tmp_path / "crash.txt") == f"the details are in {tmp_path / 'crash.txt'}"
+    assert (tmp_path / "crash.txt").read_text() == story(error)
+    missing = tmp_path / "no" / "crash.txt"
+    assert write_down(error, missing) == f"the details could not be written to {missing}: No such file or directory"
