@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import queue
 import secrets
-import sys
 import tempfile
 import threading
 import time
@@ -29,7 +28,7 @@ from coordinator.cli.options import Terms, facts
 from coordinator.cli.places import coordinator_address
 from coordinator.cli.remote import Cargo, Outcome, Reach
 from coordinator.cli.wheels import NAME, make_wheels
-from coordinator.render import Column, plain, table
+from coordinator.render import Column, plain
 from wire.address import host_and_port, is_host_and_port
 from wire.invitation import Invitation, token_digest
 
@@ -284,5 +283,5 @@ def _show(terms: Terms, outcomes: Sequence[Outcome]) -> None:
     rows = [[o.host, o.node or "-", _state(o), o.reason or "-"] for o in outcomes]
     terms.show(
         document,
-        lambda: table(COLUMNS, rows, width=output.width_of(sys.stdout), colour=output.in_colour(sys.stdout)),
+        lambda: output.table(COLUMNS, rows),
     )

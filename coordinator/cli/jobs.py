@@ -11,7 +11,7 @@ from coordinator.cli import output, words
 from coordinator.cli.durations import Duration
 from coordinator.cli.failure import Exit, Failure, failed, interrupted
 from coordinator.cli.options import Terms, facts
-from coordinator.render import Column, duration, table
+from coordinator.render import duration
 
 
 @click.group()
@@ -26,7 +26,7 @@ def list_jobs(terms: Terms) -> None:
     with terms.connect() as connection:
         jobs = connection.rows("JobList")
     rows = [words.job_row(j, time.time()) for j in jobs]
-    terms.show(jobs, lambda: _table(words.JOB_COLUMNS, rows))
+    terms.show(jobs, lambda: output.table(words.JOB_COLUMNS, rows))
 
 
 @job.command("show")
@@ -46,7 +46,7 @@ def list_job_nodes(terms: Terms, job_id: str) -> None:
     """Preparation and release of every node the job touched, nodes gone since included."""
     with terms.connect() as connection:
         rows = connection.rows("JobNodes", job=job_id)
-    terms.show(rows, lambda: _table(words.JOB_NODE_COLUMNS, [words.job_node_row(row) for row in rows]))
+    terms.show(rows, lambda: output.table(words.JOB_NODE_COLUMNS, [words.job_node_row(row) for row in rows]))
 
 
 @job.command("wait")
@@ -109,7 +109,3 @@ def _id_of(document: object, otherwise: str) -> str:
 
 def _state_of(document: object, otherwise: str) -> str:
     return str(document.get("state", otherwise)) if isinstance(document, dict) else otherwise
-
-
-def _table(columns: tuple[Column, ...], rows: list[list[object]]) -> list[str]:
-    return table(columns, rows, width=output.width_of(sys.stdout), colour=output.in_colour(sys.stdout))

@@ -8,7 +8,6 @@ import click
 
 from coordinator.cli import output, words
 from coordinator.cli.options import Terms, facts
-from coordinator.render import table
 
 
 @click.group()
@@ -24,12 +23,7 @@ def list_nodes(terms: Terms) -> None:
         nodes = connection.rows("NodeList")
     terms.show(
         nodes,
-        lambda: table(
-            words.NODE_COLUMNS,
-            [words.node_row(n) for n in nodes],
-            width=output.width_of(sys.stdout),
-            colour=output.in_colour(sys.stdout),
-        ),
+        lambda: output.table(words.NODE_COLUMNS, [words.node_row(n) for n in nodes]),
     )
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, TextIO
 
 from coordinator.cli.failure import Failure
-from coordinator.render import Colour, joined, paint, plain
+from coordinator.render import Colour, Column, joined, paint, plain
+from coordinator.render import table as table_of
 
 DEFAULT_WIDTH: Final = 80
 
@@ -29,6 +30,11 @@ def width_of(stream: TextIO) -> int | None:
         return max(40, os.get_terminal_size(stream.fileno()).columns or DEFAULT_WIDTH)
     except OSError:
         return DEFAULT_WIDTH
+
+
+def table(columns: Sequence[Column], rows: Iterable[Sequence[object]]) -> list[str]:
+    """The lines of a table, as wide and as colourful as stdout is."""
+    return table_of(columns, rows, width=width_of(sys.stdout), colour=in_colour(sys.stdout))
 
 
 def say(*lines: str) -> None:

@@ -8,7 +8,6 @@ import click
 
 from coordinator.cli import output, words
 from coordinator.cli.options import Terms, facts
-from coordinator.render import table
 
 
 class _Pools(click.Group):
@@ -38,12 +37,7 @@ def list_pools(terms: Terms) -> None:
         pools = connection.ask("PoolList")
     terms.show(
         pools,
-        lambda: table(
-            words.POOL_COLUMNS,
-            [words.pool_row(p) for p in pools],
-            width=output.width_of(sys.stdout),
-            colour=output.in_colour(sys.stdout),
-        ),
+        lambda: output.table(words.POOL_COLUMNS, [words.pool_row(p) for p in pools]),
     )
 
 

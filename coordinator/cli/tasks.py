@@ -13,7 +13,6 @@ import click
 from coordinator.cli import output, words
 from coordinator.cli.failure import misused
 from coordinator.cli.options import Terms, facts
-from coordinator.render import table
 
 if TYPE_CHECKING:
     from coordinator.cli.connection import Connection
@@ -44,12 +43,7 @@ def list_tasks(
             output.emit_each(itertools.chain.from_iterable(pages))
             return
         for n, page in enumerate(pages):
-            lines = table(
-                words.TASK_COLUMNS,
-                [words.task_row(t, time.time()) for t in page],
-                width=output.width_of(sys.stdout),
-                colour=output.in_colour(sys.stdout),
-            )
+            lines = output.table(words.TASK_COLUMNS, [words.task_row(t, time.time()) for t in page])
             output.say(*(lines if n == 0 else lines[1:]))
 
 

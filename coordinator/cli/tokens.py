@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import suppress
 
 import click
@@ -10,7 +9,6 @@ import click
 from coordinator.cli import output, words
 from coordinator.cli.durations import Duration
 from coordinator.cli.options import Terms, facts
-from coordinator.render import table
 
 ROLES = ("node", "user", "operator", "admin")
 SECRET_BYTES = 32
@@ -64,12 +62,7 @@ def list_tokens(terms: Terms) -> None:
         tokens = connection.rows("TokenList")
     terms.show(
         tokens,
-        lambda: table(
-            words.TOKEN_COLUMNS,
-            [words.token_row(t) for t in tokens],
-            width=output.width_of(sys.stdout),
-            colour=output.in_colour(sys.stdout),
-        ),
+        lambda: output.table(words.TOKEN_COLUMNS, [words.token_row(t) for t in tokens]),
     )
 
 

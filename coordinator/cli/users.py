@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import click
 
 from coordinator.cli import output, words
 from coordinator.cli.options import Terms, facts
-from coordinator.render import table
 
 
 @click.group()
@@ -25,12 +23,7 @@ def list_users(terms: Terms) -> None:
         people = [entry for entry in connection.rows("IdentityList") if entry["role"] != "node"]
     terms.show(
         people,
-        lambda: table(
-            words.IDENTITY_COLUMNS,
-            [words.identity_row(p) for p in people],
-            width=output.width_of(sys.stdout),
-            colour=output.in_colour(sys.stdout),
-        ),
+        lambda: output.table(words.IDENTITY_COLUMNS, [words.identity_row(p) for p in people]),
     )
 
 
