@@ -87,12 +87,6 @@ OOM_FILES: Final = ("memory.events", "memory.oom_control")
 """Of version 2 and of version 1; either has a line `oom_kill N`."""
 
 
-def oom_kills(content: str) -> int:
-    """How many processes of a group the kernel killed for want of memory, as one of OOM_FILES says."""
-    found = re.search(r"^oom_kill (\d+)$", content, re.MULTILINE)
-    return int(found[1]) if found else 0
-
-
 # ---- groups
 
 

@@ -17,12 +17,12 @@ from agentd.cgroups import (
     Limits,
     Mount,
     mounts_of,
-    oom_kills,
     own_groups,
     place_in,
     remember,
     remembered,
 )
+from agentd.keeper import Counters
 from agentd.processes import ContainmentError
 
 SYSTEMD = """\
@@ -89,10 +89,25 @@ def test_a_next_life_knows_every_hierarchy():
     assert remembered(text) == {"": "/v2/base", "memory": "/v1/m=x"}
 
 
-def test_oom_kills_are_read_from_either_version():
-    assert oom_kills("low 0\nhigh 0\nmax 7\noom 3\noom_kill 2\noom_group_kill 0\n") == 2
-    assert oom_kills("oom_kill_disable 0\nunder_oom 0\noom_kill 12\n") == 12
-    assert oom_kills("oom_kill_disable 0\n") == 0
+@pytest.mark.parametrize(
+    ("content", "kills"),
+    [
+        ("low 0\nhigh 0\nmax 7\noom 3\noom_kill 2\noom_group_kill 0\n", 2),
+        ("oom_kill_disable 0\nunder_oom 0\noom_kill 12\n", 12),
+        ("oom_kill_disable 0\n", 0),
+    ],
+)
+def test_oom_kills_are_read_from_either_version(tmp_path, content, kills):
+    """By the keeper, from the files that are named here: as many as there were before are none, one less is some."""
+    file = tmp_path / "counter"
+    file.write_text(content)
+    counters = Counters([str(file)])
+    assert not counters.rose()
+    for before, rose in ((kills, False), (kills - 1, True)):
+        file.write_text(f"oom_kill {before}\n")
+        counters.rose()
+        file.write_text(content)
+        assert counters.rose() is rose
 
 
 def made(tmp_path, unified, *files):
