@@ -95,6 +95,7 @@ class Compiler:
             "name": reading.name,
             **{name: values.get(name) for name in ("nodes", "slots", "placement", "sharing", "elevation")},
             "lost_after_ms": values.get("lost_after"),
+            "start": None,
         }
 
     def _job(self, reading: Reading, pools: list[str]) -> dict[str, Any]:
@@ -117,6 +118,7 @@ class Compiler:
             "priority": self._full(reading, values, "priority"),
             "timeout_ms": self._full(reading, values, "timeout"),
             "finish": self._full(reading, values, "finish"),
+            "on_end": None,
             "stop_after": total,
             "parallel": self._full(reading, values, "parallel"),
             "release_grace_ms": self._full(reading, values, "release_grace"),
@@ -205,6 +207,7 @@ class Compiler:
             "command": command,
             "slots": self._full(task, values, "slots"),
             "needs": self._needs(task.the("needs"), f"{path}/needs"),
+            "optional": False,
             "after": [],
         }
 
@@ -214,7 +217,14 @@ class Compiler:
             self._place(path, reading.block.header)
             values = self._values(reading, self._names.scope, path)
         cpus = values.get("cpus")
-        return {"cpus": None if cpus is None else float(cpus), "memory_bytes": values.get("memory")}
+        return {
+            "cpus": None if cpus is None else float(cpus),
+            "memory_bytes": values.get("memory"),
+            "disk_bytes": None,
+            "gpus": None,
+            "labels": [],
+            "others": {},
+        }
 
     def _command(
         self, reading: Reading, path: str, known: NameTable, run: Any, damaged: bool = False
@@ -246,6 +256,7 @@ class Compiler:
             "stop_grace_ms": full["stop_grace"],
             "arms": self._exits.read(exits.arms, constant) if exits is not None else [],
             "keep_ms": full["keep"],
+            "files": [],
         }
         return command, values
 

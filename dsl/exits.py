@@ -76,7 +76,7 @@ class Exits:
 
     def _action(self, action: ast.Action, scope: Scope) -> dict[str, Any]:
         name = action.name.text
-        read: dict[str, Any] = {"action": name, "times": None, "backoff": None}
+        read: dict[str, Any] = {"action": name, "times": None, "backoff": None, "elsewhere": False}
         if name not in schema.EXIT_ACTIONS:
             note = did_you_mean(name, schema.EXIT_ACTIONS)
             help_ = f"actions: {', '.join(schema.EXIT_ACTIONS)}"
@@ -113,4 +113,4 @@ class Exits:
         value = self._options.constant(keyword.value, "`elsewhere`", "a bool", scope, Type.BOOL)
         if value is True:
             self._reader.unsupported(keyword, "`retry(elsewhere = true)`")
-        return MISSING
+        return value

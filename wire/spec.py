@@ -51,6 +51,8 @@ class ExitCause(enum.Enum):
 
     TIMEOUT = "timeout"
     OOM = "oom"
+    INPUT = "input"
+    """Its files could not be brought in."""
     ELSE = "else"
     """Every failure."""
 
@@ -75,6 +77,27 @@ class ExitArm(_Spec, frozen=True, kw_only=True):
     """So many retries, counted for this arm alone; None: those of the command."""
     backoff: Backoff | None = None
     """Between the retries of this arm; None: as the command's."""
+    elsewhere: bool = False
+    """Again on another node, where one could take it."""
+
+
+class FileSpec(_Spec, frozen=True, kw_only=True):
+    """A file that lands in the command's work directory before it runs. Exactly one of `text`, `digest`, `url`."""
+
+    path: str
+    """Below the work directory, never outside."""
+    text: Any = None
+    """An expression of `wire.template`."""
+    digest: str | None = None
+    """The sha256 (hex) of a blob that the coordinator holds: a file that lay beside the submitted one."""
+    size_bytes: int | None = None
+    """Of that blob."""
+    url: Any = None
+    """An expression of `wire.template`: `http://` or `https://`."""
+    sha256: str | None = None
+    """What the content at `url` must hash to (hex)."""
+    mode: int | None = None
+    """Permission bits; None: as the file beside the submitted one has them, 0o640 for others."""
 
 
 class Command(_Spec, frozen=True, kw_only=True):
@@ -97,6 +120,7 @@ class Command(_Spec, frozen=True, kw_only=True):
     """What its ends mean; where none matches, 0 is a success and all else is retried while `retries` last."""
     keep_ms: int = 0
     """How long the command's directory stays after it ended."""
+    files: list[FileSpec] = []
 
 
 class Preparation(_Spec, frozen=True, kw_only=True):
@@ -132,6 +156,33 @@ class Needs(_Spec, frozen=True):
 
     cpus: float | None = None
     memory_bytes: int | None = None
+    disk_bytes: int | None = None
+    gpus: float | None = None
+    labels: list[str] = []
+    """What the node must be; takes nothing of it. `name` or `name=value`."""
+    others: dict[str, float] = {}
+    """Of resources that nodes declare by name."""
+
+
+class When(enum.Enum):
+    """When a dependency is met."""
+
+    SUCCEEDED = "succeeded"
+    """All of them succeeded (`after = x`)."""
+    DONE = "done"
+    """All of them ended, however (`x.done`)."""
+    FAILED = "failed"
+    """One of them failed for good (`x.failed`)."""
+
+
+class After(_Spec, frozen=True):
+    """One element of `after`."""
+
+    group: int
+    """Position in `JobSpec.groups`."""
+    when: When = When.SUCCEEDED
+    axes: list[str] = []
+    """Names of axes of both: only the elements with this task's values there. Empty: all of the group."""
 
 
 class GroupSpec(_Spec, frozen=True, kw_only=True):
@@ -142,6 +193,8 @@ class GroupSpec(_Spec, frozen=True, kw_only=True):
     command: Command
     slots: int = 1
     needs: Needs = Needs()
+    optional: bool = False
+    """Its failure is recorded, and counts neither for `after` nor for the result."""
     after: list[int] = []
     """Positions in `JobSpec.groups` of the groups that must have succeeded."""
 
@@ -152,6 +205,8 @@ class JobSpec(_Spec, frozen=True, kw_only=True):
     priority: int = 0
     timeout_ms: int | None = None
     finish: Finish = Finish.WHEN_DONE
+    on_end: list[Any] | None = None
+    """An argv that the coordinator's machine runs, at least once, when the job is over, if it is allowed there."""
     stop_after: int | None = None
     """`on_failure = stop(after = n)`: end the job when so many tasks failed for good; None continues."""
     parallel: int | None = None
@@ -175,6 +230,7 @@ class PoolSpec(_Spec, frozen=True, kw_only=True):
     sharing: Sharing | None = None
     elevation: Elevation | None = None
     lost_after_ms: int | None = None
+    start: Command | None = None
 
 
 class SpecDocument(_Spec, frozen=True, kw_only=True):

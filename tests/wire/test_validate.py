@@ -167,7 +167,7 @@ WRONG: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
     ("codes backwards", lambda d: arms(d, {"codes": [[5, 4]], "action": "fail"}), f"{A}/exit"),
     ("no signal", lambda d: arms(d, {"signals": [0], "action": "fail"}), f"{A}/exit/signal"),
     ("a signal too high", lambda d: arms(d, {"signals": [65], "action": "fail"}), f"{A}/exit/signal"),
-    ("an unknown cause", lambda d: arms(d, {"causes": ["input"], "action": "fail"}), ""),
+    ("an unknown cause", lambda d: arms(d, {"causes": ["output"], "action": "fail"}), ""),
     ("an unknown action", lambda d: arms(d, {"causes": ["oom"], "action": "ignore"}), ""),
     ("too many patterns", lambda d: arms(d, {"codes": [[1, 1]] * 101, "action": "fail"}), f"{A}/exit"),
     ("too many arms", lambda d: arms(d, *[{"codes": [[1, 1]], "action": "fail"}] * 101), f"{A}/exit"),
