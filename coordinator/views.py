@@ -10,6 +10,7 @@ from coordinator.model import NOTHING, Grant, Group, Job, JobState, Node, NodeSt
 from coordinator.placement import why_nowhere, why_waiting
 from coordinator.preparation import NodeJob, PhaseView
 from coordinator.records import Ended, NodeJobState, Verdict
+from coordinator.whereabouts import grant_of, is_preparing, with_slot
 from wire.instant import Instant
 from wire.messages import Cleanliness, Outcome, Phase
 from wire.spec import Elevation
@@ -83,7 +84,7 @@ def task_counts(cluster: Cluster, shown: Job) -> dict[str, int]:
     running = preparing = 0
     for name, node_job in shown.current.items():
         out = _slots_taken_by(cluster.nodes[name], shown.id)
-        if _is_preparing(node_job):
+        if is_preparing(node_job):
             preparing += out
         else:
             running += out
@@ -99,29 +100,8 @@ def task_counts(cluster: Cluster, shown: Job) -> dict[str, int]:
     }
 
 
-def _is_preparing(node_job: NodeJob) -> bool:
-    return node_job.waits and node_job.state in (NodeJobState.PREPARING, NodeJobState.ABSENT)
-
-
-def _with_slot(node: Node) -> list[tuple[Grant, list[int]]]:
-    """What runs on a node, as far as order tells: it runs its grants in order while slots last."""
-    slots, left, found = node.slots, node.offer, []
-    for grant in node.grants.values():
-        fits = max(0, slots // grant.slots)
-        if grant.claim is not None and node.join is not None:
-            fits = max(0, min(fits, grant.claim.times_in(left)))
-        if fits == 0:
-            break
-        positions = grant.open_positions()[:fits]
-        slots -= len(positions) * grant.slots
-        if grant.claim is not None:
-            left = left.plus(grant.claim, -len(positions))
-        found.append((grant, positions))
-    return found
-
-
 def _slots_taken_by(node: Node, job_id: str) -> int:
-    return sum(len(positions) for grant, positions in _with_slot(node) if grant.job == job_id)
+    return sum(len(positions) for grant, positions in with_slot(node) if grant.job == job_id)
 
 
 def release_counts(shown: Job) -> dict[str, int]:
@@ -205,7 +185,7 @@ def _phase_state(node_job: NodeJob, view: PhaseView, which: Phase) -> str:
 def task(cluster: Cluster, shown: Job, group: Group, index: int, history: bool = False) -> Plain:
     """What `task list` and, with `history`, `task show` print."""
     state = TaskState(group.state[index])
-    grant, position = _grant_of(cluster, shown, group, index) if state is TaskState.GRANTED else (None, 0)
+    grant, position = grant_of(cluster, shown, group, index) if state is TaskState.GRANTED else (None, 0)
     last = group.history.get(index, [(0, "", None)])[-1]
     end: Ended | None = last[2] if state is not TaskState.SUCCEEDED or group.finished is None else None
     result = _RESULTS.get(state)
@@ -262,28 +242,16 @@ def _fill_finished(shown: Job, group: Group, index: int, plain: Plain) -> None:
     }
 
 
-def _grant_of(cluster: Cluster, shown: Job, group: Group, index: int) -> tuple[Grant | None, int]:
-    for name in shown.current:
-        for grant in cluster.nodes[name].grants.values():
-            position, off = divmod(index - grant.first, grant.step)
-            mine = grant.job == shown.id and grant.group == group.number
-            if mine and off == 0 and 0 <= position < grant.count and grant.is_open(position):
-                return grant, position
-    return None, 0
-
-
 def _task_state(cluster: Cluster, shown: Job, state: TaskState, grant: Grant | None, position: int) -> str:
     if state is TaskState.ACTIVE:
         return "active"
     if state is not TaskState.GRANTED or grant is None:
         return "completed"
-    with_slot = any(
-        held is grant and position in positions for held, positions in _with_slot(cluster.nodes[grant.node])
-    )
-    if not with_slot:
+    runs = any(held is grant and position in positions for held, positions in with_slot(cluster.nodes[grant.node]))
+    if not runs:
         return "active"
     node_job = shown.current.get(grant.node)
-    return "preparing" if node_job is not None and _is_preparing(node_job) else "running"
+    return "preparing" if node_job is not None and is_preparing(node_job) else "running"
 
 
 def _exit_code(state: TaskState, last: Ended | None) -> int | None:
@@ -380,7 +348,7 @@ def node(shown: Node, now: Instant, owes: list[str]) -> Plain:
 def _resources(shown: Node) -> Plain:
     """What the node offers beside slots, and how much of it running tasks hold."""
     held = NOTHING
-    for grant, positions in _with_slot(shown) if shown.claimed != NOTHING else ():
+    for grant, positions in with_slot(shown) if shown.claimed != NOTHING else ():
         held = held.plus(grant.claim or NOTHING, len(positions))
     used = {"cpus": held.cpus / 1000, "memory": held.memory}
     offered = shown.join.resources if shown.join is not None else {}
