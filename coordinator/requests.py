@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, Final
 
-from coordinator import access, admission, ending, files, submission, views
+from coordinator import access, admission, ending, explain, files, submission, views
 from coordinator.desk import Desk
 from coordinator.finding import RefusedError, find_job, find_node, find_own_job, find_task
 from coordinator.model import OVER, Group, Job, JobState, Node, Pool, TaskState
@@ -248,6 +248,7 @@ _ANSWERS: Final[dict[type[m.Message], Callable[..., None]]] = {
     m.JobDelete: _job_delete,
     m.TaskList: _task_list,
     m.TaskShow: _task_show,
+    m.Explain: explain.answer,
     m.NodeList: _node_list,
     m.NodeShow: _node_show,
     m.PoolList: _pool_list,

@@ -34,7 +34,7 @@ ToNode = (
 )  # fmt: skip
 FromClient = (
     Upload | Submit | JobList | JobShow | JobWait | JobTerminate | JobDelete | JobNodes | TaskList | TaskShow
-    | NodeList | NodeShow | PoolList | PoolShow | LogRead | FilesRead | FilesList | Overview | Finish
+    | Explain | NodeList | NodeShow | PoolList | PoolShow | LogRead | FilesRead | FilesList | Overview | Finish
     | TokenCreate | TokenList | TokenRevoke | IdentityList | IdentityRevoke | NodeRevoke
 )  # fmt: skip
 ToClient = Reply | Refused

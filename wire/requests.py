@@ -8,7 +8,7 @@ from typing import Any
 from wire.vocabulary import Int64, Message, Phase, RefusalCode, Role
 
 __all__ = [
-    "FilesList", "FilesRead", "Finish", "IdentityList", "IdentityRevoke", "JobDelete", "JobList", "JobNodes",
+    "Explain", "FilesList", "FilesRead", "Finish", "IdentityList", "IdentityRevoke", "JobDelete", "JobList", "JobNodes",
     "JobShow", "JobTerminate", "JobWait", "LogRead", "NodeList", "NodeRevoke", "NodeShow", "Overview", "PoolList",
     "PoolShow", "Refused", "Reply", "Submit", "TaskList", "TaskShow", "TokenCreate", "TokenList", "TokenRevoke",
     "Upload",
@@ -99,6 +99,14 @@ class TaskList(Message, frozen=True, tag=True):
 class TaskShow(Message, frozen=True, tag=True):
     request: Int64
     task: str
+
+
+class Explain(Message, frozen=True, tag=True):
+    """Why a task (`target` is JOB/TASK) or a job is as it is. Body: `{"id", "reason", "code", "all", "next", "nodes",
+    "nodes_left_out", "story"}`."""
+
+    request: Int64
+    target: str
 
 
 class NodeList(Message, frozen=True, tag=True):

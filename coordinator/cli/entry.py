@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "task": ("coordinator.cli.tasks", "task"),
     "node": ("coordinator.cli.nodes", "node"),
     "pool": ("coordinator.cli.pools", "pool"),
+    "explain": ("coordinator.cli.explain", "explain"),
     "logs": ("coordinator.cli.logs", "logs"),
     "files": ("coordinator.cli.files", "files"),
     "token": ("coordinator.cli.tokens", "token"),

@@ -149,6 +149,8 @@ TABLE: list[tuple[str, str, Ask]] = [
     ("job delete", "ARUAAA", ask(m.JobDelete, JOB)),
     ("task list", "AAUAAA", ask(m.TaskList, JOB)),
     ("task show", "AAUAAA", ask(m.TaskShow, f"{JOB}/t[0]")),
+    ("explain a job", "AAUAAA", ask(m.Explain, JOB)),
+    ("explain a task", "AAUAAA", ask(m.Explain, f"{JOB}/t[0]")),
     ("logs of a task", "ARUAAA", ask(m.LogRead, task=f"{JOB}/t[0]")),
     ("logs of a preparation", "ARUAAA", ask(m.LogRead, job=JOB, node="n1", phase=m.Phase.PREPARATION)),
     ("files of the job", "ARUAAA", ask(m.FilesRead, "n1", f"workitems/{JOB}/t-0/stdout.txt")),
@@ -221,7 +223,8 @@ def everything_told_to(person: Person, name: str) -> str:
         person.ask(m.JobList), person.ask(m.NodeList), person.ask(m.NodeShow, "n1"), person.ask(m.PoolList),
         person.ask(m.PoolShow, "p"), person.ask(m.Overview), person.ask(m.Overview, [name]),
         person.refused(m.JobShow, name), person.refused(m.JobShow, "secre"), person.refused(m.JobNodes, "secret-2"),
-        person.refused(m.TaskShow, f"{name}/t[9]"), person.refused(m.JobTerminate, "ecret-1"),
+        person.refused(m.TaskShow, f"{name}/t[9]"), person.refused(m.Explain, name),
+        person.refused(m.JobTerminate, "ecret-1"),
         person.refused(m.JobWait, name), person.refused(m.JobDelete, name),
     ]  # fmt: skip
     return str(told).replace(f"no job `{name}`", "").replace("no job `secret-2`", "").replace("no job `ecret-1`", "")

@@ -353,6 +353,8 @@ def _shown(asked: Message, body: Any) -> Iterator[str]:
             yield from (row["job"] for row in body)
         case m.TaskShow():
             yield body["job"]
+        case m.Explain():
+            yield body["id"].partition("/")[0]
         case m.Overview() | m.Submit():
             yield from (row["id"] for row in body["jobs"])
         case m.JobNodes() if body:

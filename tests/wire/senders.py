@@ -61,6 +61,7 @@ _WRITTEN: Final = {
     "JobNodes": "uoa",
     "TaskList": "uoa",
     "TaskShow": "uoa",
+    "Explain": "uoa",
     "NodeList": "uoa",
     "NodeShow": "uoa",
     "PoolList": "uoa",

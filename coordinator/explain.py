@@ -1,0 +1,58 @@
+"""The answer to `explain JOB|TASK`: the dominant reason, all the others, node by node, and what would help."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from coordinator import access, why, why_job
+from coordinator.desk import Desk
+from coordinator.finding import find_job, find_task
+from coordinator.model import Job
+from coordinator.reasons import NEXT, Cause, Explanation
+from coordinator.sessions import Session
+from coordinator.views import time_text
+from coordinator.why import View
+from wire import messages as m
+
+Plain = dict[str, Any]
+
+
+def answer(desk: Desk, session: Session, message: m.Explain) -> None:
+    """Explain what the request names. Raises RefusedError for what there is not."""
+    view = View(desk.cluster, desk.now, lambda other: access.may_look(desk, session, other))
+    if "/" in message.target:
+        job, group, index = find_task(desk, session, message.target)
+        found = why.task(view, job, group, index)
+    else:
+        job = find_job(desk, session, message.target)
+        found = why_job.job(view, job)
+    desk.send(session.epoch, m.Reply(message.request, plain(found, job)))
+
+
+def plain(found: Explanation, job: Job) -> Plain:
+    """As `explain -o json` prints it."""
+    first = found.causes[0]
+    return {
+        "id": found.target,
+        "reason": first.reason,
+        "code": first.code.value,
+        "all": [_cause(cause) for cause in found.causes],
+        "next": _next(found, job),
+        "nodes": [
+            {"node": line.node, "state": line.state, "code": line.code and line.code.value, "reason": line.reason}
+            for line in found.nodes
+        ],
+        "nodes_left_out": found.left_out,
+        "story": [{"time": time_text(told.at), "text": told.text} for told in found.story],
+    }
+
+
+def _cause(cause: Cause) -> Plain:
+    return {"code": cause.code.value, "reason": cause.reason, "node": cause.node}
+
+
+def _next(found: Explanation, job: Job) -> str | None:
+    """What would help against the dominant reason."""
+    first = found.causes[0]
+    text = NEXT.get(first.code)
+    return text and text.format(task=found.target, job=job.id, pool=job.spec.pool, node=first.node)
