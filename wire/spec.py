@@ -157,11 +157,15 @@ class Needs(_Spec, frozen=True):
     cpus: float | None = None
     memory_bytes: int | None = None
     disk_bytes: int | None = None
-    gpus: float | None = None
+    gpus: int | None = None
+    """Whole ones: a GPU is one task's at a time."""
     labels: list[str] = []
     """What the node must be; takes nothing of it. `name` or `name=value`."""
     others: dict[str, float] = {}
     """Of resources that nodes declare by name."""
+
+    def __hash__(self) -> int:
+        return hash((self.cpus, self.memory_bytes, self.disk_bytes, self.gpus))
 
 
 class When(enum.Enum):
