@@ -53,7 +53,8 @@ def look_at(desk: Desk, job: Job) -> None:
 def end(desk: Desk, job: Job, reason: str, forced: bool = False) -> None:
     """The job enters `terminating`; its releases follow from that and from nothing else."""
     if job.state is not JobState.COMPLETED:
-        desk.keep(JobEnding(job.id, reason, forced, desk.now))
+        cancelled = [(group.number, spans) for group in job.groups if (spans := group.active_spans())]
+        desk.keep(JobEnding(job.id, reason, forced, desk.now, cancelled))
         desk.arm(("grace", job.id), desk.now.after(job.spec.release_grace_ms / 1000))
 
 
@@ -79,7 +80,7 @@ def _skip(desk: Desk, job: Job) -> None:
             failed = job.failed_condition(group)
             if failed is not None:
                 reason = f"`after = {failed}` can no longer come true: not every task of `{failed}` succeeded"
-                desk.keep(GroupSkipped(job.id, group.number, reason, desk.now))
+                desk.keep(GroupSkipped(job.id, group.number, reason, desk.now, group.active_spans()))
                 changed = True
 
 
@@ -250,7 +251,8 @@ def _remove(desk: Desk, job: Job) -> None:
     siblings = desk.cluster.submissions[job.owner, job.submission]
     desk.keep(
         JobDeleted(
-            job.id, job.spec.name, job.number, job.submission, debts, siblings, desk.cluster.last_grant, job.owner
+            job.id, job.spec.name, job.number, job.submission, debts, siblings, desk.cluster.last_grant, job.owner,
+            job.spec.pool, desk.now,
         )
     )
     desk.removing.pop(job.id)

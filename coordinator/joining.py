@@ -50,7 +50,7 @@ def join(desk: Desk, session: Session, message: m.Join) -> None:
         return
     pool = desk.cluster.pools.get(message.pool)
     if pool is None:  # `_why_not` has seen that they do not become too many
-        desk.keep(PoolSet(PoolSpec(name=message.pool), declared=False))
+        desk.keep(PoolSet(PoolSpec(name=message.pool), declared=False, at=desk.now))
         pool = desk.cluster.pools[message.pool]
     known = desk.cluster.nodes.get(message.node)
     if known is not None:
@@ -231,7 +231,7 @@ def give_up_debts(desk: Desk, node: Node, reason: str = "its identity was revoke
         if (job_id, number) in held:
             continue
         if job_id not in desk.cluster.jobs:
-            desk.keep(DebtPaid(job_id, node.name, number))
+            desk.keep(DebtPaid(job_id, node.name, number, desk.now))
             continue
         desk.keep(RoundMoved(job_id, node.name, number, NodeJobState.UNREACHED, reason, desk.now, True))
 
@@ -332,7 +332,7 @@ def _reconcile_round(desk: Desk, node: Node, job_id: str, number: int, held: m.R
     node_job = next((r for r in job.rounds if r.node == node.name and r.round == number), None) if job else None
     if job is None or node_job is None:
         if held is None:
-            desk.keep(DebtPaid(job_id, node.name, number))
+            desk.keep(DebtPaid(job_id, node.name, number, desk.now))
         else:
             desk.send(node.session, m.ReleaseRound(job_id, number, "Deleted"))
     elif held is None:
@@ -360,7 +360,7 @@ def _never_held(desk: Desk, job: Job, node_job: NodeJob, node: Node) -> None:
     phases = (node_job.preparation, node_job.release)
     began = node_job.tasks_ended or node_job.running or any(view is not None and view.attempts for view in phases)
     if not began:
-        desk.keep(RoundVoided(job.id, node_job.node, node_job.round))
+        desk.keep(RoundVoided(job.id, node_job.node, node_job.round, desk.now))
     else:
         reason = "the node no longer knows of it"
         desk.keep(RoundMoved(job.id, node_job.node, node_job.round, NodeJobState.WAIVED, reason, desk.now))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import heapq
+import re
 from array import array
 from collections import deque
 from dataclasses import dataclass, field
@@ -58,6 +59,7 @@ class TaskState(enum.IntEnum):
     FAILED = 3
     CANCELLED = 4
     SKIPPED = 5
+_ACTIVE: Final = re.compile(b"%c+" % TaskState.ACTIVE)
 
 
 OVER: Final = frozenset({TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED, TaskState.SKIPPED})
@@ -235,6 +237,12 @@ class Group:
     @property
     def all_succeeded(self) -> bool:
         return self.counts[TaskState.SUCCEEDED] == self.size
+
+    def active_spans(self) -> list[tuple[int, int]]:
+        """Runs (first, count) of the indices that are ACTIVE."""
+        if not self.counts[TaskState.ACTIVE]:
+            return []
+        return [(run.start(), run.end() - run.start()) for run in _ACTIVE.finditer(self.state)]
 
     @property
     def can_all_succeed(self) -> bool:

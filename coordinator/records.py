@@ -58,6 +58,7 @@ class PoolSet(_Record, frozen=True, tag=True):
     pool: PoolSpec
     declared: bool = True
     """False: an agent named it; the first file that declares it sets its options."""
+    at: Instant | None = None
 
 
 class JobSubmitted(_Record, frozen=True, tag=True):
@@ -162,6 +163,7 @@ class RoundVoided(_Record, frozen=True, tag=True):
     job: str
     node: str
     round: int
+    at: Instant | None = None
 
 
 class Granted(_Record, frozen=True, tag=True):
@@ -196,6 +198,10 @@ class Ended(msgspec.Struct, frozen=True, array_like=True):
     retry_at: Instant | None
     arm: int | None = None
     """The number of the arm of `exit` that decided, if one did."""
+    group: int = -1
+    """The task that it was, and its attempt, for those who read the log later: its grant may be long gone then."""
+    index: int = -1
+    attempt: int = 0
 
 
 class ReportTaken(_Record, frozen=True, tag=True):
@@ -216,6 +222,14 @@ class TasksReturned(_Record, frozen=True, tag=True):
     spans: list[tuple[int, int]]
     cause: Returned
     at: Instant
+    node: str = ""
+    """What the grant was, for those who read the log later: position `n` is task `first + n * step` of the group."""
+    group: int = -1
+    first: int = 0
+    step: int = 1
+    attempt: int = 0
+    over: bool = False
+    """Their job is ending: they are cancelled."""
 
 
 class GroupSkipped(_Record, frozen=True, tag=True):
@@ -225,6 +239,8 @@ class GroupSkipped(_Record, frozen=True, tag=True):
     group: int
     reason: str
     at: Instant
+    spans: list[tuple[int, int]] = []
+    """Which those are, for those who read the log later: runs of indices."""
 
 
 class TasksDone(_Record, frozen=True, tag=True):
@@ -241,6 +257,8 @@ class JobEnding(_Record, frozen=True, tag=True):
     reason: str
     forced: bool
     at: Instant
+    cancelled: list[tuple[int, list[tuple[int, int]]]] = []
+    """Which those are, for those who read the log later: groups with runs of indices."""
 
 
 class JobCompleted(_Record, frozen=True, tag=True):
@@ -265,6 +283,8 @@ class JobDeleted(_Record, frozen=True, tag=True):
     siblings: list[str]
     last_grant: int
     owner: str = ""
+    pool: str = ""
+    at: Instant | None = None
 
 
 class DebtPaid(_Record, frozen=True, tag=True):
@@ -273,6 +293,7 @@ class DebtPaid(_Record, frozen=True, tag=True):
     job: str
     node: str
     round: int
+    at: Instant | None = None
 
 
 Record = (

@@ -28,7 +28,7 @@ def judge(job: Job, grant: Grant, end: TaskEnd, now: Instant) -> Ended:
         reason = f"it was lost {MAX_LOSSES + 1} times with the process that ran it; last: {end.reason or 'unknown'}"
     return Ended(
         end.grant, end.position, verdict, end.outcome, end.exit_code, end.signal, end.started_at, end.ended_at,
-        end.cpu_s, end.max_rss_bytes, reason, retry_at, arm,
+        end.cpu_s, end.max_rss_bytes, reason, retry_at, arm, grant.group, index, grant.attempt,
     )  # fmt: skip
 
 

@@ -109,7 +109,7 @@ def _is_declared(desk: Desk, name: str) -> bool:
 def _accept(desk: Desk, session: Session, message: m.Submit, document: SpecDocument) -> None:
     for claim in document.pools:
         if not _is_declared(desk, claim.name):
-            desk.keep(PoolSet(claim))
+            desk.keep(PoolSet(claim, at=desk.now))
             _resize(desk, desk.cluster.pools[claim.name])
             desk.touch_pool(desk.cluster.pools[claim.name])
     jobs = []

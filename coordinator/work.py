@@ -10,7 +10,7 @@ import msgspec
 
 from coordinator import placement, plausible
 from coordinator.desk import Desk
-from coordinator.model import Grant, Job, Node
+from coordinator.model import Grant, Job, JobState, Node
 from coordinator.preparation import NodeJob
 from coordinator.records import (
     DebtPaid,
@@ -152,7 +152,7 @@ def _keep_report(
     if job is None:
         for phase in phases:
             if phase.phase is m.Phase.RELEASE and phase.final and (job_id, phase.round) in node.owes:
-                desk.keep(DebtPaid(job_id, node.name, phase.round))
+                desk.keep(DebtPaid(job_id, node.name, phase.round, desk.now))
         return
     where = [(end, desk.cluster.grants[end.grant]) for end in ended if end.retry_at is not None]
     backoffs = [(end, grant.group, grant.index(end.position)) for end, grant in where]
@@ -214,7 +214,13 @@ def return_all(desk: Desk, grant: Grant, cause: Returned, keep_mask: int = 0) ->
         spans.append((first, run))
         gone &= ~(((1 << run) - 1) << first)
     if spans:
-        desk.keep(TasksReturned(grant.job, grant.id, spans, cause, desk.now))
+        over = desk.cluster.jobs[grant.job].state is JobState.TERMINATING
+        desk.keep(
+            TasksReturned(
+                grant.job, grant.id, spans, cause, desk.now, grant.node, grant.group, grant.first, grant.step,
+                grant.attempt, over,
+            )
+        )  # fmt: skip
 
 
 # ---- again
