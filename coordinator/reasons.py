@@ -22,8 +22,7 @@ class Code(enum.Enum):
     PREPARING = "preparing"
     QUEUED = "queued"
     NODE_LOST = "node_lost"
-    # a task that no node has: because of its job
-    ENDING = "ending"
+    # a task that no node has, because of its job
     DISABLED = "disabled"
     BACKOFF = "backoff"
     DEPENDENCY = "dependency"
@@ -44,14 +43,11 @@ class Code(enum.Enum):
     RESERVED = "reserved"
     # because of others
     PRIORITY = "priority"
-    TURN = "turn"
     ORDER = "order"
     READY = "ready"
     # a job that does not end
-    WAITING = "waiting"
     OPEN = "open"
     INELIGIBLE = "ineligible"
-    STOPPING = "stopping"
     RELEASE_RUNS = "release_runs"
     RELEASE_WAITS = "release_waits"
     RELEASE_OUT_OF_CONTACT = "release_out_of_contact"
@@ -66,9 +62,9 @@ class Code(enum.Enum):
 
 
 OF_OBSTACLE: Final = {
+    Obstacle.PREPARATIONS: Code.PREPARATIONS,
     Obstacle.BUSY: Code.BUSY,
     Obstacle.CLAIMED: Code.CLAIMED,
-    Obstacle.PREPARATIONS: Code.PREPARATIONS,
     Obstacle.RELEASING: Code.RELEASING,
     Obstacle.NOT_CONNECTED: Code.NOT_CONNECTED,
     Obstacle.LEAVING: Code.LEAVING,

@@ -72,7 +72,7 @@ def _verdict(group: Group, end: Ended | None) -> str:
     if end is not None and end.arm is not None:
         return f"arm {end.arm + 1} of its `exit` decided"
     retries = group.spec.command.retries
-    return "it has no retries" if retries == 0 else f"its {count_of(retries or 0, 'retry', 'retries')} are spent"
+    return f"its retries are spent ({retries})" if retries else "it has no retries"
 
 
 # ---- a node has it
@@ -127,9 +127,7 @@ def waiting(view: View, job: Job, group: Group, index: int, found: Explanation) 
 
 def _of_job(view: View, job: Job, group: Group, index: int) -> Iterator[Cause]:
     """What holds it wherever a node is free, the strongest first."""
-    if job.state is JobState.TERMINATING:
-        yield Cause(Code.ENDING, f"its job is ending ({job.end_reason}): it will not run")
-    elif job.state is not JobState.ACTIVE:
+    if job.state is not JobState.ACTIVE:
         yield Cause(Code.DISABLED, f"its job is {job.state.value}")
     for number in group.spec.after:
         other = job.groups[number]
@@ -179,7 +177,7 @@ def _detail(view: View, job: Job, group: Group, node: Node, reason: Obstacle, le
             wanted = size(group.spec.needs.memory_bytes or 0)
             return f"it has {size(node.offer.memory)} of memory, the task needs {wanted}"
         case Obstacle.CLAIMED if left is not None:
-            return f"{max(0, left.cpus) / 1000:g} processors and {size(max(0, left.memory))} of memory are left"
+            return f"left there: {size(max(0, left.memory))} of memory, processors {max(0, left.cpus) / 1000:g}"
         case Obstacle.BUSY:
             return f"{node.used} of {count_of(node.slots, 'slot')} are taken{_by_whom(view, node)}"
         case _:
@@ -209,22 +207,25 @@ def _by_whom(view: View, node: Node) -> str:
 def _of_nodes(view: View, round_: Round, job: Job, group: Group, index: int, lines: list[NodeLine]) -> Iterator[Cause]:
     """What the nodes say together: what passes soonest decides, and before it who goes first there."""
     codes = Counter(line.code for line in lines if line.code is not None)
-    order = [code for code in (*OF_OBSTACLE.values(), Code.RESERVED) if code in codes]
-    if order and order[0] in (Code.BUSY, Code.CLAIMED, Code.RESERVED) and len(lines) == sum(codes.values()):
-        yield from _who_goes_first(view, round_, job, group, index)
+    order = [code for code in (Code.RESERVED, *OF_OBSTACLE.values()) if code in codes]
+    if order and order[0] in (Code.RESERVED, Code.BUSY, Code.CLAIMED) and len(lines) == sum(codes.values()):
+        yield from _who_goes_first(view, round_, job)
     for code in order:
         first = next(line for line in lines if line.code is code)
         count = codes[code]
         where = f"node `{first.node}`" if count == 1 else f"{count_of(count, 'node')}, `{first.node}` first"
         yield Cause(code, f"{where}: {first.reason}", first.node)
+    before = len(group.again) + index - group.cursor
+    if index > group.cursor and before:
+        yield Cause(Code.ORDER, f"{count_of(before, 'task')} of `{group.spec.name}` are before it")
 
 
-def _who_goes_first(view: View, round_: Round, job: Job, group: Group, index: int) -> Iterator[Cause]:
+def _who_goes_first(view: View, round_: Round, job: Job) -> Iterator[Cause]:
     ahead = [c.job for c in round_.waiting if c.job.spec.priority > job.spec.priority]
     if ahead:
         named = [f"`{other.id}`" for other in ahead if view.known(other)]
         which = f" ({', '.join(named[:MAX_NAMED])})" if named else ""
-        yield Cause(Code.PRIORITY, f"{count_of(len(ahead), 'job')} of higher priority{which} go first")
+        yield Cause(Code.PRIORITY, f"tasks of {count_of(len(ahead), 'job')} of higher priority{which} go first")
 
 
 # ---- how it came to this

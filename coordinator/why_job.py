@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Final
 
 from coordinator import why
-from coordinator.ending import ELIGIBLE_GRACE_S, NO_NODES
+from coordinator.ending import ALL_COMPLETE, ELIGIBLE_GRACE_S, NO_NODES, TASK_FAILED
 from coordinator.model import Group, Job, JobState, Node, TaskState
 from coordinator.preparation import OPEN, NodeJob
 from coordinator.reasons import Cause, Code, Explanation, Told
@@ -29,7 +29,7 @@ def job(view: View, shown: Job) -> Explanation:
     if shown.deleting:
         found.causes.append(Cause(Code.DELETING, "it is deleted: its nodes remove its directories"))
     if shown.state is JobState.COMPLETED:
-        found.causes += _completed(view, shown)
+        found.causes += _completed(shown)
     elif shown.state is JobState.TERMINATING:
         found.causes += _ending(view, shown)
     else:
@@ -82,8 +82,6 @@ def _ending(view: View, shown: Job) -> Iterator[Cause]:
     causes = [_release(view, shown, node_job) for node_job in owed[:MAX_ROUNDS]]
     for code in (Code.RELEASE_RUNS, Code.RELEASE_OUT_OF_CONTACT, Code.RELEASE_WAITS):
         yield from (cause for cause in causes if cause.code is code)
-    if shown.granted:
-        yield Cause(Code.STOPPING, f"{count_of(shown.granted, 'task')} of it are being stopped")
 
 
 def _release(view: View, shown: Job, node_job: NodeJob) -> Cause:
@@ -118,23 +116,33 @@ def _grace(view: View, shown: Job, node: Node) -> str:
 # ---- ended
 
 
-def _completed(view: View, shown: Job) -> Iterator[Cause]:
-    counts = {state: sum(group.counts[state] for group in shown.groups) for state in TaskState}
-    if shown.end_reason != "AllTasksComplete":
+def _completed(shown: Job) -> Iterator[Cause]:
+    """What is still to be done about it, what went wrong in it, and how it ended, in this order."""
+    yield from _debts(shown, NodeJobState.UNREACHED)
+    early = shown.end_reason not in (ALL_COMPLETE, TASK_FAILED)
+    if early:
         yield Cause(Code.ENDED_EARLY, f"it was ended before all its tasks were done: {shown.end_reason}")
-    if counts[TaskState.FAILED]:
-        yield Cause(Code.TASKS_FAILED, _failed(shown, counts[TaskState.FAILED]))
-    if counts[TaskState.CANCELLED]:
-        yield Cause(Code.TASKS_CANCELLED, f"{count_of(counts[TaskState.CANCELLED], 'task')} were cancelled")
-    for node_job in shown.rounds[:MAX_ROUNDS]:
+    failed = sum(group.counts[TaskState.FAILED] for group in shown.groups)
+    if failed:
+        yield Cause(Code.TASKS_FAILED, _failed(shown, failed))
+    yield from _debts(shown, NodeJobState.RELEASE_FAILED)
+    cancelled = sum(group.counts[TaskState.CANCELLED] for group in shown.groups)
+    if cancelled:
+        yield Cause(Code.TASKS_CANCELLED, f"tasks of it were cancelled: {cancelled:,}")
+    if not early:
+        yield Cause(Code.COMPLETED, f"it is completed ({shown.end_reason})")
+
+
+def _debts(shown: Job, state: NodeJobState) -> Iterator[Cause]:
+    """Rounds that were not paid, or paid badly."""
+    for node_job in islice((r for r in shown.rounds if r.state is state), MAX_ROUNDS):
         where = f"node `{node_job.node}`"
-        if node_job.state is NodeJobState.RELEASE_FAILED:
+        if state is NodeJobState.RELEASE_FAILED:
             reason = node_job.release.reason or _status(node_job)
             yield Cause(Code.RELEASE_FAILED, f"its release failed on {where}: {reason}", node_job.node)
-        elif node_job.state is NodeJobState.UNREACHED:
+        else:
             sentence = f"{where} still owes its release: {node_job.reason or 'it was not reached'}"
             yield Cause(Code.RELEASE_OWED, sentence, node_job.node)
-    yield Cause(Code.COMPLETED, f"it is completed ({shown.end_reason})")
 
 
 def _failed(shown: Job, count: int) -> str:

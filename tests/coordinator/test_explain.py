@@ -1,0 +1,404 @@
+"""`explain`: situations, each made to happen, and the sentence that is said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from coordinator.placement import Obstacle
+from coordinator.reasons import NEXT, OF_OBSTACLE, Code
+from tests.coordinator.playbook import Play, job, phase_end, prep, release, tasks
+from wire import messages as m
+
+GIB = 1 << 30
+Scene = Callable[[Play], str]
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What happens, and what is said of the target that the scene returns."""
+
+    scene: Scene
+    code: Code
+    sentence: str
+    next: str | None
+    also: dict[Code, str]
+
+    def __str__(self) -> str:
+        return self.scene.__name__
+
+
+SITUATIONS: list[Situation] = []
+
+
+def situation(
+    code: Code, sentence: str, next: str | None = None, also: dict[Code, str] | None = None
+) -> Callable[[Scene], Scene]:
+    def told(scene: Scene) -> Scene:
+        SITUATIONS.append(Situation(scene, code, sentence, next, also or {}))
+        return scene
+
+    return told
+
+
+def explained(play: Play, target: str) -> dict[str, Any]:
+    body: dict[str, Any] = play.admin.ask(m.Explain, target)
+    return body
+
+
+# ---- a task that no node has
+
+
+@situation(Code.NO_NODE, "pool `p` has no node", "start `agentd --pool p` on a machine")
+def a_pool_without_a_node(play: Play) -> str:
+    return f"{play.submit(job('j'))}/t"
+
+
+@situation(Code.NOT_CONNECTED, "node `n1`: out of contact for 1m00s")
+def the_only_node_is_out_of_contact(play: Play) -> str:
+    play.node("n1").drop()
+    play.wait(60)
+    return f"{play.submit(job('j'))}/t"
+
+
+@situation(Code.LEAVING, "node `n1`: leaving")
+def the_only_node_is_leaving(play: Play) -> str:
+    n1 = play.node("n1")
+    play.submit(job("other"))
+    n1.say(m.Leaving())
+    return f"{play.submit(job('j'))}/t"
+
+
+@situation(Code.BARRED, "node `n1`: the job's preparation failed there: exit code 1, 1 attempt")
+def the_preparation_failed_on_the_only_node(play: Play) -> str:
+    n1 = play.node("n1")
+    name = play.submit(job("j", tasks(size=2), preparation=prep()))
+    n1.prepared(name, ok=False)
+    n1.give_back(name)
+    return f"{name}/t[0]"
+
+
+@situation(Code.TOO_SMALL, "node `n1`: it has 1 slot, the task takes 4")
+def the_only_node_is_too_narrow(play: Play) -> str:
+    name = play.submit(job("j", tasks(slots=4)), pools=[{"name": "p", "slots": 4}])
+    play.node("n1", slots=1)
+    return f"{name}/t"
+
+
+@situation(Code.TOO_FEW_CPUS, "node `n1`: it has 2 processors, the task needs 8")
+def the_only_node_has_too_few_processors(play: Play) -> str:
+    name = play.submit(job("j", {**tasks(), "needs": {"cpus": 8}}))
+    play.node("n1", resources={"cpus": 2})
+    return f"{name}/t"
+
+
+@situation(Code.TOO_LITTLE_MEMORY, "node `n1`: it has 1.0 GiB of memory, the task needs 8.0 GiB")
+def the_only_node_has_too_little_memory(play: Play) -> str:
+    name = play.submit(job("j", {**tasks(), "needs": {"memory_bytes": 8 * GIB}}))
+    play.node("n1", resources={"memory": GIB})
+    return f"{name}/t"
+
+
+@situation(Code.NOT_ELEVATING, "node `n1`: no elevated commands there")
+def no_node_elevates(play: Play) -> str:
+    name = play.submit(job("j", tasks(elevated=True)), pools=[{"name": "p", "elevation": "allowed"}])
+    play.node("n1")
+    return f"{name}/t"
+
+
+@situation(Code.CLAIMED, "node `n1`: left there: 0 B of memory, processors 1")
+def the_processors_are_taken(play: Play) -> str:
+    play.node("n1", slots=4, resources={"cpus": 4})
+    play.submit(job("big", {**tasks(), "needs": {"cpus": 3}}))
+    return f"{play.submit(job('j', {**tasks(), 'needs': {'cpus': 2}}))}/t"
+
+
+@situation(Code.BUSY, "node `n1`: 2 of 2 slots are taken (2 by `long-1`)", "wait, or add a node to pool `p`")
+def all_slots_are_taken(play: Play) -> str:
+    play.node("n1", slots=2)
+    play.submit(job("long", tasks(size=2)))
+    return f"{play.submit(job('j'))}/t"
+
+
+@situation(Code.BUSY, "node `n1`: 1 of 1 slot are taken", also={Code.ORDER: "3 tasks of `t` are before it"})
+def others_of_its_group_come_first(play: Play) -> str:
+    play.node("n1")
+    return f"{play.submit(job('j', tasks(size=5)))}/t[4]"
+
+
+@situation(Code.BUSY, "2 nodes, `n1` first: 1 of 1 slot are taken (1 by `long-1`)")
+def all_slots_of_several_nodes_are_taken(play: Play) -> str:
+    play.node("n1")
+    play.node("n2")
+    play.submit(job("long", tasks(size=2)))
+    return f"{play.submit(job('j'))}/t"
+
+
+@situation(Code.PRIORITY, "tasks of 1 job of higher priority (`urgent-1`) go first")
+def a_job_of_higher_priority_waits_too(play: Play) -> str:
+    play.node("n1")
+    play.submit(job("long"))
+    play.submit(job("urgent", priority=10))
+    return f"{play.submit(job('j'))}/t"
+
+
+@situation(Code.RESERVED, "node `n1`: kept free for a task that needs more room")
+def the_node_is_kept_for_a_wider_task(play: Play) -> str:
+    play.node("n1", slots=4)
+    play.submit(job("long", tasks(size=2)))
+    play.submit(job("wide", tasks(slots=4)))
+    return f"{play.submit(job('j'))}/t"
+
+
+@situation(Code.PREPARATIONS, "node `n2`: as many nodes as allowed are preparing")
+def another_node_prepares_and_one_at_a_time_may(play: Play) -> str:
+    play.node("n1")
+    play.node("n2")
+    return f"{play.submit(job('j', tasks(size=2), preparation=prep(parallel=1)))}/t[1]"
+
+
+@situation(Code.DEPENDENCY, "it waits for `first`: 2 of 2 tasks did not succeed yet")
+def another_task_is_to_be_done_before(play: Play) -> str:
+    play.node("n1")
+    return f"{play.submit(job('j', tasks('first', size=2), tasks('then', after=[0])))}/then"
+
+
+@situation(Code.BACKOFF, "it is tried again in ")
+def it_failed_and_waits_for_its_next_attempt(play: Play) -> str:
+    n1 = play.node("n1")
+    name = play.submit(job("j", tasks(retries=3, backoff={"first_ms": 60_000, "cap_ms": 60_000})))
+    n1.end(name, 7)
+    return f"{name}/t"
+
+
+@situation(Code.PARALLEL, "1 task of the job run, and `parallel` allows no more")
+def the_job_allows_no_more_tasks_at_once(play: Play) -> str:
+    play.node("n1", slots=4)
+    return f"{play.submit(job('j', tasks(size=4), parallel=1))}/t[1]"
+
+
+# ---- a task that a node has
+
+
+@situation(Code.PREPARING, "the job's preparation runs on node `n1`")
+def the_preparation_runs(play: Play) -> str:
+    play.node("n1")
+    return f"{play.submit(job('j', preparation=prep()))}/t"
+
+
+@situation(Code.RUNNING, "it runs on node `n1`", "`coordinator logs j-1/t -f` shows what it prints")
+def it_runs(play: Play) -> str:
+    play.node("n1")
+    return f"{play.submit(job('j'))}/t"
+
+
+@situation(Code.QUEUED, "it is next on node `n1`, behind 1 task that it runs")
+def it_waits_for_a_slot_of_the_node_that_has_it(play: Play) -> str:
+    n1 = play.node("n1")
+    name = play.submit(job("j", tasks(size=500), preparation=prep()))
+    n1.prepared(name)
+    n1.end(name, started_at=play.wall - 0.001, ended_at=play.wall)
+    return f"{name}/t[{n1.labels(name)[-1]}]"
+
+
+@situation(Code.NODE_LOST, "node `n1`, which has it, is out of contact for 20s")
+def the_node_that_has_it_is_silent(play: Play) -> str:
+    n1 = play.node("n1")
+    name = play.submit(job("j"))
+    n1.drop()
+    play.wait(20)
+    return f"{name}/t"
+
+
+# ---- a task that is over
+
+
+@situation(Code.FAILED, "it failed for good: exit code 3 at attempt 2; its retries are spent (1)")
+def its_retries_are_spent(play: Play) -> str:
+    n1 = play.node("n1")
+    name = play.submit(job("j", tasks(retries=1), tasks("more")))
+    for _ in range(2):
+        n1.report([n1.task_end(grant, at, 3) for grant, at in n1.running() if n1.grants[grant].run.group == 0])
+        while not any(held.run.group == 0 for held in n1.grants.values()) and play.task(f"{name}/t")["result"] is None:
+            n1.end(name)
+    return f"{name}/t"
+
+
+@situation(Code.SUCCEEDED, "it succeeded")
+def it_succeeded(play: Play) -> str:
+    name = play.submit(job("j"))
+    play.node("n1")
+    play.run_out(name)
+    return f"{name}/t"
+
+
+@situation(Code.CANCELLED, "it was cancelled: its job was ended (UserTerminate)")
+def its_job_was_terminated(play: Play) -> str:
+    name = play.submit(job("j"))
+    play.terminate(name)
+    return f"{name}/t"
+
+
+@situation(Code.SKIPPED, "it was skipped: ")
+def what_it_waited_for_failed(play: Play) -> str:
+    n1 = play.node("n1")
+    name = play.submit(job("j", tasks("first"), tasks("then", after=[0]), finish="manual"))
+    n1.end(name, 1)
+    return f"{name}/then"
+
+
+# ---- a job
+
+
+@situation(Code.NO_NODE, "`t`: 1 of 1 task wait: pool `p` has no node")
+def a_job_of_a_pool_without_a_node(play: Play) -> str:
+    return play.submit(job("j"))
+
+
+@situation(Code.RUNNING, "2 tasks of it are out on 1 node")
+def a_job_that_runs(play: Play) -> str:
+    play.node("n1", slots=2)
+    return play.submit(job("j", tasks(size=4)))
+
+
+@situation(Code.OPEN, "all its tasks are over, and `finish = manual` keeps it open", "`coordinator job terminate j-1`")
+def a_job_that_is_kept_open(play: Play) -> str:
+    n1 = play.node("n1")
+    name = play.submit(job("j", finish="manual"))
+    n1.end(name)
+    return name
+
+
+@situation(Code.INELIGIBLE, "its preparation failed on every node that could run it: it ends as NoEligibleNodes in 10s")
+def a_job_whose_preparation_failed_everywhere(play: Play) -> str:
+    n1 = play.node("n1")
+    name = play.submit(job("j", preparation=prep()))
+    n1.prepared(name, ok=False)
+    n1.give_back(name)
+    return name
+
+
+def _ended(play: Play, **options: Any) -> str:
+    n1 = play.node("n1")
+    name = play.submit(job("j", release=release(**options)))
+    n1.end(name)
+    return name
+
+
+@situation(
+    Code.RELEASE_RUNS, "its release runs on node `n1`",
+    "`coordinator logs j-1 --node n1 --phase release` shows how far it is",
+)  # fmt: skip
+def a_release_runs(play: Play) -> str:
+    return _ended(play)
+
+
+@situation(Code.RELEASE_RUNS, "its release runs on node `n1` for 0.0s; attempt 1 failed: ")
+def a_release_is_tried_again(play: Play) -> str:
+    name = _ended(play, retries=2)
+    n1 = play.nodes["n1"]
+    n1.report(phases=[_release_end(name, ok=False, final=False)])
+    n1.say(m.PhaseStarted(name, 1, m.Phase.RELEASE, 2, play.wall))
+    return name
+
+
+@situation(Code.RELEASE_OUT_OF_CONTACT, "node `n1` owes its release and is out of contact for 1m00s")
+def a_release_waits_for_a_node_out_of_contact(play: Play) -> str:
+    n1 = play.node("n1")
+    name = play.submit(job("j"))
+    n1.drop()
+    play.wait(60)
+    play.terminate(name)
+    return name
+
+
+@situation(
+    Code.RELEASE_RUNS, "its release runs on node `n1`",
+    also={Code.RELEASE_WAITS: "node `n2` owes its release: `release` allows 1 node at once"},
+)  # fmt: skip
+def releases_take_turns(play: Play) -> str:
+    nodes = [play.node("n1"), play.node("n2")]
+    name = play.submit(job("j", tasks(size=2), release=release(parallel=1)))
+    for node in nodes:
+        node.end(name)
+    return name
+
+
+@situation(Code.DELETING, "it is deleted: its nodes remove its directories")
+def a_job_that_is_deleted(play: Play) -> str:
+    name = _ended(play)
+    play.nodes["n1"].released(name)
+    play.admin.start(m.JobDelete, name)
+    return name
+
+
+@situation(Code.RELEASE_FAILED, "its release failed on node `n1`: exit code 1")
+def a_job_whose_release_failed(play: Play) -> str:
+    name = _ended(play)
+    play.nodes["n1"].released(name, ok=False)
+    return name
+
+
+@situation(Code.RELEASE_OWED, "node `n1` still owes its release: out of contact when the job ended")
+def a_job_that_ended_without_a_node(play: Play) -> str:
+    n1 = play.node("n1")
+    name = play.submit(job("j"))
+    n1.drop()
+    play.wait(60)
+    play.terminate(name, force=True)
+    return name
+
+
+@situation(Code.TASKS_FAILED, "1 task failed for good, first in order `t`: exit code 9")
+def a_job_whose_task_failed(play: Play) -> str:
+    n1 = play.node("n1")
+    name = play.submit(job("j"))
+    n1.end(name, 9)
+    play.run_out(name)
+    return name
+
+
+@situation(Code.ENDED_EARLY, "it was ended before all its tasks were done: UserTerminate")
+def a_job_that_was_terminated(play: Play) -> str:
+    name = play.submit(job("j"))
+    play.terminate(name)
+    return name
+
+
+@situation(Code.COMPLETED, "it is completed (AllTasksComplete)")
+def a_job_that_went_well(play: Play) -> str:
+    play.node("n1")
+    name = play.submit(job("j"))
+    play.run_out(name)
+    return name
+
+
+def _release_end(name: str, *, ok: bool, final: bool) -> m.PhaseEnd:
+    return phase_end(name, 1, m.Phase.RELEASE, ok, final=final)
+
+
+@pytest.mark.parametrize("case", SITUATIONS, ids=str)
+def test_each_situation_is_told_by_its_sentence(case: Situation) -> None:
+    play = Play()
+    body = explained(play, case.scene(play))
+    assert (body["code"], body["reason"][: len(case.sentence)]) == (case.code.value, case.sentence)
+    assert body["all"][0]["reason"] == body["reason"]
+    others = {cause["code"]: cause["reason"] for cause in body["all"][1:]}
+    assert {code.value: reason for code, reason in case.also.items()}.items() <= others.items()
+    if case.next is not None:
+        assert body["next"] == case.next
+
+
+def test_twenty_situations_and_more_are_told() -> None:
+    assert len({case.code for case in SITUATIONS}) >= 20
+
+
+def test_every_obstacle_of_placement_has_a_code_and_every_code_a_situation() -> None:
+    assert set(OF_OBSTACLE) == set(Obstacle)
+    told = {case.code for case in SITUATIONS}.union(*(case.also for case in SITUATIONS))
+    unseen = {Code.READY, Code.DISABLED, Code.RELEASING, Code.TASKS_CANCELLED}
+    assert set(Code) - told <= unseen, "the first lasts no longer than a step of the core"
+    assert set(NEXT) <= set(Code)
