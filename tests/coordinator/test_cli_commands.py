@@ -251,6 +251,7 @@ def test_a_refusal_has_its_status(desk: Desk, code: RefusalCode, status: int) ->
         ("JobDelete", ("job", "delete", "dayli", "--yes")),
         ("TaskList", ("task", "list", "dayli")),
         ("TaskShow", ("task", "show", "dayli/x")),
+        ("Explain", ("explain", "dayli")),
         ("NodeShow", ("node", "show", "dayli")),
         ("PoolShow", ("pool", "show", "dayli")),
         ("LogRead", ("logs", "dayli/x")),
@@ -480,3 +481,23 @@ def test_the_stderr_of_every_failed_task_comes_with_its_name(desk: Desk) -> None
     assert outcome.out == "==> daily-3/price[17,fx] on risk-1: exit 3\nboom\n"
     asked: Any = standing.asked[0]
     assert asked.state == "failed"
+
+
+WHY = {
+    "id": "daily-3/price[17,fx]", "reason": "node `n1`: 2 of 2 slots are taken", "code": "busy",
+    "all": [{"code": "busy", "reason": "node `n1`: 2 of 2 slots are taken", "node": "n1"},
+            {"code": "order", "reason": "3 tasks of `price` are before it", "node": None}],
+    "next": "wait, or add a node to pool `risk`",
+    "nodes": [{"node": "n1", "state": "running", "code": "busy", "reason": "2 of 2 slots are taken"}],
+    "nodes_left_out": 4, "story": [{"time": "2026-11-22T09:00:00.000Z", "text": "its job was submitted"}],
+}  # fmt: skip
+
+
+def test_explain_says_the_dominant_reason_first_then_the_others_what_helps_the_nodes_and_the_story(desk: Desk) -> None:
+    with desk.answering(Explain=WHY):
+        lines = desk.run("explain", "daily/price[17,fx]").out.splitlines()
+        assert desk.run("explain", "daily/price[17,fx]", "-o", "json").json == WHY
+    assert lines[0] == "daily-3/price[17,fx]: node `n1`: 2 of 2 slots are taken"
+    assert lines[1:3] == ["  also: 3 tasks of `price` are before it", "next: wait, or add a node to pool `risk`"]
+    assert lines[4:7] == ["NODE  STATE    WHY NOT", "n1    running  2 of 2 slots are taken", "and 4 nodes more"]
+    assert lines[-1].endswith("ago  its job was submitted")

@@ -35,10 +35,10 @@ SITUATIONS: list[Situation] = []
 
 
 def situation(
-    code: Code, sentence: str, next: str | None = None, also: dict[Code, str] | None = None
+    code: Code, sentence: str, advice: str | None = None, also: dict[Code, str] | None = None
 ) -> Callable[[Scene], Scene]:
     def told(scene: Scene) -> Scene:
-        SITUATIONS.append(Situation(scene, code, sentence, next, also or {}))
+        SITUATIONS.append(Situation(scene, code, sentence, advice, also or {}))
         return scene
 
     return told
