@@ -30,7 +30,7 @@ from agentd.records import (
     RoundForgotten,
     Verdict,
 )
-from wire.arms import first_match
+from wire.arms import first_match, own_retries, unless_named
 from wire.messages import Cleanliness, NotHeld, Outcome, Phase, PhaseEnd, PhaseStarted, RoundState
 from wire.retry import delay_s
 from wire.spec import Command, ExitAction
@@ -250,7 +250,7 @@ class Phases:
         if verdict in (Verdict.RETRY, Verdict.INTERRUPTED):
             retry_at = self._desk.now.after(self._delay_s(held, phase, verdict, arm))
         waits_for_cleaning = phase is Phase.RELEASE and final
-        own = arm if arm is not None and _command(job, phase).arms[arm].times is not None else None
+        own = arm if own_retries(_command(job, phase), arm)[0] else None
         self._desk.keep(
             AttemptEnded(
                 held.job, held.number, phase, book.attempts, verdict, how.exit_code, retry_at, how.leftovers,
@@ -269,8 +269,7 @@ class Phases:
     def _judge(self, held: Round, phase: Phase, how: How, arm: int | None) -> Verdict:
         book = held.book(phase)
         command = _command(self._desk.ledger.jobs[held.job], phase)
-        succeeded = how.outcome is Outcome.EXITED and how.exit_code == 0
-        action = command.arms[arm].action if arm is not None else ExitAction.SUCCEED if succeeded else ExitAction.RETRY
+        action = command.arms[arm].action if arm is not None else unless_named(how.outcome, how.exit_code)
         if action is ExitAction.SUCCEED:
             return Verdict.SUCCEEDED
         if phase is Phase.PREPARATION and not held.open:
@@ -456,11 +455,11 @@ class Phases:
 
 
 def _budget(book: PhaseBook, command: Command, arm: int | None) -> tuple[int, int | None]:
-    """Retries spent, and how many there are (None: no limit), of the arm that decides if it has a number of its own."""
-    times = command.arms[arm].times if arm is not None else None
-    if arm is None or times is None:
-        return book.failures, command.retries
-    return book.arm_retries.get(arm, 0), times
+    """Retries spent, and how many there are (None: no limit), of the arm that decides if it counts by itself."""
+    own, limit = own_retries(command, arm)
+    if arm is not None and own:
+        return book.arm_retries.get(arm, 0), limit
+    return book.failures, limit
 
 
 def _wanted_phase(held: Round) -> Phase | None:

@@ -8,6 +8,7 @@ from coordinator.cluster import Cluster
 from coordinator.model import NOTHING, Grant, Group, Job, JobState, Node, TaskState
 from coordinator.preparation import OPEN, PAID
 from coordinator.records import NodeJobState
+from wire.arms import own_retries
 
 
 def violations(cluster: Cluster) -> Iterator[str]:
@@ -72,8 +73,8 @@ def _of_group(job: Job, group: Group, grants: list[Grant]) -> Iterator[str]:
     if retries is not None and spent > retries:
         yield f"a task of {group.spec.name} of {job.id} spent {spent} retries of {retries}"
     for (_, number), count in group.arm_retries.items():
-        times = group.spec.command.arms[number].times
-        if times is None or count > times:
+        own, times = own_retries(group.spec.command, number)
+        if not own or (times is not None and count > times):
             yield f"a task of {group.spec.name} of {job.id} spent {count} retries of the {times} of arm {number}"
 
 

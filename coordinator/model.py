@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 
 from coordinator.preparation import SETTLED, NodeJob
 from coordinator.records import Ended, NodeJobState
-from wire.arms import first_match
+from wire.arms import first_match, own_retries
 from wire.instant import Instant
 from wire.messages import Join, Phase, PhaseEnd, RoundState
 from wire.spec import (
@@ -216,7 +216,7 @@ class Group:
         self.failures: dict[int, int] = {}
         """Retries spent, where any."""
         self.arm_retries: dict[tuple[int, int], int] = {}
-        """(index, arm) → retries spent of an arm of `exit` that has a number of its own, where any."""
+        """(index, arm) → retries spent of an arm of `exit` that counts by itself, where any."""
         self.losses: dict[int, int] = {}
         """How often the task took its keeper with it, where ever."""
         self.history: dict[int, list[tuple[int, str, Ended]]] = {}
@@ -322,8 +322,8 @@ class Group:
         columns.node[index] = node_number
 
     def spend_retry(self, index: int, arm: int | None) -> None:
-        """Count a retry where it belongs: to the arm that has a number of its own, else to the command."""
-        if arm is None or self.spec.command.arms[arm].times is None:
+        """Count a retry where it belongs: to the arm that counts by itself, else to the command."""
+        if arm is None or not own_retries(self.spec.command, arm)[0]:
             self.failures[index] = self.failures.get(index, 0) + 1
         else:
             self.arm_retries[index, arm] = self.arm_retries.get((index, arm), 0) + 1

@@ -6,7 +6,7 @@ from typing import Final
 
 from coordinator.model import Grant, Group, Job, JobState
 from coordinator.records import Ended, Verdict
-from wire.arms import first_match
+from wire.arms import first_match, own_retries, unless_named
 from wire.instant import Instant
 from wire.messages import Outcome, TaskEnd
 from wire.retry import delay_s
@@ -50,19 +50,18 @@ def _verdict(job: Job, group: Group, index: int, end: TaskEnd, arm: int | None) 
 
 
 def _action(group: Group, end: TaskEnd, arm: int | None) -> ExitAction:
-    """What its arm says; without one 0 is a success, and all else may be tried again."""
+    """What its arm says, or what is so where none does."""
     if arm is not None:
         return group.spec.command.arms[arm].action
-    return ExitAction.SUCCEED if end.outcome is Outcome.EXITED and end.exit_code == 0 else ExitAction.RETRY
+    return unless_named(end.outcome, end.exit_code)
 
 
 def _budget(group: Group, index: int, arm: int | None) -> tuple[int, int | None]:
     """Retries spent, and how many there are (None: no limit)."""
-    command = group.spec.command
-    times = command.arms[arm].times if arm is not None else None
-    if arm is None or times is None:
-        return group.failures.get(index, 0), command.retries
-    return group.arm_retries.get((index, arm), 0), times
+    own, limit = own_retries(group.spec.command, arm)
+    if arm is not None and own:
+        return group.arm_retries.get((index, arm), 0), limit
+    return group.failures.get(index, 0), limit
 
 
 def _retry_at(job: Job, group: Group, index: int, arm: int | None, now: Instant) -> Instant | None:

@@ -283,6 +283,7 @@ def end_sentence(end: Ended) -> str | None:
         Outcome.LOST: "lost with the process that ran it",
         Outcome.KILLED: "killed with its job",
         Outcome.OOM: "killed for using more memory than it was given",
+        Outcome.INPUT_FAILED: "its files could not be brought in",
     }.get(end.outcome)
 
 

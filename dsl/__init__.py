@@ -12,7 +12,10 @@ from wire.near import near
 if TYPE_CHECKING:
     from typing import Any
 
+    from dsl.beside import Beside
+
 ReadFile = Callable[[str], bytes]
+ReadBeside = Callable[[str], "Beside"]
 FORMATS: Final = ("human", "short", "json")
 
 __all__ = [
@@ -31,21 +34,32 @@ __all__ = [
 ]
 
 
-def check_text(text: str, name: str, *, read_file: ReadFile) -> list[Diagnostic]:
+def check_text(
+    text: str, name: str, *, read_file: ReadFile, read_beside: ReadBeside | None = None
+) -> list[Diagnostic]:
     """All mistakes of a file. A param without a value is none; what this version does not carry out is a warning.
 
-    `read_file` gets paths as the file writes them, relative to it, and raises OSError.
+    `read_file` gets paths as the file writes them, relative to it, and raises OSError; so does `read_beside`, of what
+    is to be brought to nodes (`dsl.beside.reader`). Without it no such file is found.
     """
     from dsl.check import compile_source
 
-    return compile_source(text, name, None, read_file, execute=False).diagnostics
+    return compile_source(text, name, None, read_file, read_beside, execute=False).diagnostics
 
 
-def compile_text(text: str, name: str, params: dict[str, str], *, read_file: ReadFile, execute: bool) -> Compiled:
+def compile_text(
+    text: str,
+    name: str,
+    params: dict[str, str],
+    *,
+    read_file: ReadFile,
+    read_beside: ReadBeside | None = None,
+    execute: bool,
+) -> Compiled:
     """The document of a file with values for its params. `execute`: what is not carried out is an error."""
     from dsl.check import compile_source
 
-    return compile_source(text, name, params, read_file, execute=execute)
+    return compile_source(text, name, params, read_file, read_beside, execute=execute)
 
 
 def render(diagnostics: list[Diagnostic], sources: Mapping[str, str], format: str = "human") -> str:  # noqa: A002

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Final
 
 from dsl import ast
+from dsl.beside import ReadBeside
 from dsl.blocks import Reader, crowded_lines
 from dsl.compile import Compiler
 from dsl.diagnostics import Diagnostic, Lines, Place, Report, Severity
@@ -32,7 +33,13 @@ def normalised(text: str) -> str:
 
 
 def compile_source(
-    text: str, name: str, params: dict[str, str] | None, read_file: Callable[[str], bytes], *, execute: bool
+    text: str,
+    name: str,
+    params: dict[str, str] | None,
+    read_file: Callable[[str], bytes],
+    read_beside: ReadBeside | None = None,
+    *,
+    execute: bool,
 ) -> Compiled:
     """`params` None: nobody gave values, and none is missed."""
     text = normalised(text)
@@ -41,22 +48,19 @@ def compile_source(
     if refusal:
         return Compiled(name, None, None, {}, report.found)
     with _collector_off():
-        return _compile(text, report, params, read_file, execute=execute)
+        return _compile(text, report, params, Sources(report, read_file, read_beside), execute=execute)
 
 
-def _compile(
-    text: str, report: Report, params: dict[str, str] | None, read_file: Callable[[str], bytes], *, execute: bool
-) -> Compiled:
+def _compile(text: str, report: Report, params: dict[str, str] | None, sources: Sources, *, execute: bool) -> Compiled:
     file = parse(text, report)
     lines = Lines(text)
     syntax = len(report.found)
-    sources = Sources(report, read_file)
     evaluator = Evaluator(report, sources.text, sources.table)
     reader = Reader(report, execute=execute, spoilt=lambda place: _touches(file, lines, place.start, place.end))
     whole = reader.file(file)
     file = replace(file, lost=file.lost | reader.lost)
     names = Names(file, params, report, reader, evaluator, lambda given: parse_value(given, Report(report.file)))
-    compiler = Compiler(report, reader, evaluator, names, file)
+    compiler = Compiler(report, reader, evaluator, names, file, sources)
     document = compiler.document(whole, execute=execute)
     names.evaluate_all()
     crowded_lines(report, text, reader.read)
@@ -67,7 +71,7 @@ def _compile(
     spans = {path: lines.range(*at) for path, at in compiler.offsets.items()}
     kept = None if errors or params is None else document
     digest = None if kept is None else digest_of(kept)
-    return Compiled(report.file, kept, digest, spans, diagnostics, compiler.offsets)
+    return Compiled(report.file, kept, digest, spans, diagnostics, compiler.files.beside, compiler.offsets)
 
 
 def _touches(file: ast.File, lines: Lines, start: int, end: int) -> bool:

@@ -132,7 +132,7 @@ CODES: Final[dict[str, Code]] = {
     ),
     "B107": Code(
         "two that exclude each other",
-        "A command is `run` or `script`; a file is `text` or `url`.",
+        "A command is `run` or `script`; a file is `text`, `from` or `url`; `sha256` stands beside `url`.",
     ),
     "B108": Code(
         "a name that is missing or too much",
@@ -170,6 +170,16 @@ CODES: Final[dict[str, Code]] = {
         "Some environment variables tell loaders, shells and interpreters what else to load or run: `PATH`, `HOME`, "
         "`IFS`, `BASH_ENV`, all that begin with `LD_`, `PYTHON`, `PERL`, … An elevated command has fixed ones and its "
         "own `env` may set none; those of its job's `env` are left out for it.",
+    ),
+    "B118": Code(
+        "a file that can't land there",
+        'The path of `file "PATH"` lies below the command\'s work directory: relative, without `..`, and no file of the '
+        "command is where another one's directory is.",
+    ),
+    "B119": Code(
+        "a file from anybody",
+        "Over plain `http` whoever is on the way can give another content. `sha256` says what it must be; `https` says "
+        "who gives it. An elevated command takes nothing without either.",
     ),
     # ---- values
     "B201": Code(
@@ -213,7 +223,8 @@ CODES: Final[dict[str, Code]] = {
     ),
     "B212": Code(
         "a file that can't be read",
-        "`csv` and `lines` read files by a path relative to the `.batch` file.",
+        "`csv` and `lines` read files by a path relative to the `.batch` file; `from` of a `file` brings in what lies "
+        "beside it or below, also where links lead, and is no larger than 256 MiB.",
     ),
     "B213": Code(
         "a malformed csv",

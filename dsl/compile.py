@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -12,9 +11,11 @@ from dsl.dependencies import Dependencies, TaskNames
 from dsl.diagnostics import Report
 from dsl.exits import Exits
 from dsl.expressions import Evaluator
+from dsl.files import Files
 from dsl.names import Names
 from dsl.options import MISSING, Options
 from dsl.schema import Kind, Option
+from dsl.sources import Sources
 from dsl.sweeps import SweepReading, Sweeps, known_as
 from dsl.values import Type
 from dsl.worth import OF_TASKS, RUN_TYPES, Scope, Varying, Worth
@@ -23,7 +24,6 @@ from wire.near import did_you_mean
 
 FORMAT: Final = 1
 _UNSET: Final = ("none", "no limit")
-_SHA256: Final = re.compile(r"[0-9a-f]{64}\Z")
 
 NameTable = Mapping[str, Callable[[], Worth]]
 
@@ -51,7 +51,9 @@ def default_of(option: Option) -> Any:
 class Compiler:
     """Builds the document of one file and reports what only shows when blocks are seen together."""
 
-    def __init__(self, report: Report, reader: Reader, evaluator: Evaluator, names: Names, file: ast.File) -> None:
+    def __init__(
+        self, report: Report, reader: Reader, evaluator: Evaluator, names: Names, file: ast.File, sources: Sources
+    ) -> None:
         self._report = report
         self._reader = reader
         self._names = names
@@ -59,6 +61,7 @@ class Compiler:
         self._options = Options(report, evaluator)
         self._sweeps = Sweeps(report, evaluator, reader)
         self._exits = Exits(report, reader, self._options)
+        self.files = Files(report, sources)
         self.offsets: dict[str, tuple[int, int]] = {}
         self._dir_places: dict[str, ast.Node] = {}
 
@@ -237,9 +240,9 @@ class Compiler:
         script = values.get("script")
         env = self._env(reading, path, varying, known)
         exits = reading.the("exit")
-        for kind in ("file", "output"):
-            for staged in reading.blocks.get(kind, []):
-                self._staged(staged, path, constant, varying)
+        for output in reading.blocks.get("output", []):
+            self._block_values(output, path, constant, varying)
+        files = [(file, self._block_values(file, path, constant, varying)) for file in reading.blocks.get("file", [])]
         full = {name: self._full(reading, values, name) for name in _COMMAND}
         if full["elevated"] is True:
             self._steered(reading)
@@ -256,29 +259,15 @@ class Compiler:
             "stop_grace_ms": full["stop_grace"],
             "arms": self._exits.read(exits.arms, constant) if exits is not None else [],
             "keep_ms": full["keep"],
-            "files": [],
+            "files": self.files.read(files, elevated=full["elevated"] is True),
         }
         return command, values
 
-    def _staged(self, reading: Reading, path: str, constant: Scope, varying: Scope) -> None:
-        """A `file` or an `output`: checked, not carried out yet."""
+    def _block_values(self, reading: Reading, path: str, constant: Scope, varying: Scope) -> dict[str, Any]:
+        """The values of a `file` or an `output` of a command."""
         where = f"{path}/{reading.schema.kind}/{reading.name}"
         self._place(where, reading.block.header)
-        values = self._values(reading, constant, where, varying)
-        if reading.schema.kind != "file" or reading.block.incomplete:
-            return
-        given = [name for name in ("text", "url") if name in reading.settings]
-        header = reading.block.header
-        if not given:
-            note = "write `text = …` or `url = …`"
-            self._report.error("B105", f"file `{reading.name}` has no content", header, note=note)
-        elif len(given) == 2:
-            message = f"file `{reading.name}` has `text` and `url`: exactly one of them is its content"
-            self._report.error("B107", message, reading.settings["url"].node)
-        digest = values.get("sha256")
-        if isinstance(digest, str) and digest != "…" and not _SHA256.match(digest):
-            message = "`sha256` is 64 digits and letters a to f"
-            self._report.error("B202", message, reading.settings["sha256"].node.value)
+        return self._values(reading, constant, where, varying)
 
     def _env(self, reading: Reading, path: str, scope: Scope, known: NameTable) -> dict[str, Any]:
         block = reading.the("env")

@@ -15,7 +15,7 @@ from dsl.worth import Scope
 from wire.bounds import MAX_ARMS, MAX_DURATION_MS, MAX_RETRIES
 from wire.near import did_you_mean
 
-NOT_YET: Final = ("input", "output")
+NOT_YET: Final = ("output",)
 """Patterns of what this version does not do."""
 
 

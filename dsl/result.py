@@ -25,6 +25,8 @@ class Compiled:
     digest: str | None
     spans: dict[str, list[int]]
     diagnostics: list[Diagnostic]
+    beside: dict[str, str] = field(default_factory=dict)
+    """sha256 → path as written, of the files beside this one that its commands bring in."""
     offsets: dict[str, tuple[int, int]] = field(default_factory=dict, repr=False)
 
     @property

@@ -266,14 +266,15 @@ _BLOCKS: Final = (
     ),
     Block(
         "file",
-        "a file in the command's directory",
+        "a file in the command's work directory",
         Label.TEXT,
         _options(
             Option("text", Kind.STRING, "its content", varies=True),
-            Option("url", Kind.STRING, "where it is fetched from", varies=True),
-            Option("sha256", Kind.STRING, "what its content must hash to"),
+            Option("from", Kind.STRING, "a file beside this one, or below it, that is its content"),
+            Option("url", Kind.STRING, "where the node fetches it from: `https://` or `http://`", varies=True),
+            Option("sha256", Kind.STRING, "what the content at `url` must hash to"),
+            Option("mode", Kind.STRING, "its permissions in octal digits", default="as beside, or 0640"),
         ),
-        support=Support.NONE,
     ),
     Block(
         "output",

@@ -8,9 +8,11 @@ from collections.abc import Callable
 from typing import Final
 
 from dsl import ast
+from dsl.beside import Beside, ReadBeside
 from dsl.diagnostics import Report
 from dsl.values import Table
 from wire.bounds import MAX_AXIS_VALUES, VARIABLE
+from wire.landing import refuse_path
 
 MAX_BYTES: Final = 32 * 1024 * 1024
 
@@ -18,9 +20,12 @@ MAX_BYTES: Final = 32 * 1024 * 1024
 class Sources:
     """What `csv` and `lines` read. `read_file` takes the path as written and raises OSError."""
 
-    def __init__(self, report: Report, read_file: Callable[[str], bytes]) -> None:
+    def __init__(
+        self, report: Report, read_file: Callable[[str], bytes], read_beside: ReadBeside | None = None
+    ) -> None:
         self._report = report
         self._read_file = read_file
+        self._read_beside = read_beside
         self._texts: dict[str, str | None] = {}
         self._tables: dict[str, Table | None] = {}
 
@@ -34,6 +39,18 @@ class Sources:
             content = self.text(path, place)
             self._tables[path] = None if content is None else self._parse(path, content, place)
         return self._tables[path]
+
+    def beside(self, path: str, place: ast.Node) -> Beside | None:
+        """What there is to know of a file that is brought to nodes; None when the reason was reported."""
+        try:
+            if (refused := refuse_path(path)) is not None:
+                raise OSError(refused)
+            if self._read_beside is None:
+                raise OSError("nothing stands beside what is read here")
+            return self._read_beside(path)
+        except OSError as error:
+            self._report.error("B212", f"`{path}` can't be brought in: {error.strerror or error}", place)
+            return None
 
     def _read(self, path: str, place: ast.Node) -> str | None:
         try:

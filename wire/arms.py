@@ -6,12 +6,34 @@ from collections.abc import Sequence
 from typing import Final
 
 from wire.messages import Outcome
-from wire.spec import ExitArm, ExitCause
+from wire.spec import Command, ExitAction, ExitArm, ExitCause
 
 SIGNALLED: Final = 128
 """Death by signal n counts as this + n, as shells have it."""
 
-_CAUSES: Final = {Outcome.TIMED_OUT: ExitCause.TIMEOUT, Outcome.OOM: ExitCause.OOM}
+_CAUSES: Final = {
+    Outcome.TIMED_OUT: ExitCause.TIMEOUT, Outcome.OOM: ExitCause.OOM, Outcome.INPUT_FAILED: ExitCause.INPUT,
+}  # fmt: skip
+_WITHOUT_CODE: Final = (Outcome.TIMED_OUT, Outcome.START_FAILED, Outcome.INPUT_FAILED)
+
+
+def own_retries(command: Command, arm: int | None) -> tuple[bool, int | None]:
+    """Whether the arm that decided counts its retries by itself, and how many there are then, else how many the command
+    has (None: no limit). One that names `input` does, also without a number: then it may have as many as the command."""
+    if arm is None:
+        return False, command.retries
+    decided = command.arms[arm]
+    if decided.times is not None:
+        return True, decided.times
+    return ExitCause.INPUT in decided.causes, command.retries
+
+
+def unless_named(outcome: Outcome, exit_code: int | None) -> ExitAction:
+    """What an end means that no arm names: 0 is a success, and all else may be tried again. Bringing in files was
+    tried again already: nothing more is spent on it."""
+    if outcome is Outcome.INPUT_FAILED:
+        return ExitAction.FAIL
+    return ExitAction.SUCCEED if outcome is Outcome.EXITED and exit_code == 0 else ExitAction.RETRY
 
 
 def first_match(arms: Sequence[ExitArm], outcome: Outcome, exit_code: int | None, signal: int | None) -> int | None:
@@ -31,8 +53,8 @@ def _matches(arm: ExitArm, outcome: Outcome, exit_code: int | None, signal: int 
         return True
     if outcome in _CAUSES and _CAUSES[outcome] in arm.causes:
         return True
-    if outcome is Outcome.TIMED_OUT or outcome is Outcome.START_FAILED:
-        return False  # there is no code of its own
+    if outcome in _WITHOUT_CODE:
+        return False
     if signal is not None and signal in arm.signals:
         return True
     code = exit_code if signal is None else SIGNALLED + signal

@@ -51,6 +51,8 @@ def steers(name: str) -> bool:
     return name in STEERING_VARIABLES or name.startswith(STEERING_PREFIXES)
 
 
+SHA256: Final = re.compile(r"[0-9a-f]{64}\Z")
+
 MAX_INT: Final = 2**63 - 1
 MAX_TASKS: Final = 100_000_000
 """Tasks in one group, and in one job."""
@@ -71,6 +73,25 @@ MAX_AFTER: Final = 1_000
 MAX_DIRS: Final = 100
 MAX_ARMS: Final = 100
 MAX_ENVIRONMENT: Final = 1_000
+MAX_FILES: Final = 100
+"""Files that one command brings in."""
+
+MAX_FILE_PATH: Final = 1_024
+MAX_FILE_NAME: Final = 255
+MAX_FILE_DEPTH: Final = 16
+MAX_FILE_TEXT: Final = 96 * 1024
+"""Bytes of a file whose text stands in the document: it reaches the node's process as a variable."""
+
+MAX_FILE_TEXTS: Final = 512 * 1024
+"""Of all of them in one command."""
+
+MAX_FILE_BYTES: Final = 256 * 1024 * 1024
+"""Of a file that lay beside the submitted one; a coordinator may take less."""
+
+MAX_JOB_FILE_BYTES: Final = 1024 * 1024 * 1024
+"""Of all those of one job: so much of a node's disk they take beside the work directories."""
+
+MAX_URL: Final = 4_096
 
 MAX_DURATION_MS: Final = 3_660 * 24 * 3_600_000
 MAX_NODES: Final = 10_000

@@ -9,7 +9,7 @@ MAX_OPENING_FRAME: Final = 4 * 1024
 MAX_FRAME: Final = 1024 * 1024
 """Bytes of a frame's body afterwards."""
 MAX_CHUNK: Final = 256 * 1024
-"""Bytes of content in one chunk: BodyChunk, FileContents, Upload, LogRead."""
+"""Bytes of content in one chunk: BodyChunk, BlobPiece, FileContents, Upload, LogRead."""
 MAX_ITEMS: Final = 131_072
 """Elements of one array or map in a frame."""
 MAX_CONTAINERS: Final = 50_000

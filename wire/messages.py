@@ -24,13 +24,13 @@ from wire.vocabulary import *
 
 FromNode = (
     Join | Inventory | Heartbeat | Report | Started | PhaseStarted | Recalled | NotHeld | Removed | Leaving
-    | FileContents | FileListing | FileRefused
+    | FileContents | FileListing | FileRefused | BlobWanted
 )  # fmt: skip
 Enrolling = AskAuthority | Authority | Enroll | Enrolled
 Renewal = Renew | Renewed
 ToNode = (
     Joined | JoinRefused | HeartbeatAck | Ack | BodyChunk | OpenRound | Prepare | Run | Recall | Drop | ReleaseRound
-    | RemoveJob | Depart | ReadFile | ListFiles
+    | RemoveJob | Depart | ReadFile | ListFiles | BlobPiece
 )  # fmt: skip
 FromClient = (
     Upload | Submit | JobList | JobShow | JobWait | JobTerminate | JobDelete | JobNodes | TaskList | TaskShow

@@ -8,7 +8,7 @@ from wire.spec import JobSpec
 from wire.vocabulary import Int64, Message, Outcome, Phase, RoundState
 
 __all__ = [
-    "Ack", "BodyChunk", "Cleanliness", "Depart", "Drop", "FileContents", "FileListing", "FileRefused", "GrantHeld",
+    "Ack", "BlobPiece", "BlobWanted", "BodyChunk", "Cleanliness", "Depart", "Drop", "FileContents", "FileListing", "FileRefused", "GrantHeld",
     "Heartbeat", "HeartbeatAck", "Inventory", "JobBody", "Join", "JoinRefused", "Joined", "Leaving", "ListFiles",
     "NotHeld", "OpenRound", "PhaseEnd", "PhaseStarted", "Prepare", "ReadFile", "Recall", "Recalled", "ReleaseRound",
     "RemoveJob", "Removed", "Report", "RoundHeld", "Run", "Started", "TaskEnd",
@@ -198,6 +198,15 @@ class FileRefused(Message, frozen=True, tag=True):
     missing: bool = False
 
 
+class BlobWanted(Message, frozen=True, tag=True):
+    """The next piece of a file that commands of this job bring in, from `offset` on; answered by BlobPiece. A node
+    asks for one at a time, and goes on where it was after a break."""
+
+    job: str
+    digest: str
+    offset: Int64
+
+
 # ---- coordinator -> agent
 
 
@@ -241,6 +250,16 @@ class BodyChunk(Message, frozen=True, tag=True):
     offset: Int64
     size: Int64
     content: bytes
+
+
+class BlobPiece(Message, frozen=True, tag=True, kw_only=True):
+    """A piece of a job's file, or `refused`: why there is none to be had here."""
+
+    job: str
+    digest: str
+    offset: Int64
+    content: bytes = b""
+    refused: str | None = None
 
 
 class OpenRound(Message, frozen=True, tag=True, kw_only=True):

@@ -28,6 +28,7 @@ from wire.messages import (
     PROTOCOL_VERSION,
     Ack,
     AnyMessage,
+    BlobPiece,
     BodyChunk,
     FileContents,
     Goodbye,
@@ -40,7 +41,7 @@ from wire.messages import (
 
 _READ: Final = 64 * 1024
 _WRITE: Final = 256 * 1024
-_CHUNKS: Final = (BodyChunk, FileContents)
+_CHUNKS: Final = (BlobPiece, BodyChunk, FileContents)
 _URGENT: Final = (Heartbeat, HeartbeatAck, Ack, Goodbye)
 _ENVELOPE: Final = 32  # bytes an envelope takes at most
 _CREDENTIALS: Final = struct.Struct("iII")

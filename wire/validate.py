@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from wire import bounds, template
+from wire import bounds, landing, template
 from wire.spec import (
     FORMAT,
     AxisSpec,
@@ -18,6 +18,7 @@ from wire.spec import (
     Command,
     ExitAction,
     ExitArm,
+    FileSpec,
     GroupSpec,
     JobSpec,
     Needs,
@@ -168,6 +169,7 @@ def _job(job: JobSpec) -> Problems:
     yield from _environment(path, job.env, names)
     yield from _phase(f"{path}/prep", job.preparation, names)
     yield from _phase(f"{path}/release", job.release, names)
+    yield from _job_files(path, job)
     yield from _groups(path, job, dirs)
 
 
@@ -229,6 +231,72 @@ def _command(path: str, command: Command, names: _Names) -> Problems:
     yield from _count(f"{path}/exit", "arms", len(command.arms), bounds.MAX_ARMS)
     for arm in command.arms[: bounds.MAX_ARMS]:
         yield from _arm(f"{path}/exit", arm)
+    yield from _files(path, command, names)
+
+
+def _files(path: str, command: Command, names: _Names) -> Problems:
+    yield from _count(path, "files", len(command.files), bounds.MAX_FILES)
+    files = command.files[: bounds.MAX_FILES]
+    texts = sum(_size_of(file.text) for file in files)
+    if texts > bounds.MAX_FILE_TEXTS:
+        yield path, f"its files hold {texts} bytes of text: at most {bounds.MAX_FILE_TEXTS}"
+    for file in files:
+        yield from _file(f"{path}/file/{_short(file.path)}", file, command.elevated, names)
+    if (clash := landing.clash(file.path for file in files)) is not None:
+        yield f"{path}/file/{_short(clash[0])}", f"`{_short(clash[0])}` lands where `{_short(clash[1])}` does"
+
+
+def _size_of(expr: Any) -> int:
+    """Bytes of the literal texts of an expression."""
+    if isinstance(expr, str):
+        return len(expr.encode("utf-8", "surrogatepass"))
+    return sum(map(_size_of, expr[1:])) if isinstance(expr, list) else 0
+
+
+def _file(path: str, file: FileSpec, elevated: bool, names: _Names) -> Problems:
+    if (refused := landing.refuse_path(file.path)) is not None:
+        yield path, f"no path of a file: {refused}"
+    if (file.text is not None) + (file.digest is not None) + (file.url is not None) != 1:
+        yield path, "a file has exactly one of `text`, `from` and `url`"
+    if file.mode is not None and not 0 <= file.mode <= 0o777:
+        yield f"{path}/mode", "the mode of a file is 000 to 777, in octal digits"
+    if file.sha256 is not None and (file.url is None or not bounds.SHA256.match(file.sha256)):
+        yield f"{path}/sha256", "`sha256` is 64 digits and letters a to f, and stands beside `url`"
+    if file.text is not None:
+        yield from names.check(f"{path}/text", file.text)
+        if _size_of(file.text) > bounds.MAX_FILE_TEXT:
+            yield f"{path}/text", f"at most {bounds.MAX_FILE_TEXT} bytes; use `from` or `url` for more"
+    if (file.digest is None) != (file.size_bytes is None):
+        yield path, "a file from beside the submitted one has a digest and a size"
+    if file.digest is not None and not bounds.SHA256.match(file.digest):
+        yield path, "the digest of a file is 64 digits and letters a to f"
+    yield from _within(f"{path}/size", file.size_bytes, 1, bounds.MAX_FILE_BYTES)
+    if file.url is not None:
+        yield from _url(f"{path}/url", file, elevated, names)
+
+
+def _url(path: str, file: FileSpec, elevated: bool, names: _Names) -> Problems:
+    yield from names.check(path, file.url)
+    if _size_of(file.url) > bounds.MAX_URL:
+        yield path, f"a URL has at most {bounds.MAX_URL} bytes"
+    scheme = landing.scheme_of(file.url)
+    if scheme is not None and scheme not in landing.SCHEMES:
+        yield path, "a URL begins with `https://` or `http://`"
+    if elevated and scheme not in (landing.SECURE, None) and file.sha256 is None:
+        yield path, "an elevated command takes no file over plain `http` without `sha256`"
+
+
+def _job_files(path: str, job: JobSpec) -> Problems:
+    """What of it lies on each node, once, however many commands name it."""
+    commands = [phase.command for phase in (job.preparation, job.release) if phase is not None]
+    commands += [group.command for group in job.groups]
+    sizes: dict[str, int] = {}
+    for file in (file for command in commands for file in command.files):
+        if file.digest is not None and file.size_bytes is not None:
+            if sizes.setdefault(file.digest, file.size_bytes) != file.size_bytes:
+                yield path, "two files of one digest have two sizes"
+    if sum(sizes.values()) > bounds.MAX_JOB_FILE_BYTES:
+        yield path, f"its files have {sum(sizes.values())} bytes: at most {bounds.MAX_JOB_FILE_BYTES}"
 
 
 def _arm(path: str, arm: ExitArm) -> Problems:

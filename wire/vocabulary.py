@@ -49,6 +49,7 @@ class Outcome(enum.Enum):
     LOST = "lost"  # its keeper or its machine died; nobody knows the status
     KILLED = "killed"  # stopped for a reason outside the command: its job ended, its lease ran out, it was dropped
     OOM = "oom"  # the kernel killed it for using more memory than it was given
+    INPUT_FAILED = "input_failed"  # never ran: a file of its own could not be brought in
 
 
 class RoundState(enum.Enum):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import dsl
+from dsl.beside import reader
 
 GOLDEN = Path(__file__).with_name("golden")
 FILES = sorted(GOLDEN.glob("*.batch"))
@@ -16,7 +17,8 @@ FILES = sorted(GOLDEN.glob("*.batch"))
 
 def checked(path: Path) -> tuple[list[dsl.Diagnostic], dict[str, str]]:
     text = path.read_text(encoding="utf-8")
-    found = dsl.check_text(text, path.name, read_file=lambda name: (GOLDEN / name).read_bytes())
+    read_file = lambda name: (GOLDEN / name).read_bytes()  # noqa: E731
+    found = dsl.check_text(text, path.name, read_file=read_file, read_beside=reader(str(GOLDEN)))
     return found, {path.name: text}
 
 

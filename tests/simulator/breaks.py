@@ -89,9 +89,9 @@ BREAKS: Final = (
     ),
     Mutation(
         "a failure passes for a success",
-        "agentd",
-        "succeeded = how.outcome is Outcome.EXITED and how.exit_code == 0",
-        "succeeded = how.outcome is Outcome.EXITED",
+        "wire",
+        "return ExitAction.SUCCEED if outcome is Outcome.EXITED and exit_code == 0 else ExitAction.RETRY",
+        "return ExitAction.SUCCEED if outcome is Outcome.EXITED else ExitAction.RETRY",
     ),
     Mutation(
         "what a dead keeper had started is taken for unstarted",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from wire.arms import first_match
+from wire.arms import first_match, own_retries, unless_named
 from wire.messages import Outcome
-from wire.spec import ExitAction, ExitArm, ExitCause
+from wire.spec import Command, ExitAction, ExitArm, ExitCause
 
 End = tuple[Outcome, int | None, int | None]
 
@@ -20,6 +20,7 @@ ENDS: dict[str, End] = {
     "timeout with a code": (Outcome.TIMED_OUT, 3, None),
     "oom": (Outcome.OOM, None, 9),
     "not started": (Outcome.START_FAILED, None, None),
+    "no files": (Outcome.INPUT_FAILED, None, None),
     "lost": (Outcome.LOST, None, None),
     "killed": (Outcome.KILLED, None, 9),
 }
@@ -43,6 +44,7 @@ PATTERNS: dict[str, tuple[ExitArm, set[str]]] = {
     "signal(TERM)": (arm(signals=[15]), set()),
     "timeout": (arm(causes=[ExitCause.TIMEOUT]), {"timeout", "timeout with a code"}),
     "oom": (arm(causes=[ExitCause.OOM]), {"oom"}),
+    "input": (arm(causes=[ExitCause.INPUT]), {"no files"}),
     "else": (arm(causes=[ExitCause.ELSE]), set(ENDS) - {"0", "lost", "killed"}),
     "3, timeout": (arm(codes=[(3, 3)], causes=[ExitCause.TIMEOUT]), {"3", "timeout", "timeout with a code"}),
 }
@@ -59,9 +61,23 @@ def test_the_first_arm_that_matches_is_the_one() -> None:
     found = {name: first_match(arms, *end) for name, end in ENDS.items()}
     assert found == {
         "0": None, "3": 1, "137": 4, "SEGV": 0, "KILL": 4, "timeout": 5, "timeout with a code": 5, "oom": 3,
-        "not started": 5, "lost": None, "killed": None,
+        "not started": 5, "no files": 5, "lost": None, "killed": None,
     }  # fmt: skip
 
 
 def test_without_arms_nothing_matches() -> None:
     assert [first_match([], *end) for end in ENDS.values()] == [None] * len(ENDS)
+
+
+def test_files_that_did_not_come_are_final_without_an_arm_and_all_other_failures_are_tried_again() -> None:
+    actions = {name: unless_named(outcome, code) for name, (outcome, code, _) in ENDS.items()}
+    assert {name for name, action in actions.items() if action is ExitAction.FAIL} == {"no files"}
+    assert {name for name, action in actions.items() if action is ExitAction.SUCCEED} == {"0"}
+
+
+def test_an_arm_that_names_input_counts_its_retries_by_itself() -> None:
+    plain = ExitArm(action=ExitAction.RETRY, codes=[(75, 75)])
+    counted = ExitArm(action=ExitAction.RETRY, codes=[(76, 76)], times=4)
+    staged = ExitArm(action=ExitAction.RETRY, causes=[ExitCause.INPUT])
+    command = Command(argv=["true"], retries=2, arms=[plain, counted, staged])
+    assert [own_retries(command, arm) for arm in (None, 0, 1, 2)] == [(False, 2), (False, 2), (True, 4), (True, 2)]
