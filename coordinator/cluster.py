@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
+from coordinator.claims import Claim
 from coordinator.identities import Identities
 from coordinator.model import Grant, Group, Job, JobState, Node, Pool, TaskState
 from coordinator.preparation import NodeJob, PhaseView
@@ -150,10 +151,14 @@ class Cluster:
     def _submitted(self, record: JobSubmitted) -> None:
         phases = (record.spec.preparation, record.spec.release)
         elevated = any(phase is not None and phase.command.elevated for phase in phases)
-        groups = [Group(number, spec, elevated=elevated) for number, spec in enumerate(record.spec.groups)]
+        reserve = Claim.of_dirs(record.spec.dirs)
+        groups = [
+            Group(number, spec, elevated=elevated, reserve=reserve) for number, spec in enumerate(record.spec.groups)
+        ]
         job = Job(
-            record.job, record.number, record.submission, record.owner, record.spec, record.source, record.at, groups
-        )
+            record.job, record.number, record.submission, record.owner, record.spec, record.source, record.at, groups,
+            reserve,
+        )  # fmt: skip
         self.jobs[job.id] = job
         self.numbers[job.spec.name] = record.number
         self.submissions.setdefault((record.owner, record.submission), []).append(job.id)
@@ -202,7 +207,7 @@ class Cluster:
         job.current[record.node] = node_job
         job.node_numbers.setdefault(record.node, len(job.node_numbers))
         job.started_at = job.started_at or record.at
-        self.nodes[record.node].owes[(record.job, record.round)] = None
+        self.nodes[record.node].owes[(record.job, record.round)] = self.jobs[record.job].reserve
 
     def _find_round(self, job: str, node: str, number: int) -> NodeJob | None:
         known = self.jobs.get(job)
@@ -222,7 +227,7 @@ class Cluster:
         if record.state in (NodeJobState.ABSENT, NodeJobState.PREPARING):
             node_job.boot = self.nodes[record.node].boot
         if record.state is NodeJobState.RELEASING:  # also what was given up, of a node that came back by another key
-            self.nodes[record.node].owes[(record.job, record.round)] = None
+            self.nodes[record.node].owes[(record.job, record.round)] = self.jobs[record.job].reserve
             self.jobs[record.job].current.setdefault(record.node, node_job)
         if record.unpayable:
             self.nodes[record.node].owes.pop((record.job, record.round), None)

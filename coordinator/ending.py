@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from coordinator import work
+from coordinator.claims import Claim
 from coordinator.desk import Desk
 from coordinator.model import Job, JobState, Node
 from coordinator.placement import unfit
@@ -259,7 +260,7 @@ def _remove(desk: Desk, job: Job) -> None:
     desk.bodies.pop(job.id, None)
 
 
-def _owes(desk: Desk, node: str) -> dict[tuple[str, int], None]:
+def _owes(desk: Desk, node: str) -> dict[tuple[str, int], Claim | None]:
     return desk.cluster.nodes[node].owes
 
 

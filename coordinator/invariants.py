@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from coordinator.claims import NOTHING
 from coordinator.cluster import Cluster
-from coordinator.model import NOTHING, Grant, Group, Job, JobState, Node, TaskState
+from coordinator.model import Grant, Group, Job, JobState, Node, TaskState
 from coordinator.preparation import OPEN, PAID
 from coordinator.records import NodeJobState
 from wire.arms import own_retries

@@ -7,6 +7,7 @@ from math import inf
 from typing import Final
 
 from coordinator import ending, plausible, work
+from coordinator.claims import Claim
 from coordinator.desk import Desk
 from coordinator.identities import ANOTHER_TOKEN
 from coordinator.model import JOIN_AGAIN_S, JOINS, Holding, Job, Node, Pool
@@ -60,7 +61,7 @@ def join(desk: Desk, session: Session, message: m.Join) -> None:
             _root_replaced(desk, known)
     node = _remember(desk, pool, message)
     session.node = node
-    node.session, node.join = session.epoch, message
+    node.session, node.join, node.offer = session.epoch, message, Claim.offered(message.resources)
     node.moved = node.moved or node.fenced
     node.joined = node.missing = node.leaving = node.dismissed = node.fenced = False
     node.last_session = session.epoch

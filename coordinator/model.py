@@ -12,10 +12,10 @@ import re
 from array import array
 from collections import deque
 from dataclasses import dataclass, field
-from math import ceil
 from statistics import median
-from typing import Final, NamedTuple
+from typing import Final
 
+from coordinator.claims import NOTHING, Claim, labels_of
 from coordinator.preparation import SETTLED, NodeJob
 from coordinator.records import Ended, NodeJobState
 from wire.arms import first_match, own_retries
@@ -26,7 +26,6 @@ from wire.spec import (
     ExitAction,
     GroupSpec,
     JobSpec,
-    Needs,
     Placement,
     PoolSpec,
     Preparation,
@@ -41,9 +40,6 @@ LEASE_DRIFT: Final = 0.001
 AHEAD_S: Final = 0.1
 """Grants ahead of free slots keep a node busy for about this long by the group's observed median."""
 AHEAD_TASKS: Final = 128
-ROUNDING: Final = 1e-6
-MAX_OFFER: Final = 2.0**53
-"""Of any resource: a node that says more, or that it is endless, has this."""
 LIVES_KEPT: Final = 32
 """Starts of a node's agent that are known as superseded."""
 HISTORY_KEPT: Final = 20
@@ -59,6 +55,8 @@ class TaskState(enum.IntEnum):
     FAILED = 3
     CANCELLED = 4
     SKIPPED = 5
+
+
 _ACTIVE: Final = re.compile(b"%c+" % TaskState.ACTIVE)
 
 
@@ -98,30 +96,6 @@ class NodeState(enum.Enum):
     LOST = "lost"
     UNUSABLE = "unusable"
     LEFT = "left"
-
-
-class Claim(NamedTuple):
-    """A share of a node beside its slots, in whole numbers, so that sums are exact: thousandths of processors, and
-    bytes."""
-
-    cpus: int
-    memory: int
-
-    @classmethod
-    def of(cls, needs: Needs) -> Claim | None:
-        """What a task that needs this takes while it runs; None: nothing."""
-        claim = cls(ceil((needs.cpus or 0.0) * 1000 - ROUNDING), needs.memory_bytes or 0)
-        return claim if any(claim) else None
-
-    def times_in(self, left: Claim) -> int:
-        """How often it fits; below 0: for how many tasks there is too little already."""
-        return min(there // share for there, share in zip(left, self, strict=True) if share)
-
-    def plus(self, other: Claim, times: int) -> Claim:
-        return Claim(self.cpus + times * other.cpus, self.memory + times * other.memory)
-
-
-NOTHING: Final = Claim(0, 0)
 
 
 JOINS: Final = 60
@@ -196,13 +170,16 @@ class Finished:
 class Group:
     """One group of tasks. Invariant: `counts[s]` is the number of bytes `s` in `state`."""
 
-    def __init__(self, number: int, spec: GroupSpec, *, elevated: bool = False) -> None:
+    def __init__(self, number: int, spec: GroupSpec, *, elevated: bool = False, reserve: Claim | None = None) -> None:
         self.number = number
         self.spec = spec
         self.elevated = elevated or spec.command.elevated
         """Its tasks, or what its job runs before or after them, need a node that elevates."""
         self.claim = Claim.of(spec.needs)
-        self.demands = self.elevated or self.claim is not None
+        self.opening = self.claim if reserve is None else reserve.plus(self.claim or NOTHING, 1)
+        """What a first task of its job takes of a node: the job's directories are made there too."""
+        self.labels = labels_of(spec.needs)
+        self.demands = self.elevated or self.opening is not None or bool(self.labels)
         self.sweep = Sweep(spec.name, [_axis(axis.names, axis.range, axis.values) for axis in spec.axes])
         self.state = bytearray(self.sweep.size)
         self.counts = [self.sweep.size, 0, 0, 0, 0, 0]
@@ -356,6 +333,8 @@ class Job:
     source: str
     submitted_at: Instant
     groups: list[Group]
+    reserve: Claim | None = None
+    """What its directories take of each node that it has a round on."""
     state: JobState = JobState.ACTIVE
     started_at: Instant | None = None
     tasks_done_at: Instant | None = None
@@ -488,10 +467,12 @@ class Node:
     """The last report number taken from this incarnation."""
     grants: dict[int, Grant] = field(default_factory=dict)
     """Open grants in order: the node runs them in this order."""
-    owes: dict[tuple[str, int], None] = field(default_factory=dict)
-    """(job, round) of every debt not paid, those of deleted jobs included."""
+    owes: dict[tuple[str, int], Claim | None] = field(default_factory=dict)
+    """(job, round) of every debt not paid, those of deleted jobs included; and what its directories take till then."""
     session: int | None = None
     join: Join | None = None
+    offer: Claim = field(default_factory=Claim)
+    """What it has for those who need it, as it said itself; nothing while that is not known."""
     joins_left: float = JOINS
     joins_at: float = 0.0
     """So many joins that are to be kept it had left then (boottime)."""
@@ -508,7 +489,7 @@ class Node:
     """Boottime of the last frame that renewed its lease."""
     used: int = 0
     """Slots of all open grants, those ahead of free slots included: the one owner of the capacity figure."""
-    claimed: Claim = NOTHING
+    claimed: Claim = field(default_factory=Claim)
     """What the tasks of all open grants take beside slots, those ahead included."""
     last_session: int = 0
     """The session that joined as this node last, whether or not it is over."""
@@ -533,11 +514,17 @@ class Node:
         self.life = life
 
     @property
-    def offer(self) -> Claim:
-        """What it has for those who need it, as it said itself; nothing while that is not known."""
-        resources = self.join.resources if self.join is not None else {}
-        cpus, memory = resources.get("cpus", 0.0), resources.get("memory", 0.0)
-        return Claim(int(min(cpus, MAX_OFFER) * 1000 + ROUNDING), int(min(memory, MAX_OFFER)))
+    def reserved(self) -> Claim:
+        """What the directories of jobs take of it, until they are removed."""
+        total = NOTHING
+        for held in self.owes.values():
+            if held is not None:
+                total = total.plus(held, 1)
+        return total
+
+    @property
+    def labels(self) -> dict[str, str]:
+        return self.join.labels if self.join is not None else {}
 
     @property
     def elevates(self) -> bool:

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
 
-from coordinator.model import AHEAD_S, AHEAD_TASKS, Claim, Group, Job, JobState, Node, Pool
+from coordinator.claims import CPUS, DISK, GPUS, MEMORY, NOTHING, Claim, counted, missing_label, told
+from coordinator.model import AHEAD_S, AHEAD_TASKS, Group, Job, JobState, Node, Pool
 from coordinator.records import NodeJobState
 from coordinator.render import count_of
 from wire.spec import Placement, Sharing
@@ -38,9 +39,21 @@ class Obstacle(enum.Enum):
     NOT_ELEVATING = "no elevated commands there"
     TOO_FEW_CPUS = "fewer processors than the task needs"
     TOO_LITTLE_MEMORY = "less memory than the task needs"
+    TOO_LITTLE_DISK = "less room on disk than the task and its job's directories need"
+    TOO_FEW_GPUS = "fewer GPUs than the task needs"
+    TOO_LITTLE = "less of a resource than the task needs"
+    NO_LABEL = "without a label that the task needs"
     PREPARATIONS = "as many nodes as allowed are preparing"
-    CLAIMED = "processors or memory are taken"
+    CLAIMED = "what the task needs there is taken"
     BUSY = "slots are taken"
+
+
+_TOO_LITTLE: Final = {
+    CPUS: Obstacle.TOO_FEW_CPUS,
+    MEMORY: Obstacle.TOO_LITTLE_MEMORY,
+    DISK: Obstacle.TOO_LITTLE_DISK,
+    GPUS: Obstacle.TOO_FEW_GPUS,
+}
 
 
 def unfit(group: Group, node: Node) -> Obstacle | None:
@@ -49,13 +62,38 @@ def unfit(group: Group, node: Node) -> Obstacle | None:
         return Obstacle.TOO_SMALL
     if group.elevated and not node.elevates:
         return Obstacle.NOT_ELEVATING
-    if group.claim is not None:
+    if group.labels and missing_label(group.labels, node.labels) is not None:
+        return Obstacle.NO_LABEL
+    if group.opening is not None:
         offer = node.offer
-        if group.claim.cpus > offer.cpus:
-            return Obstacle.TOO_FEW_CPUS
-        if group.claim.memory > offer.memory:
-            return Obstacle.TOO_LITTLE_MEMORY
+        for name, share in group.opening.items():
+            if share > offer.get(name, 0):
+                return _TOO_LITTLE.get(name, Obstacle.TOO_LITTLE)
     return None
+
+
+def shortage(job: Job, group: Group, node: Node, left: Claim | None = None) -> str | None:
+    """What of all that the task needs beside slots the node has not, of all it offers or of what is `left`: the clause
+    and the numbers, as one would say it of the node."""
+    if (label := missing_label(group.labels, node.labels)) is not None:
+        return f"it has no label `{label}`"
+    claim = claim_there(job, group, node)
+    there = node.offer if left is None else left
+    for name, share in claim.items() if claim is not None else ():
+        if share > there.get(name, 0):
+            got = max(0, there.get(name, 0))
+            has = told(name, got) if left is None else f"{counted(name, got)} of {told(name, node.offer.get(name, 0))}"
+            of_dirs = ", with the directories of its job" if claim is not group.claim and name == DISK else ""
+            which = "it has" if left is None else "left there:"
+            return f"{which} {has}, the task needs {counted(name, share)}{of_dirs}"
+    return None
+
+
+def claim_there(job: Job, group: Group, node: Node) -> Claim | None:
+    """What a next task of the group takes of this node beside slots: a first one of its job brings its directories."""
+    if job.reserve is None or job.open_round(node.name) is not None:
+        return group.claim
+    return group.opening
 
 
 def obstacle(job: Job, group: Group, node: Node, free: int, left: Claim | None = None) -> Obstacle | None:
@@ -75,8 +113,10 @@ def obstacle(job: Job, group: Group, node: Node, free: int, left: Claim | None =
     if group.demands:
         if (reason := unfit(group, node)) is not None:
             return reason
-        if left is not None and group.claim is not None and group.claim.times_in(left) < 1:
-            return Obstacle.CLAIMED
+        if left is not None:
+            claim = claim_there(job, group, node)
+            if claim is not None and claim.times_in(left) < 1:
+                return Obstacle.CLAIMED
     return Obstacle.BUSY if free < group.spec.slots else None
 
 
@@ -220,8 +260,8 @@ class Round:
         """What nodes have left beside slots, as far as it was looked at."""
         self.reserved: set[str] = set()
         """Nodes kept for a task wider than what is free, from all others."""
-        self.spared: set[str] = set()
-        """Nodes kept for a task that needs more than what is left beside slots, from others that need some."""
+        self.spared: dict[str, Claim] = {}
+        """What of nodes is kept for a task that needs more than what is left beside slots, from others that need it."""
         self.waiting: list[_Contender] = []
         """Those with ready work left when the free slots were filled, where priorities differ."""
         self.newcomers: list[_Contender] = []
@@ -285,7 +325,7 @@ class Round:
         """Tasks to hand out at once: all that fits where nobody else waits and nothing is left to balance."""
         fits = self.free[node.name] // picker.group.spec.slots
         if picker.group.claim is not None:
-            fits = min(fits, picker.group.claim.times_in(self.left_on(node)))
+            fits = min(fits, self._times(contender.job, picker.group, node))
         if self.pool.placement is Placement.SPREAD and picker.left < sum(self.free.values()):
             return 1
         return min(fits, contender.room, MAX_GRANT) if alone else 1
@@ -295,31 +335,52 @@ class Round:
         best_key: tuple[int, int, str] | None = None
         claimed = False
         for name, free in self.free.items():
-            if free <= 0 or name in self.reserved or (group.claim is not None and name in self.spared):
+            if free <= 0 or name in self.reserved:
                 continue
             node = self.pool.nodes[name]
-            reason = obstacle(contender.job, group, node, free, self._left_for(group, node))
-            if reason is not None or not self._may_open(contender, node):
+            reason = obstacle(contender.job, group, node, free, self._left_for(contender.job, group, node))
+            if reason is not None or not self._may_open(contender, node) or self.is_kept(contender.job, group, node):
                 claimed = claimed or reason is Obstacle.CLAIMED
                 continue
             key = self._preference(contender.job, node, free)
             if best_key is None or key < best_key:
                 best, best_key = node, key
-        if best is None and claimed:
-            self._spare(contender, group)
-        elif best is None and group.spec.slots > 1:
-            self._reserve(contender, group)
+        if best is None and (claimed or group.spec.slots > 1):
+            self._keep_free(contender, group)
         return best
 
     def left_on(self, node: Node) -> Claim:
         """What the node has left beside slots, after all that was handed out."""
         left = self.left.get(node.name)
         if left is None:
-            left = self.left[node.name] = node.offer.plus(node.claimed, -1)
+            left = self.left[node.name] = node.offer.plus(node.claimed, -1).plus(node.reserved, -1)
         return left
 
-    def _left_for(self, group: Group, node: Node) -> Claim | None:
-        return None if group.claim is None else self.left_on(node)
+    def _left_for(self, job: Job, group: Group, node: Node) -> Claim | None:
+        """What is left for tasks of this group; None where they need nothing. Directories that were booked just now are
+        there for the tasks that come after the first."""
+        if group.opening is None:
+            return None
+        left = self.left_on(node)
+        if job.reserve is not None and (job.id, node.name) in self.opening and job.open_round(node.name) is None:
+            left = left.plus(job.reserve, 1)
+        return left
+
+    def _times(self, job: Job, group: Group, node: Node) -> int:
+        """How many tasks of a group with a claim find all that they need there, slots aside."""
+        left = (self._left_for(job, group, node) or NOTHING).plus(self.spared.get(node.name, NOTHING), -1)
+        if job.reserve is not None and job.open_round(node.name) is None:
+            left = left.plus(job.reserve, -1)
+        return (group.claim or NOTHING).times_in(left)
+
+    def is_kept(self, job: Job, group: Group, node: Node) -> bool:
+        """Whether the node, or what the group needs of it, is kept for a task that needs more room."""
+        if node.name in self.reserved:
+            return True
+        kept, claim = self.spared.get(node.name), claim_there(job, group, node)
+        if kept is None or claim is None:
+            return False
+        return claim.times_in((self._left_for(job, group, node) or NOTHING).plus(kept, -1)) < 1
 
     def _preference(self, job: Job, node: Node, free: int) -> tuple[int, int, str]:
         if self.pool.placement is Placement.PACK:
@@ -332,40 +393,41 @@ class Round:
             return True
         return contender.preparations > 0
 
-    def _reserve(self, contender: _Contender, group: Group) -> None:
-        """A task wider than what is free anywhere keeps the emptiest node that could hold it from narrower ones."""
-        fitting = [
-            (-free, name)
-            for name, free in self.free.items()
-            if name not in self.reserved
-            and obstacle(contender.job, group, self.pool.nodes[name], group.spec.slots) is None
-        ]
-        if fitting:
-            self.reserved.add(min(fitting)[1])
+    def _keep_free(self, contender: _Contender, group: Group) -> None:
+        """A task for which there is too little everywhere keeps the node that lacks least from others: as a whole where
+        it lacks slots; where it lacks something else, what it needs of that, and who needs nothing may have the slots.
+        """
+        job, found = contender.job, []
+        for name, free in self.free.items():
+            node = self.pool.nodes[name]
+            kept = name in self.reserved or name in self.spared
+            if kept or obstacle(job, group, node, node.slots) is not None:
+                continue
+            claim = claim_there(job, group, node)
+            lack = 0.0 if claim is None else claim.lack_in(self._left_for(job, group, node) or NOTHING)
+            found.append((max(0, group.spec.slots - free), lack, -free, name))
+        if not found:
+            return
+        slots, lack, _, name = min(found)
+        if slots:
+            self.reserved.add(name)
+        elif lack and (claim := claim_there(job, group, self.pool.nodes[name])) is not None:
+            self.spared[name] = claim
 
-    def _spare(self, contender: _Contender, group: Group) -> None:
-        """As `_reserve`, where slots are free and something else is not: those that need nothing else may have them."""
-        fitting = [
-            (node.claimed, name)
-            for name, free in self.free.items()
-            if free >= group.spec.slots and name not in self.spared and name not in self.reserved
-            and obstacle(contender.job, group, (node := self.pool.nodes[name]), free) is None
-        ]  # fmt: skip
-        if fitting:
-            self.spared.add(min(fitting)[1])
-
-    def is_wanted(self, node: Node, priority: int) -> bool:
-        """Whether work of a higher priority waits that could run on the node, if its slots were free."""
+    def is_wanted(self, node: Node, priority: int, claim: Claim | None) -> bool:
+        """Whether work of a higher priority waits that could run on the node, if this did not take its place."""
         return any(
-            contender.job.spec.priority > priority and self._could_run(contender, node) for contender in self.waiting
+            contender.job.spec.priority > priority and self._could_run(contender, node, claim)
+            for contender in self.waiting
         )
 
-    def _could_run(self, contender: _Contender, node: Node) -> bool:
-        """Whether some of what is left of the job could run there, if only slots were free."""
-        groups = (picker.group for picker in contender.pickers if picker.has_more)
+    def _could_run(self, contender: _Contender, node: Node, claim: Claim | None) -> bool:
+        """Whether some of what is left of the job could run there, if only slots were free, and, for what queues there
+        with a claim, all else too: where such queue all that the node holds is of their kind."""
+        job = contender.job
         return self._may_open(contender, node) and any(
-            obstacle(contender.job, group, node, group.spec.slots, self._left_for(group, node)) is None
-            for group in groups
+            obstacle(job, group, node, group.spec.slots, None if claim else self._left_for(job, group, node)) is None
+            for group in (picker.group for picker in contender.pickers if picker.has_more)
         )
 
     # ---- ahead of free slots
@@ -378,16 +440,17 @@ class Round:
                     break
                 node = self.pool.nodes[name]
                 share = self._share_ahead(contender.job, picker.group, node, each)
-                in_turn = share and not self.is_wanted(node, contender.job.spec.priority)
-                if in_turn and not self._yields(contender, node):
+                claim = picker.group.claim
+                in_turn = share and not self.is_wanted(node, contender.job.spec.priority, claim)
+                if in_turn and not self._yields(contender, node, claim):
                     self._take(contender, picker, node, min(share, contender.room, MAX_GRANT))
 
-    def _yields(self, contender: _Contender, node: Node) -> bool:
+    def _yields(self, contender: _Contender, node: Node, claim: Claim | None) -> bool:
         """Whether it is the turn of one there who has nothing and may queue nothing: his way to a slot is kept free."""
         return any(
             other.job.spec.priority == contender.job.spec.priority
             and self._turn(other) < self._turn(contender)
-            and self._could_run(other, node)
+            and self._could_run(other, node, claim)
             for other in self.newcomers
         )
 
@@ -398,7 +461,7 @@ class Round:
         queued = max(0, -free // slots)  # some slots may be free, too few for this one
         if free >= slots or queued > depth // 2 or node.name in self.reserved:
             return 0
-        if group.claim is not None and not self._alike(group.claim, slots, node):
+        if group.claim is not None and (node.name in self.spared or not self._alike(group.claim, slots, node)):
             return 0
         node_job = job.current.get(node.name)
         if node_job is None or node_job.state is not NodeJobState.PREPARED:
@@ -409,7 +472,7 @@ class Round:
         """Whether all the node holds is of this width and claim, and slots run out before anything else: then what
         queues there never waits for more than a slot, and keeps no slot from those who need nothing else."""
         held, rest = divmod(node.slots - self.free[node.name], slots)
-        offer = node.offer
+        offer = node.offer.plus(node.reserved, -1)
         return (
             rest == 0
             and claim.times_in(offer) >= node.slots // slots
@@ -430,11 +493,19 @@ class Round:
             self.free[node.name] -= count * slots
             if picker.group.claim is not None:
                 self.left[node.name] = self.left_on(node).plus(picker.group.claim, -count)
-            if (job.id, node.name) not in self.opening and needs_preparation(job, node):
-                contender.preparations -= 1
-            self.opening.add((job.id, node.name))
+            if (job.id, node.name) not in self.opening:
+                self._open(contender, node)
             key = (node.name, job.id, picker.group.number, attempt)
             self.spans.setdefault(key, _Spans()).add(first, count)
+
+    def _open(self, contender: _Contender, node: Node) -> None:
+        """A first task of the job goes there, in this pass."""
+        job = contender.job
+        self.opening.add((job.id, node.name))
+        if needs_preparation(job, node):
+            contender.preparations -= 1
+        if job.reserve is not None and job.open_round(node.name) is None:
+            self.left[node.name] = self.left_on(node).plus(job.reserve, -1)
 
 
 def _preparing(pool: Pool, job: Job) -> int:
@@ -489,11 +560,11 @@ def recalls(round_: Round) -> list[int]:
         key = (last.job, last.group)
         if key not in taken_in:
             taken_in[key] = any(_stands_ready(round_, job, job.groups[last.group], other) for other in idle)
-        if taken_in[key] or round_.is_wanted(node, job.spec.priority):
+        if taken_in[key] or round_.is_wanted(node, job.spec.priority, last.claim):
             wanted.append(last.id)
     return wanted
 
 
 def _stands_ready(round_: Round, job: Job, group: Group, node: Node) -> bool:
-    left = None if group.claim is None else round_.left_on(node)
+    left = None if group.opening is None else round_.left_on(node)
     return obstacle(job, group, node, round_.free[node.name], left) is None and not needs_preparation(job, node)

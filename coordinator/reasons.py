@@ -37,6 +37,10 @@ class Code(enum.Enum):
     NOT_ELEVATING = "not_elevating"
     TOO_FEW_CPUS = "too_few_cpus"
     TOO_LITTLE_MEMORY = "too_little_memory"
+    TOO_LITTLE_DISK = "too_little_disk"
+    TOO_FEW_GPUS = "too_few_gpus"
+    TOO_LITTLE = "too_little"
+    NO_LABEL = "no_label"
     PREPARATIONS = "preparations"
     CLAIMED = "claimed"
     BUSY = "busy"
@@ -71,6 +75,10 @@ OF_OBSTACLE: Final = {
     Obstacle.BARRED: Code.BARRED,
     Obstacle.TOO_LITTLE_MEMORY: Code.TOO_LITTLE_MEMORY,
     Obstacle.TOO_FEW_CPUS: Code.TOO_FEW_CPUS,
+    Obstacle.TOO_LITTLE_DISK: Code.TOO_LITTLE_DISK,
+    Obstacle.TOO_FEW_GPUS: Code.TOO_FEW_GPUS,
+    Obstacle.TOO_LITTLE: Code.TOO_LITTLE,
+    Obstacle.NO_LABEL: Code.NO_LABEL,
     Obstacle.NOT_ELEVATING: Code.NOT_ELEVATING,
     Obstacle.TOO_SMALL: Code.TOO_SMALL,
 }
@@ -91,6 +99,10 @@ NEXT: Final[dict[Code, str]] = {
     Code.NOT_ELEVATING: "start an agent with `--allow-elevation`, or leave `elevated` out",
     Code.TOO_FEW_CPUS: "add a larger machine to pool `{pool}`, or ask for less",
     Code.TOO_LITTLE_MEMORY: "add a larger machine to pool `{pool}`, or ask for less",
+    Code.TOO_LITTLE_DISK: "add a larger machine to pool `{pool}`, or ask for less",
+    Code.TOO_FEW_GPUS: "start an agent with more of `--resource gpus=N` in pool `{pool}`, or ask for fewer",
+    Code.TOO_LITTLE: "start an agent in pool `{pool}` that declares it: `--resource NAME=N`",
+    Code.NO_LABEL: "start an agent with this `--label` in pool `{pool}`, or leave it out",
     Code.BUSY: "wait, or add a node to pool `{pool}`",
     Code.CLAIMED: "wait, or add a node to pool `{pool}`",
     Code.PREPARATIONS: "wait, or raise `parallel` of `prep`",

@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from coordinator import ending
 from coordinator.desk import Desk
-from coordinator.model import Claim, Pool
+from coordinator.fitting import Problem, too_wide
+from coordinator.model import Pool
 from coordinator.records import JobSubmitted, PoolSet
-from coordinator.render import size
 from coordinator.sessions import Session
 from wire import messages as m
 from wire.near import near
@@ -132,10 +132,6 @@ def _resize(desk: Desk, pool: Pool) -> None:
             desk.close(node.session, "the options of the pool were set: join again")
 
 
-Problem = tuple[str, str, str]
-"""(path into the spans, code, sentence)."""
-
-
 def _problems(desk: Desk, document: SpecDocument) -> list[Problem]:
     found: list[Problem] = []
     declared = {claim.name: claim for claim in document.pools}
@@ -148,7 +144,7 @@ def _problems(desk: Desk, document: SpecDocument) -> list[Problem]:
             hint = f"; did you mean `{close[0]}`?" if close else "; `coordinator pool list` shows those there are"
             found.append((f"job/{job.name}/pool", "B110", f"there is no pool `{job.pool}`{hint}"))
             continue
-        found += _too_wide(job, declared.get(job.pool), live)
+        found += too_wide(job, declared.get(job.pool), live)
     return found
 
 
@@ -201,63 +197,6 @@ def _spoken(field: str, value: Any) -> str:
     if field == "lost_after_ms":
         return f"{value // 1000}s" if value % 1000 == 0 else f"{value}ms"
     return str(getattr(value, "value", value))
-
-
-def _too_wide(job: JobSpec, claim: PoolSpec | None, live: Pool | None) -> list[Problem]:
-    """Tasks that need more than any node of the pool has would wait for ever."""
-    return [*_too_many_slots(job, claim, live), *_too_needy(job, live)]
-
-
-def _too_needy(job: JobSpec, live: Pool | None) -> list[Problem]:
-    """What nodes have beside slots only they say: while one was not heard, nobody knows."""
-    nodes = [node for node in live.nodes.values() if not node.left] if live is not None else []
-    if not nodes or any(node.join is None for node in nodes):
-        return []
-    offers = [node.offer for node in nodes]
-    most = Claim(max(offer.cpus for offer in offers), max(offer.memory for offer in offers))
-    found = []
-    for group in job.groups:
-        claim = Claim.of(group.needs)
-        if claim is None or any(claim.times_in(offer) for offer in offers):
-            continue
-        path, has = f"job/{job.name}/task/{group.name}/needs", f"no node of pool `{job.pool}` has"
-        if claim.cpus > most.cpus:
-            text = f"`{group.name}` needs {_cpus(claim)} processors, but {has} more than {_cpus(most)}"
-            found.append((f"{path}/cpus", "B604", text))
-        if claim.memory > most.memory:
-            text = f"`{group.name}` needs {_memory(claim)} of memory, but {has} more than {_memory(most)}"
-            found.append((f"{path}/memory", "B604", text))
-        if claim.cpus <= most.cpus and claim.memory <= most.memory:
-            text = f"`{group.name}` needs {_cpus(claim)} processors and {_memory(claim)} of memory, but {has} both"
-            found.append((path, "B604", text))
-    return found
-
-
-def _cpus(claim: Claim) -> str:
-    return f"{claim.cpus / 1000:g}"
-
-
-def _memory(claim: Claim) -> str:
-    return size(claim.memory)
-
-
-def _too_many_slots(job: JobSpec, claim: PoolSpec | None, live: Pool | None) -> list[Problem]:
-    offers = [node.slots for node in live.nodes.values() if not node.left] if live is not None else []
-    options = live.options if live is not None and live.declared else claim
-    if options is not None and (options.slots is not None or not offers):
-        offers.append(options.slots or 1)
-    if not offers:
-        return []
-    widest = max(offers)
-    return [
-        (
-            f"job/{job.name}/task/{group.name}/slots",
-            "B604",
-            f"`{group.name}` takes {group.slots} slots, but no node of pool `{job.pool}` has more than {widest}",
-        )
-        for group in job.groups
-        if group.slots > widest
-    ]
 
 
 def _source(message: m.Submit) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from coordinator.claims import NOTHING, amount_of
 from coordinator.cluster import Cluster
-from coordinator.model import NOTHING, Grant, Group, Job, JobState, Node, NodeState, Pool, TaskState
+from coordinator.model import Grant, Group, Job, JobState, Node, NodeState, Pool, TaskState
 from coordinator.placement import why_nowhere, why_waiting
 from coordinator.preparation import NodeJob, PhaseView
 from coordinator.records import Ended, NodeJobState, Verdict
@@ -351,9 +352,9 @@ def _resources(shown: Node) -> Plain:
     held = NOTHING
     for grant, positions in with_slot(shown) if shown.claimed != NOTHING else ():
         held = held.plus(grant.claim or NOTHING, len(positions))
-    used = {"cpus": held.cpus / 1000, "memory": held.memory}
+    held = held.plus(shown.reserved, 1)
     offered = shown.join.resources if shown.join is not None else {}
-    return {name: {"total": total, "used": used.get(name, 0)} for name, total in offered.items()}
+    return {name: {"total": total, "used": amount_of(name, held.get(name, 0))} for name, total in offered.items()}
 
 
 def _node_reason(shown: Node) -> str | None:

@@ -21,7 +21,7 @@ def grant_of(cluster: Cluster, shown: Job, group: Group, index: int) -> tuple[Gr
 
 def with_slot(node: Node) -> list[tuple[Grant, list[int]]]:
     """What runs on a node, as far as order tells: it runs its grants in order while slots last."""
-    slots, left, found = node.slots, node.offer, []
+    slots, left, found = node.slots, node.offer.plus(node.reserved, -1), []
     for grant in node.grants.values():
         fits = max(0, slots // grant.slots)
         if grant.claim is not None and node.join is not None:

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from coordinator.claims import Claim
 from coordinator.cluster import Cluster
-from coordinator.model import Claim, Grant, Group, Job, JobState, Node, TaskState
-from coordinator.placement import Obstacle, Round, needs_preparation, obstacle
+from coordinator.model import Grant, Group, Job, JobState, Node, TaskState
+from coordinator.placement import Obstacle, Round, needs_preparation, obstacle, shortage
 from coordinator.reasons import OF_OBSTACLE, Cause, Code, Explanation, NodeLine, Told
 from coordinator.records import Ended, Verdict
-from coordinator.render import count_of, duration, size
+from coordinator.render import count_of, duration
 from coordinator.views import end_sentence
 from coordinator.whereabouts import grant_of, is_preparing, with_slot
 from wire.instant import Instant
@@ -146,13 +147,13 @@ def _of_job(view: View, job: Job, group: Group, index: int) -> Iterator[Cause]:
 
 def _node_line(view: View, round_: Round, job: Job, group: Group, node: Node) -> NodeLine:
     free = node.slots - node.used
-    left = None if group.claim is None else round_.left_on(node)
+    left = None if group.opening is None else round_.left_on(node)
     reason = obstacle(job, group, node, free, left)
     if reason is not None:
         return NodeLine(node.name, node.state.value, OF_OBSTACLE[reason], _detail(view, job, group, node, reason, left))
     if needs_preparation(job, node) and _as_many_prepare(round_, job):
         return NodeLine(node.name, node.state.value, Code.PREPARATIONS, Obstacle.PREPARATIONS.value)
-    if node.name in round_.reserved or (group.claim is not None and node.name in round_.spared):
+    if round_.is_kept(job, group, node):
         return NodeLine(node.name, node.state.value, Code.RESERVED, "kept free for a task that needs more room")
     return NodeLine(node.name, node.state.value, None, "it could take it")
 
@@ -171,17 +172,10 @@ def _detail(view: View, job: Job, group: Group, node: Node, reason: Obstacle, le
             return _failed_preparation(job, node)
         case Obstacle.TOO_SMALL:
             return f"it has {count_of(node.slots, 'slot')}, the task takes {group.spec.slots}"
-        case Obstacle.TOO_FEW_CPUS:
-            return f"it has {node.offer.cpus / 1000:g} processors, the task needs {group.spec.needs.cpus:g}"
-        case Obstacle.TOO_LITTLE_MEMORY:
-            wanted = size(group.spec.needs.memory_bytes or 0)
-            return f"it has {size(node.offer.memory)} of memory, the task needs {wanted}"
-        case Obstacle.CLAIMED if left is not None:
-            return f"left there: {size(max(0, left.memory))} of memory, processors {max(0, left.cpus) / 1000:g}"
         case Obstacle.BUSY:
             return f"{node.used} of {count_of(node.slots, 'slot')} are taken{_by_whom(view, node)}"
         case _:
-            return str(reason.value)
+            return shortage(job, group, node, left if reason is Obstacle.CLAIMED else None) or str(reason.value)
 
 
 def _failed_preparation(job: Job, node: Node) -> str:

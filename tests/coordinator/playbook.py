@@ -105,6 +105,7 @@ class FakeNode:
         self.proven = name
         """The name in its certificate."""
         self.resources: dict[str, float] = {}
+        self.worn: dict[str, str] = {}
         self.elevation = False
         self.epoch: int | None = None
         self.joined = False
@@ -141,7 +142,7 @@ class FakeNode:
         self.say(
             m.Join(
                 pool=self.pool, node=self.name, incarnation=self.incarnation, boot=self.boot, slots=self.slots,
-                resources=self.resources, elevation=self.elevation, life=self.life,
+                resources=self.resources, labels=self.worn, elevation=self.elevation, life=self.life,
             )
         )  # fmt: skip
         if inventory and self.joined:
@@ -615,11 +616,12 @@ class Play:
         boot: str = "boot-1",
         *,
         resources: dict[str, float] | None = None,
+        labels: dict[str, str] | None = None,
         elevation: bool = False,
     ) -> FakeNode:
         """A node that joins with nothing."""
         node = self.nodes[name] = FakeNode(self, name, pool, slots, boot)
-        node.resources, node.elevation = resources or {}, elevation
+        node.resources, node.worn, node.elevation = resources or {}, labels or {}, elevation
         return node.join()
 
     def person(self, owner: str, role: m.Role = m.Role.USER) -> Person:

@@ -102,6 +102,37 @@ def the_only_node_has_too_little_memory(play: Play) -> str:
     return f"{name}/t"
 
 
+@situation(Code.TOO_FEW_GPUS, "node `n1`: it has 1 GPU, the task needs 2")
+def the_only_node_has_too_few_gpus(play: Play) -> str:
+    name = play.submit(job("j", {**tasks(), "needs": {"gpus": 2}}))
+    play.node("n1", resources={"gpus": 1})
+    return f"{name}/t"
+
+
+@situation(
+    Code.TOO_LITTLE_DISK, "node `n1`: it has 4.0 GiB on disk, the task needs 5.0 GiB, with the directories of its job"
+)
+def the_only_node_has_no_room_for_the_directories(play: Play) -> str:
+    groups = {**tasks(), "needs": {"disk_bytes": GIB}}
+    name = play.submit(job("j", groups, dirs=[{"name": "market", "size_bytes": 4 * GIB}]))
+    play.node("n1", resources={"disk": 4 * GIB})
+    return f"{name}/t"
+
+
+@situation(Code.TOO_LITTLE, "node `n1`: it has 1 of `licence`, the task needs 1.5")
+def the_only_node_declares_less_of_a_resource(play: Play) -> str:
+    name = play.submit(job("j", {**tasks(), "needs": {"others": {"licence": 1.5}}}))
+    play.node("n1", resources={"licence": 1})
+    return f"{name}/t"
+
+
+@situation(Code.NO_LABEL, "node `n1`: it has no label `zone=b`")
+def the_only_node_has_another_label(play: Play) -> str:
+    name = play.submit(job("j", {**tasks(), "needs": {"labels": ["zone", "zone=b"]}}))
+    play.node("n1", labels={"zone": "a"})
+    return f"{name}/t"
+
+
 @situation(Code.NOT_ELEVATING, "node `n1`: no elevated commands there")
 def no_node_elevates(play: Play) -> str:
     name = play.submit(job("j", tasks(elevated=True)), pools=[{"name": "p", "elevation": "allowed"}])
@@ -109,7 +140,7 @@ def no_node_elevates(play: Play) -> str:
     return f"{name}/t"
 
 
-@situation(Code.CLAIMED, "node `n1`: left there: 0 B of memory, processors 1")
+@situation(Code.CLAIMED, "node `n1`: left there: 1 of 4 processors, the task needs 2")
 def the_processors_are_taken(play: Play) -> str:
     play.node("n1", slots=4, resources={"cpus": 4})
     play.submit(job("big", {**tasks(), "needs": {"cpus": 3}}))

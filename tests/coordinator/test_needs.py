@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.model import Claim
+from coordinator.claims import Claim
 from coordinator.views import NODES_LOOKED_AT
 from tests.coordinator.playbook import FakeNode, Play, document, job, phase_end, prep, tasks
 from wire import messages as m
@@ -109,10 +109,10 @@ def test_a_claim_is_free_again_however_the_task_ended() -> None:
     n1.wiped()
     n1.join()
     assert len(n1.running()) == 1
-    assert play.core.cluster.nodes["n1"].claimed == Claim(1000, 0)
+    assert play.core.cluster.nodes["n1"].claimed == Claim(cpus=1000)
     play.terminate(name)
     play.obey()
-    assert play.core.cluster.nodes["n1"].claimed == Claim(0, 0)
+    assert play.core.cluster.nodes["n1"].claimed == Claim()
 
 
 def test_claims_are_known_again_after_a_restart() -> None:
@@ -120,7 +120,7 @@ def test_claims_are_known_again_after_a_restart() -> None:
     n1 = play.node("n1", slots=4, resources={"cpus": 2})
     name = play.submit(job("j", needing(size=6, cpus=1)))
     play.restart()
-    assert play.core.cluster.nodes["n1"].claimed == Claim(2000, 0)
+    assert play.core.cluster.nodes["n1"].claimed == Claim(cpus=2000)
     assert play.show(name)["tasks"]["running"] == 2
     n1.join()
     assert len(n1.running()) == 2
@@ -306,25 +306,31 @@ def test_a_preparation_that_ran_out_of_memory_bars_the_node() -> None:
 
 # ---- arithmetic
 
-shares = st.builds(Claim, st.integers(0, 10**6), st.integers(0, 2**45)).filter(any)
+amounts = st.fixed_dictionaries({}, optional={name: st.integers(1, 2**45) for name in ("cpus", "memory", "gpus", "x")})
+shares = amounts.map(Claim)
 
 
-@given(shares, shares, st.integers(0, 1_000))
+@given(shares.filter(bool), shares, st.integers(0, 1_000))
 def test_as_many_as_fit_do_and_one_more_does_not(each: Claim, offer: Claim, taken: int) -> None:
     left = offer.plus(each, -taken)
-    times = each.times_in(left)
-    rest = left.plus(each, -times)
-    assert min(there for there, share in zip(rest, each, strict=True) if share) >= 0
-    assert min(there for there, share in zip(rest.plus(each, -1), each, strict=True) if share) < 0
+    rest = left.plus(each, -each.times_in(left))
+    assert min(rest.get(name, 0) for name in each) >= 0
+    assert min(rest.plus(each, -1).get(name, 0) for name in each) < 0
 
 
-@given(st.floats(0.01, 65_536), st.integers(1, 2**50))
-def test_a_claim_is_never_less_than_what_is_needed(cpus: float, memory: int) -> None:
-    claim = Claim.of(Needs(cpus, memory))
+@given(shares, shares.filter(bool), st.integers(-5, 5))
+def test_what_is_added_and_taken_away_again_was_never_there(held: Claim, each: Claim, times: int) -> None:
+    assert held.plus(each, times).plus(each, -times) == held
+    assert (each.lack_in(held) == 0) == (each.times_in(held) >= 1)
+
+
+@given(st.floats(0.01, 65_536), st.integers(1, 2**50), st.floats(0.001, 2**40))
+def test_a_claim_is_never_less_than_what_is_needed(cpus: float, memory: int, tokens: float) -> None:
+    claim = Claim.of(Needs(cpus, memory, others={"tokens": tokens}))
     assert claim is not None
-    assert claim.cpus >= cpus * 1000 - 1e-5
-    assert claim.cpus < cpus * 1000 + 1
-    assert claim.memory == memory
+    assert cpus * 1000 - 1e-5 <= claim["cpus"] < cpus * 1000 + 1
+    assert claim["memory"] == memory
+    assert claim["tokens"] >= tokens * 1000 - 1e-5
 
 
 def test_no_needs_are_no_claim() -> None:
