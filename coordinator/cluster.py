@@ -5,11 +5,12 @@ Counterpart: `coordinator.core` decides which records to make. Nothing here send
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import assert_never
 
 from coordinator.claims import Claim
 from coordinator.identities import Identities
-from coordinator.model import Grant, Group, Job, JobState, Node, Pool, TaskState
+from coordinator.model import Drain, Grant, Group, Job, JobState, Node, Pool, TaskState
 from coordinator.preparation import NodeJob, PhaseView
 from coordinator.records import (
     DebtPaid,
@@ -26,6 +27,8 @@ from coordinator.records import (
     NodeJobState,
     NodeJoined,
     NodeLeft,
+    NodeMark,
+    NodeMarked,
     PoolSet,
     Record,
     ReportTaken,
@@ -50,12 +53,15 @@ _UNHEARD = {
     Returned.GONE: "the node no longer holds it",
     Returned.EXPIRED: "the node was out of contact for longer than its lease",
     Returned.ROUND_CLOSED: "its round on the node ended before its end was heard of",
+    Returned.DRAINED: "its node was drained",
+    Returned.FORGOTTEN: "its node was forgotten: the machine is off",
 }
 
 
 def _unheard(job: Job, grant: Grant, position: int, returned: TasksReturned) -> Ended:
     """The end of an attempt of which none was reported; when it began is not known (0)."""
-    verdict = Verdict.CANCELLED if job.state is JobState.TERMINATING else Verdict.LOST
+    again = Verdict.DRAINED if returned.cause is Returned.DRAINED else Verdict.LOST
+    verdict = Verdict.CANCELLED if job.state is JobState.TERMINATING else again
     return Ended(
         grant.id, position, verdict, Outcome.LOST, None, None, 0.0, returned.at.wall, 0.0, 0,
         _UNHEARD.get(returned.cause), None,
@@ -98,6 +104,8 @@ class Cluster:
                 self._joined(record)
             case NodeLeft():
                 self.nodes[record.node].left, self.nodes[record.node].revoked = True, record.revoked
+            case NodeMarked():
+                self._marked(record)
             case PoolSet():
                 self._pool_set(record)
             case GroupSkipped():
@@ -144,9 +152,23 @@ class Cluster:
             node.reported = 0
         node.pool.nodes.pop(node.name, None)
         node.pool, node.incarnation, node.boot, node.slots = pool, record.incarnation, record.boot, record.slots
-        node.lease_s, node.left, node.revoked = record.lease_s, False, False
+        node.lease_s, node.left, node.revoked, node.forgotten_by = record.lease_s, False, False, None
         node.live_as(record.life)
         pool.nodes[node.name] = node
+
+    def _marked(self, record: NodeMarked) -> None:
+        node = self.nodes[record.node]
+        match record.mark:
+            case NodeMark.DRAIN:
+                node.drain = Drain(record.by, record.reason, record.at, record.until or record.at)
+            case NodeMark.DRAINED:
+                node.drain = node.drain and replace(node.drain, done_at=record.at)
+            case NodeMark.ENABLE:
+                node.drain = None
+            case NodeMark.FORGET:
+                node.drain, node.left, node.forgotten_by = None, True, record.by
+            case _:
+                assert_never(record.mark)
 
     def _submitted(self, record: JobSubmitted) -> None:
         phases = (record.spec.preparation, record.spec.release)

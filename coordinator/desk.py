@@ -35,6 +35,8 @@ class Desk:
         self.backoffs: dict[tuple[str, int], list[tuple[float, int]]] = {}
         self.removing: dict[str, set[str]] = {}
         """Deleted jobs, with the nodes whose directories are not removed yet."""
+        self.emptying: dict[str, None] = {}
+        """Nodes that are drained or leave, and maybe some that no longer do."""
         self.touched: dict[str, None] = {}
         """Jobs that something happened to since they were last looked at."""
         self.store_full = False
@@ -108,9 +110,11 @@ class Desk:
 
     def lease_next(self, node: Node) -> float:
         """When the node's lease is to be looked at: first for three missed heartbeats, then for its end."""
-        missed = node.heard_at + MISSED_BEATS * node.pool.heartbeat_s
-        lease = node.lease_s
-        return node.heard_at + lease * (1 + LEASE_DRIFT) + LEASE_MARGIN_S if node.missing else missed
+        return self.lease_end(node) if node.missing else node.heard_at + MISSED_BEATS * node.pool.heartbeat_s
+
+    def lease_end(self, node: Node) -> float:
+        """When what it was given surely runs there no longer, if nothing more is heard of it."""
+        return node.heard_at + node.lease_s * (1 + LEASE_DRIFT) + LEASE_MARGIN_S
 
     def session_closed(self, epoch: int) -> None:
         """A session is over: who waits in it waits no more, and a node is out of contact."""
@@ -125,7 +129,7 @@ class Desk:
         if node is not None and node.session == epoch:
             node.session = None
             node.joined = False
-            if node.leaving and not node.owes:
+            if node.draining and node.empty and not node.left:
                 self.keep(NodeLeft(node.name, self.now))
             self.arm_lease(node)
             self.touch_pool(node.pool)

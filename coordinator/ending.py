@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from coordinator import work
+from coordinator import draining, work
 from coordinator.claims import Claim
 from coordinator.desk import Desk
 from coordinator.model import Job, JobState, Node
@@ -40,7 +40,9 @@ def look_at(desk: Desk, job: Job) -> None:
     _close_grants(desk, job)
     if job.state is JobState.ACTIVE:
         _skip(desk, job)
-        _drain_leaving(desk, job)
+    if job.state not in (JobState.TERMINATING, JobState.COMPLETED):
+        for node_job, node in draining.due(desk, job):
+            release(desk, job, node_job, node)
     if job.tasks_over and job.tasks_done_at is None:
         desk.keep(TasksDone(job.id, desk.now))
     if job.state is JobState.ACTIVE:
@@ -112,12 +114,14 @@ def _no_node_is_eligible(desk: Desk, job: Job) -> bool:
 
 
 def _has_hope(desk: Desk, job: Job, barred: set[str]) -> bool:
-    """Whether a node is joining, or connected, not barred, and fit for something that could run now."""
+    """Whether a node is joining, or connected, not barred, and fit for something that could run now. One that is
+    drained or unusable will be back; one whose agent goes will not."""
     groups = [group for group in job.groups if not group.over and job.conditions_hold(group)]
     return any(
         (node.session is not None and not node.joined and not node.missing)
         or (
-            node.takes_work
+            node.connected
+            and not node.leaving
             and node.name not in barred
             and (not groups or any(unfit(group, node) is None for group in groups))
         )
@@ -148,7 +152,10 @@ def _terminate(desk: Desk, job: Job) -> None:
             continue
         node = desk.cluster.nodes[node_job.node]
         if node.connected:
-            if node_job.state is not NodeJobState.RELEASING and (limit is None or job.releasing_nodes() < limit):
+            if _is_stuck_for_good(desk, job, node):
+                reason = "a process of the job can't be killed there"
+                desk.keep(RoundMoved(job.id, node.name, node_job.round, NodeJobState.UNREACHED, reason, desk.now))
+            elif node_job.state is not NodeJobState.RELEASING and (limit is None or job.releasing_nodes() < limit):
                 release(desk, job, node_job, node)
         elif job.forced or _grace_is_over(desk, job, node):
             reason = "out of contact when the job ended"
@@ -175,6 +182,20 @@ def _grace_is_over(desk: Desk, job: Job, node: Node) -> bool:
     return False
 
 
+def _is_stuck_for_good(desk: Desk, job: Job, node: Node) -> bool:
+    """A release waits for the last process of its job: for one that can't be killed no longer than `release_grace`.
+    What is owed is paid when that process is gone after all."""
+    since = node.stuck.get(job.id)
+    if since is None:
+        return False
+    since_end = desk.now.seconds_since(job.ending_at) if job.ending_at else 0.0
+    left_s = job.spec.release_grace_ms / 1000 - min(since_end, desk.now.boottime - since)
+    if job.forced or left_s <= ROUNDING_S:
+        return True
+    desk.deadlines.set(("stuck", job.id), desk.now.boottime + left_s)
+    return False
+
+
 def _close_grants(desk: Desk, job: Job) -> None:
     """A settled round runs nothing any more: what it still held comes back (or is cancelled with its job)."""
     if not job.granted:
@@ -182,31 +203,11 @@ def _close_grants(desk: Desk, job: Job) -> None:
     for node_job in job.rounds:
         if node_job.state in OPEN:
             continue
-        for grant in list(desk.cluster.nodes[node_job.node].grants.values()):
+        node = desk.cluster.nodes[node_job.node]
+        cause = Returned.DRAINED if node.draining else Returned.ROUND_CLOSED
+        for grant in list(node.grants.values()):
             if grant.job == job.id and grant.round == node_job.round:
-                work.return_all(desk, grant, Returned.ROUND_CLOSED)
-
-
-def _drain_leaving(desk: Desk, job: Job) -> None:
-    leaving = [node for name in job.current if (node := desk.cluster.nodes[name]).leaving and node.joined]
-    for node in leaving:
-        node_job = job.open_round(node.name)
-        if node_job is not None and node_job.state is not NodeJobState.RELEASING:
-            release(desk, job, node_job, node)
-
-
-def take_leaving(desk: Desk, node: Node) -> None:
-    """The node wants to go clean: it gets no new work and releases every round it owes."""
-    node.leaving = True
-    desk.touch_pool(node.pool)
-    desk.changed()
-
-
-def let_go(desk: Desk, node: Node) -> None:
-    """Tell a node that wants to leave that it may, once, when it owes nothing any more: only its own words pay."""
-    if node.leaving and node.joined and not node.owes and not node.dismissed:
-        node.dismissed = True
-        desk.send(node.session, m.Depart())
+                work.return_all(desk, grant, cause)
 
 
 # ---- deletion and the end of everything

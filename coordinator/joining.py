@@ -6,7 +6,7 @@ import re
 from math import inf
 from typing import Final
 
-from coordinator import ending, plausible, work
+from coordinator import draining, ending, nodes, plausible, work
 from coordinator.claims import Claim
 from coordinator.desk import Desk
 from coordinator.identities import ANOTHER_TOKEN
@@ -64,6 +64,8 @@ def join(desk: Desk, session: Session, message: m.Join) -> None:
     node.session, node.join, node.offer = session.epoch, message, Claim.offered(message.resources)
     node.moved = node.moved or node.fenced
     node.joined = node.missing = node.leaving = node.dismissed = node.fenced = False
+    node.clearing = set()
+    nodes.healthy(desk, node)  # it says so again, where it is not so
     node.last_session = session.epoch
     node.holding = Holding()
     node.heard_at = desk.now.boottime
@@ -313,18 +315,22 @@ def _reconcile(desk: Desk, node: Node, holding: Holding) -> None:
     for job in desk.cluster.jobs.values():
         if job.deleting and node.name in job.node_numbers:
             ending.ask_removal(desk, job, node)
+    if node.draining:
+        draining.rearm(desk, node)
+        draining.recall(desk, node)
     desk.touch_pool(node.pool)
     desk.changed()
 
 
 def _release_unowed(desk: Desk, node: Node, job_id: str, number: int) -> None:
     """The node holds a round that it is not known to owe: its job was deleted, or its debt was given up when its key
-    was revoked, and it has come back by another. What is still there is released before the job comes there again."""
+    was revoked or it was forgotten. What is still there is released before the job comes there again."""
     job = desk.cluster.jobs.get(job_id)
     given_up = next((r for r in job.rounds if r.node == node.name and r.round == number), None) if job else None
     if job is not None and given_up is not None and given_up.owes_release:
         ending.release(desk, job, given_up, node)
     else:
+        node.clearing.add(job_id)
         desk.send(node.session, m.ReleaseRound(job_id, number, ending.DELETED))
 
 
@@ -386,6 +392,8 @@ def _align(desk: Desk, node_job: NodeJob, held: m.RoundState) -> None:
         state = NodeJobState.PREPARED  # a preparation that nobody waits for bars nothing
     if node_job.state in (NodeJobState.RELEASING, state) or state not in TRANSITIONS[node_job.state]:
         return
+    if node_job.state is NodeJobState.ABSENT and state is NodeJobState.BARRED:
+        return  # an operator lets it try again: its failure was reported before this inventory
     desk.keep(RoundMoved(node_job.job, node_job.node, node_job.round, state, None, desk.now))
 
 

@@ -98,6 +98,17 @@ class NodeState(enum.Enum):
     LEFT = "left"
 
 
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """A node is being emptied, or was. Running tasks are stopped at `until`; `done_at`: it was empty first."""
+
+    by: str
+    reason: str
+    since: Instant
+    until: Instant
+    done_at: Instant | None = None
+
+
 JOINS: Final = 60
 """Joins of one node that say something new, at once: each of them is kept for ever."""
 JOIN_AGAIN_S: Final = 10.0
@@ -459,6 +470,10 @@ class Node:
     """It went by itself, owing nothing, or it was revoked."""
     revoked: bool = False
     """Its identity was revoked, and no other was admitted under its name and joined since."""
+    drain: Drain | None = None
+    """Until an operator enables it again, whatever becomes of its agent and of us."""
+    forgotten_by: str | None = None
+    """The operator who said that it is gone; it has not joined since."""
     life: str = ""
     """The start of its agent that joined last."""
     superseded: dict[str, None] = field(default_factory=dict)
@@ -483,6 +498,13 @@ class Node:
     holding: Holding | None = None
     """What its inventory said so far, until the last piece has come."""
     leaving: bool = False
+    """Its agent wants to go: as a drain whose deadline is over, for this session."""
+    unusable: str | None = None
+    """Why it can do no work just now, as it says itself."""
+    stuck: dict[str, float] = field(default_factory=dict)
+    """Jobs with a process there that can't be killed, since when (boottime), as it says itself."""
+    clearing: set[str] = field(default_factory=set)
+    """Jobs of which it releases what it does not owe any more: they do not come there before that is over."""
     dismissed: bool = False
     """It was told that it may go."""
     heard_at: float = 0.0
@@ -535,8 +557,19 @@ class Node:
         return self.session is not None and self.joined and not self.missing
 
     @property
+    def draining(self) -> bool:
+        """Whether it is to be emptied, and given nothing, be that reached or not."""
+        return self.leaving or self.drain is not None
+
+    @property
+    def empty(self) -> bool:
+        """Whether it holds no work and owes nothing."""
+        return not self.grants and not self.owes
+
+    @property
     def takes_work(self) -> bool:
-        return self.connected and not self.leaving
+        """Whether it may be given work: the only answer to that."""
+        return self.connected and not self.draining and self.unusable is None
 
     @property
     def state(self) -> NodeState:
@@ -546,6 +579,8 @@ class Node:
             return NodeState.JOINING
         if not self.connected:
             return NodeState.LOST
-        if self.leaving:
-            return NodeState.DRAINING
+        if self.draining:
+            return NodeState.DRAINED if self.drain is not None and self.empty else NodeState.DRAINING
+        if self.unusable is not None:
+            return NodeState.UNUSABLE
         return NodeState.RUNNING if self.grants else NodeState.IDLE

@@ -33,6 +33,8 @@ class Obstacle(enum.Enum):
 
     NOT_CONNECTED = "not connected"
     LEAVING = "leaving"
+    DRAINING = "drained, or about to be"
+    UNUSABLE = "unusable"
     BARRED = "the job's preparation failed there"
     RELEASING = "the job's release runs there"
     TOO_SMALL = "fewer slots than the task needs"
@@ -103,9 +105,15 @@ def obstacle(job: Job, group: Group, node: Node, free: int, left: Claim | None =
         return Obstacle.NOT_CONNECTED
     if node.leaving:
         return Obstacle.LEAVING
+    if node.drain is not None:
+        return Obstacle.DRAINING
+    if node.unusable is not None:
+        return Obstacle.UNUSABLE
     node_job = job.current.get(node.name)
     if node_job is not None and node_job.state is NodeJobState.BARRED:
         return Obstacle.BARRED
+    if job.id in node.clearing:
+        return Obstacle.RELEASING
     if node_job is not None and node_job.state in (NodeJobState.RELEASING, NodeJobState.UNREACHED):
         return Obstacle.RELEASING
     if group.spec.slots > node.slots:

@@ -86,6 +86,8 @@ class NodeJob:
     tasks_ended: int = 0
     """Attempts of tasks whose end was reported: they have."""
     reason: str | None = None
+    delayed: str | None = None
+    """What its release waits for, as the node said (for people, not durable)."""
     running: dict[Phase, tuple[int, float]] = field(default_factory=dict)
     """Attempts under way and since when, as far as the node said (for people, not durable)."""
 

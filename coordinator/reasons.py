@@ -31,6 +31,8 @@ class Code(enum.Enum):
     NO_NODE = "no_node"
     NOT_CONNECTED = "not_connected"
     LEAVING = "leaving"
+    DRAINING = "draining"
+    UNUSABLE = "unusable"
     BARRED = "barred"
     RELEASING = "releasing"
     TOO_SMALL = "too_small"
@@ -72,6 +74,8 @@ OF_OBSTACLE: Final = {
     Obstacle.RELEASING: Code.RELEASING,
     Obstacle.NOT_CONNECTED: Code.NOT_CONNECTED,
     Obstacle.LEAVING: Code.LEAVING,
+    Obstacle.UNUSABLE: Code.UNUSABLE,
+    Obstacle.DRAINING: Code.DRAINING,
     Obstacle.BARRED: Code.BARRED,
     Obstacle.TOO_LITTLE_MEMORY: Code.TOO_LITTLE_MEMORY,
     Obstacle.TOO_FEW_CPUS: Code.TOO_FEW_CPUS,
@@ -93,6 +97,8 @@ NEXT: Final[dict[Code, str]] = {
     Code.PARALLEL: "raise `parallel` of the job, or wait for a task of it to end",
     Code.NO_NODE: "start `agentd --pool {pool}` on a machine",
     Code.NOT_CONNECTED: "look at `agentd` on these nodes, or start one on another machine",
+    Code.DRAINING: "`coordinator node enable {node}`",
+    Code.UNUSABLE: "`coordinator node show {node}` says what is wrong there",
     Code.LEAVING: "start `agentd --pool {pool}` on another machine",
     Code.BARRED: "`coordinator logs {job} --node {node} --phase prep` shows why",
     Code.TOO_SMALL: "start an agent with more `--slots`, or ask for fewer",

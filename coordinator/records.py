@@ -22,6 +22,7 @@ class Verdict(enum.Enum):
     FAILED = "failed"  # for good
     RETRY = "retry"  # again, not before `retry_at`; spends a retry
     LOST = "lost"  # again, spends none: the infrastructure failed
+    DRAINED = "drained"  # again, spends none: its node was drained, or left
     CANCELLED = "cancelled"
 
 
@@ -32,6 +33,8 @@ class Returned(enum.Enum):
     GONE = "gone"  # the node no longer holds them
     EXPIRED = "expired"  # the node's lease ran out
     ROUND_CLOSED = "round_closed"  # its round ended: cancelled
+    DRAINED = "drained"  # its round ended because its node was drained: planned, spends no retry
+    FORGOTTEN = "forgotten"  # an operator said that the machine is off
 
 
 class NodeJobState(enum.Enum):
@@ -132,6 +135,27 @@ class NodeLeft(_Record, frozen=True, tag=True):
     node: str
     at: Instant
     revoked: bool = False
+
+
+class NodeMark(enum.Enum):
+    """What an operator did to a node, and what came of it."""
+
+    DRAIN = "drain"
+    DRAINED = "drained"  # it holds nothing and owes nothing any more
+    ENABLE = "enable"
+    FORGET = "forget"  # the machine is off: what it held and owed is void
+
+
+class NodeMarked(_Record, frozen=True, tag=True):
+    """A node is to be emptied, was, may be given work again, or is forgotten. It outlives every session of the node."""
+
+    node: str
+    mark: NodeMark
+    by: str
+    at: Instant
+    reason: str = ""
+    until: Instant | None = None
+    """For a drain: running tasks are stopped then."""
 
 
 class RoundOpened(_Record, frozen=True, tag=True):
@@ -299,7 +323,7 @@ class DebtPaid(_Record, frozen=True, tag=True):
 Record = (
     PoolSet | TokenMade | TokenRevoked | IdentityAdmitted | IdentityRevoked | JobSubmitted | NodeJoined | NodeLeft
     | RoundOpened | RoundMoved | RoundVoided | Granted | ReportTaken | TasksReturned | GroupSkipped | TasksDone
-    | JobEnding | JobCompleted | JobDeleting | JobDeleted | DebtPaid
+    | JobEnding | JobCompleted | JobDeleting | JobDeleted | DebtPaid | NodeMarked
 )  # fmt: skip
 
 _DECODER: Final = msgspec.msgpack.Decoder(Record)

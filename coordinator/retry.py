@@ -16,11 +16,13 @@ MAX_LOSSES: Final = 5
 """A task that takes its keeper with it so often has failed: it, and not the node, is what is broken."""
 
 
-def judge(job: Job, grant: Grant, end: TaskEnd, now: Instant) -> Ended:
-    """The verdict on one attempt of a task of `job`."""
+def judge(job: Job, grant: Grant, end: TaskEnd, now: Instant, *, drained: bool = False) -> Ended:
+    """The verdict on one attempt of a task of `job`; `drained`: its node is being emptied, and may have killed it."""
     group, index = job.groups[grant.group], grant.index(end.position)
     arm = first_match(group.spec.command.arms, end.outcome, end.exit_code, end.signal)
     verdict = _verdict(job, group, index, end, arm)
+    if drained and verdict is Verdict.LOST and end.outcome is Outcome.KILLED:
+        verdict = Verdict.DRAINED
     retry_at, reason = None, end.reason
     if verdict is Verdict.RETRY:
         retry_at = _retry_at(job, group, index, arm, now)

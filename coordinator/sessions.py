@@ -30,6 +30,7 @@ class Until(enum.Enum):
     TASKS_OVER = "tasks over"
     JOB_GONE = "job gone"
     CHANGED = "changed"
+    NODE_DRAINED = "node drained"
 
 
 @dataclass(slots=True, eq=False)
@@ -42,6 +43,7 @@ class Waiter:
     job: str = ""
     jobs: list[str] = field(default_factory=list)
     seen: int = -1
+    node: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from coordinator.claims import NOTHING, amount_of
 from coordinator.cluster import Cluster
-from coordinator.model import Grant, Group, Job, JobState, Node, NodeState, Pool, TaskState
+from coordinator.model import Drain, Grant, Group, Job, JobState, Node, NodeState, Pool, TaskState
 from coordinator.placement import why_nowhere, why_waiting
 from coordinator.preparation import NodeJob, PhaseView
 from coordinator.records import Ended, NodeJobState, Verdict
@@ -126,7 +127,7 @@ def job_node(node_job: NodeJob, tails: bool = True) -> Plain:
         "round": node_job.round,
         "boot": node_job.boot,
         "state": node_job.state.value,
-        "reason": node_job.reason,
+        "reason": node_job.reason or node_job.delayed,
         "prep": phase(node_job, Phase.PREPARATION, tails),
         "release": phase(node_job, Phase.RELEASE, tails),
         "tasks_started": node_job.tasks_started,
@@ -343,8 +344,32 @@ def node(shown: Node, now: Instant, owes: list[str]) -> Plain:
         "version": join.version if join else None,
         "last_seen_s": round(max(0.0, now.boottime - shown.heard_at), 1),
         "start": None,
+        "drain": _drain(shown.drain),
         "owes": owes,
     }
+
+
+def _drain(drain: Drain | None) -> Plain | None:
+    if drain is None:
+        return None
+    return {
+        "by": drain.by,
+        "reason": drain.reason or None,
+        "since": _at(drain.since),
+        "deadline": _at(drain.until),
+        "drained_at": _at(drain.done_at),
+    }
+
+
+def quarantined(cluster: Cluster, shown: Node, known: Callable[[Job], bool]) -> list[Plain]:
+    """Users of jobs that are nobody's on the node until nothing of their jobs is left, as their releases reported."""
+    held = [job for job in cluster.jobs.values() if shown.name in job.node_numbers and known(job)]
+    rounds = [(job, entry) for job in held for entry in job.rounds if entry.node == shown.name]
+    return [
+        {"uid": clean.uid, "job": job.id, "round": entry.round}
+        for job, entry in rounds
+        if (clean := entry.release.clean) is not None and clean.uid is not None
+    ]
 
 
 def _resources(shown: Node) -> Plain:
@@ -358,13 +383,29 @@ def _resources(shown: Node) -> Plain:
 
 
 def _node_reason(shown: Node) -> str | None:
-    if shown.state is NodeState.LOST:
-        return "out of contact"
-    if shown.state is NodeState.DRAINING:
-        return "it is leaving"
+    """What to know of its state; what an administrator must look at comes before what operators did."""
     if shown.left:
-        return "revoked" if shown.revoked else "it left clean"
-    return shown.alarm
+        return _why_left(shown)
+    parts = [
+        "out of contact" if shown.state is NodeState.LOST else None,
+        shown.alarm if shown.state is not NodeState.LOST else None,
+        "it is leaving" if shown.leaving else None,
+        _why_drained(shown.drain) if shown.drain is not None else None,
+        shown.unusable,
+    ]
+    return "; ".join(part for part in parts if part is not None) or None
+
+
+def _why_left(shown: Node) -> str:
+    if shown.revoked:
+        return "revoked"
+    if shown.forgotten_by is not None:
+        return f"forgotten by {shown.forgotten_by}"
+    return "it left clean" if shown.drain is None else f"it left clean; {_why_drained(shown.drain)}"
+
+
+def _why_drained(drain: Drain) -> str:
+    return f"drained by {drain.by}" + (f": {drain.reason}" if drain.reason else "")
 
 
 def pool(shown: Pool, jobs: list[str]) -> Plain:

@@ -108,9 +108,13 @@ def take_report(desk: Desk, node: Node, report: m.Report) -> None:
         grant = desk.cluster.grants.get(end.grant)
         if grant is not None and grant.node == node.name and end.position >= 0 and grant.is_open(end.position):
             job = desk.cluster.jobs[grant.job]
-            ended.setdefault(grant.job, []).append(judge(job, grant, plausible.task_end(end), desk.now))
+            judged = judge(job, grant, plausible.task_end(end), desk.now, drained=node.draining)
+            ended.setdefault(grant.job, []).append(judged)
     phases: dict[str, list[m.PhaseEnd]] = {}
     for phase in report.phases:
+        if phase.phase is m.Phase.RELEASE and phase.final and phase.job in node.clearing:
+            node.clearing.discard(phase.job)
+            desk.touch_pool(node.pool)
         if _is_its_own(desk, node, phase, again):
             phases.setdefault(phase.job, []).append(_as_kept(desk, node, phase))
     for job_id in {**ended, **phases}:

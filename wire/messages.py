@@ -24,7 +24,7 @@ from wire.vocabulary import *
 
 FromNode = (
     Join | Inventory | Heartbeat | Report | Started | PhaseStarted | Recalled | NotHeld | Removed | Leaving
-    | FileContents | FileListing | FileRefused | BlobWanted
+    | Health | FileContents | FileListing | FileRefused | BlobWanted
 )  # fmt: skip
 Enrolling = AskAuthority | Authority | Enroll | Enrolled
 Renewal = Renew | Renewed
@@ -34,6 +34,7 @@ ToNode = (
 )  # fmt: skip
 FromClient = (
     Upload | Submit | JobList | JobShow | JobWait | JobTerminate | JobDelete | JobNodes | TaskList | TaskShow
+    | NodeDrain | NodeEnable | NodeForget | NodeRetryPrep
     | Explain | NodeList | NodeShow | PoolList | PoolShow | LogRead | FilesRead | FilesList | Overview | Finish
     | TokenCreate | TokenList | TokenRevoke | IdentityList | IdentityRevoke | NodeRevoke
 )  # fmt: skip

@@ -8,10 +8,10 @@ from wire.spec import JobSpec
 from wire.vocabulary import Int64, Message, Outcome, Phase, RoundState
 
 __all__ = [
-    "Ack", "BlobPiece", "BlobWanted", "BodyChunk", "Cleanliness", "Depart", "Drop", "FileContents", "FileListing", "FileRefused", "GrantHeld",
-    "Heartbeat", "HeartbeatAck", "Inventory", "JobBody", "Join", "JoinRefused", "Joined", "Leaving", "ListFiles",
-    "NotHeld", "OpenRound", "PhaseEnd", "PhaseStarted", "Prepare", "ReadFile", "Recall", "Recalled", "ReleaseRound",
-    "RemoveJob", "Removed", "Report", "RoundHeld", "Run", "Started", "TaskEnd",
+    "Ack", "BlobPiece", "BlobWanted", "BodyChunk", "Cleanliness", "Depart", "Drop", "FileContents", "FileListing",
+    "FileRefused", "GrantHeld", "Health", "Heartbeat", "HeartbeatAck", "Inventory", "JobBody", "Join", "JoinRefused",
+    "Joined", "Leaving", "ListFiles", "NotHeld", "OpenRound", "PhaseEnd", "PhaseStarted", "Prepare", "ReadFile",
+    "Recall", "Recalled", "ReleaseRound", "RemoveJob", "Removed", "Report", "RoundHeld", "Run", "Started", "TaskEnd",
 ]  # fmt: skip
 
 
@@ -68,6 +68,14 @@ class Heartbeat(Message, frozen=True, tag=True):
     """Sent every third of the lease at most; the lease counts from the sending of an acknowledged one."""
 
     beat: Int64
+
+
+class Health(Message, frozen=True, tag=True):
+    """Whether the node can do work: why not (it takes nothing new, what runs goes on), or None. Said on a change, and
+    after a join where there is something to say. `stuck`: jobs of which a process here can't be killed."""
+
+    reason: str | None
+    stuck: list[str] = []
 
 
 class TaskEnd(msgspec.Struct, frozen=True, array_like=True):

@@ -175,7 +175,7 @@ class Session:
             self.close(str(error), error=True)
             return None
         if isinstance(message, Goodbye):
-            self._end(End(message.reason, message.error))
+            self._end(End(message.reason or "the peer ended it and said no reason", message.error))
             return None
         return message if self.end is None else None
 

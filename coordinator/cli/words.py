@@ -276,11 +276,13 @@ def node_lines(node: Document, colour: bool) -> list[str]:
             ("Pool", node["pool"]),
             ("State", node["state"]),
             ("Reason", node.get("reason")),
+            *_drain_words(node.get("drain")),
             ("Slots", f"{node.get('slots_used', 0)} of {node['slots']} in use"),
             ("Resources", ", ".join(_resource(n, r) for n, r in (node.get("resources") or {}).items())),
             ("Labels", ", ".join(f"{k}={v}" if v else k for k, v in (node.get("labels") or {}).items())),
             ("Start", phase_word(node.get("start"))),
             ("Owes release of", ", ".join(node.get("owes") or [])),
+            ("Quarantined", ", ".join(f"user {q['uid']} of {q['job']}" for q in node.get("quarantined") or [])),
             ("Last seen", f"{duration(seen)} ago" if isinstance(seen, (int, float)) else None),
             ("Elevation", "allowed" if node.get("elevation") else "forbidden"),
             ("Containment", node.get("containment")),
@@ -291,6 +293,12 @@ def node_lines(node: Document, colour: bool) -> list[str]:
         ],
         colour=colour,
     )
+
+
+def _drain_words(drain: Document | None) -> list[tuple[str, object]]:
+    if drain is None:
+        return []
+    return [("Drained since", drain["since"]), ("Tasks stop at", None if drain["drained_at"] else drain["deadline"])]
 
 
 def _resource(name: str, figure: object) -> str:

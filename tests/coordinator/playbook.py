@@ -213,7 +213,7 @@ class FakeNode:
                 self.waits[name] = preparation is not None and preparation.wait
                 self.rounds.setdefault((name, number), m.RoundState.OPENED)
             case m.Prepare(name, number):
-                if self.rounds.get((name, number)) is m.RoundState.OPENED:
+                if self.rounds.get((name, number)) in (m.RoundState.OPENED, m.RoundState.BARRED):
                     self.rounds[(name, number)] = m.RoundState.PREPARING
             case m.Run():
                 self.grants[message.grant] = Held(message, set(range(message.count)))

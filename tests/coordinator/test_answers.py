@@ -237,7 +237,7 @@ def test_a_node_is_shown_like_this() -> None:
         "id": "n1", "pool": "p", "state": "running", "reason": None, "boot": "boot-1", "slots": 4, "slots_used": 3,
         "resources": {"cpus": {"total": 8.0, "used": 0}, "gpus": {"total": 1.0, "used": 0}}, "labels": {"zone": "a"},
         "elevation": True, "containment": "cgroup", "users": "job", "limits": ["pids", "memory"], "version": "1.2",
-        "last_seen_s": 2.5, "start": None, "owes": [name],
+        "last_seen_s": 2.5, "start": None, "drain": None, "owes": [name], "quarantined": [],
     }  # fmt: skip
 
 

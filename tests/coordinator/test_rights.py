@@ -25,14 +25,19 @@ RULES = Policy({"p": PoolRules(users=["ann", "bob"], viewers=["vic"], operators=
 
 
 def busy_play() -> tuple[Play, FakeNode, str]:
-    """Ann's job on a node of a pool with rules, prepared, one task running."""
+    """Ann's job on a node of a pool with rules, prepared, two tasks running; another node is barred for it, and a third
+    one is lost."""
     play = Play(policy=RULES, certificates=Certificates(authority="ab" * 32))
     play.admin.ask(m.Submit, submission="pool", document=document(pools=[{"name": "p", "elevation": "allowed"}]))
     n1 = play.node("n1", slots=2, elevation=True)
     play.node("n2", pool="q")
+    play.node("gone").drop()
     ann = play.person("ann")
     name = play.submit(job("secret", tasks(size=3), preparation=prep(), release=release()), by=ann)
     n1.prepared(name)
+    barred = play.node("barred", slots=1, elevation=True)
+    barred.prepared(name, ok=False)
+    barred.give_back(name)
     return play, n1, name
 
 
@@ -40,7 +45,7 @@ def durable(play: Play) -> tuple[int, Any]:
     cluster = play.core.cluster
     return len(play.kept), (
         {name: (found.state, found.deleting, found.granted) for name, found in cluster.jobs.items()},
-        {name: (list(node.grants), list(node.owes), node.left) for name, node in cluster.nodes.items()},
+        {name: (list(node.grants), list(node.owes), node.left, node.drain) for name, node in cluster.nodes.items()},
         list(cluster.pools),
         list(cluster.identities.tokens),
     )
@@ -101,7 +106,7 @@ def test_t3_a_node_reports_only_what_it_was_given() -> None:
     n2.say(m.Removed(name))
     assert durable(play)[1] == before
     assert play.show(name)["tasks"]["running"] == 2
-    assert play.show(name)["release"]["owed"] == 1
+    assert play.show(name)["release"]["owed"] == 2
 
 
 # ---- every request by everybody
@@ -166,6 +171,11 @@ TABLE: list[tuple[str, str, Ask]] = [
     ("the root of another pool's node", "RRRRAA", ask(m.FilesList, "n2", "")),
     ("node list", "AAAAAA", ask(m.NodeList)),
     ("node show", "AAAAAA", ask(m.NodeShow, "n1")),
+    ("node drain", "RRRAAA", ask(m.NodeDrain, node="n1", deadline_s=1.0)),
+    ("node drain in another pool", "RRRRAA", ask(m.NodeDrain, node="n2", deadline_s=1.0)),
+    ("node enable", "RRRAAA", ask(m.NodeEnable, "n1")),
+    ("node forget", "RRRAAA", ask(m.NodeForget, "gone")),
+    ("node retry-prep", "ARUAAA", ask(m.NodeRetryPrep, "barred", JOB)),
     ("pool list", "AAAAAA", ask(m.PoolList)),
     ("pool show", "AAAAAA", ask(m.PoolShow, "p")),
     ("overview", "AAAAAA", ask(m.Overview)),
@@ -271,7 +281,7 @@ def test_a_name_means_the_newest_job_that_one_may_look_at() -> None:
 def test_what_commands_wrote_is_not_for_those_who_only_look() -> None:
     play, n1, name = busy_play()
     assert play.person("ann").ask(m.JobNodes, name)[0]["prep"]["stdout_tail"] == "out\n"
-    [row] = play.person("vic").ask(m.JobNodes, name)
+    row = play.person("vic").ask(m.JobNodes, name)[0]
     assert (row["prep"]["stdout_tail"], row["prep"]["stderr_tail"], row["prep"]["exit_code"]) == ("", "", 0)
 
 
@@ -290,6 +300,7 @@ def test_whoever_waits_for_changes_is_woken_with_what_he_may_see() -> None:
 def test_a_debt_of_a_deleted_job_is_its_pools_operators_to_see() -> None:
     play, n1, name = busy_play()
     n1.drop()
+    play.nodes["barred"].drop()
     play.wait(5_000)
     play.admin.start(m.JobTerminate, name, "UserTerminate", True)
     play.admin.start(m.JobDelete, name)

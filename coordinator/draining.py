@@ -1,0 +1,97 @@
+"""Emptying a node, because an operator drains it or because its agent wants to go: it gets nothing new, gives back what
+has not started, and its rounds are released, each when nothing of it runs there or the time is over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from coordinator.desk import Desk
+from coordinator.model import Job, Node
+from coordinator.preparation import NodeJob
+from coordinator.records import NodeJobState, NodeMark, NodeMarked
+from wire import messages as m
+
+ROUNDING_S: Final = 1e-3
+
+
+def drain(desk: Desk, node: Node, by: str, reason: str, deadline_s: float) -> None:
+    """Begin to empty the node, or change when and why it is emptied. Its running tasks have `deadline_s` left."""
+    until = desk.now.after(deadline_s)
+    desk.keep(NodeMarked(node.name, NodeMark.DRAIN, by, desk.now, reason, until))
+    desk.arm(("drain", node.name), until)
+    _begin(desk, node)
+
+
+def take_leaving(desk: Desk, node: Node) -> None:
+    """The node's agent wants to go clean: that is a drain of this session, and its running tasks have no time left."""
+    node.leaving = True
+    _begin(desk, node)
+
+
+def _begin(desk: Desk, node: Node) -> None:
+    desk.emptying[node.name] = None
+    if not is_over(desk, node):
+        recall(desk, node)
+    desk.touch_pool(node.pool)
+    desk.changed()
+
+
+def enable(desk: Desk, node: Node, by: str) -> None:
+    """The node may be given work again; what is left to be released there is released first."""
+    if node.drain is not None:
+        desk.keep(NodeMarked(node.name, NodeMark.ENABLE, by, desk.now))
+        desk.deadlines.clear(("drain", node.name))
+        desk.touch_pool(node.pool)
+
+
+def rearm(desk: Desk, node: Node) -> None:
+    """After a restart of ours, and when the node has joined: it is still to be emptied."""
+    if node.drain is None:
+        return
+    desk.emptying[node.name] = None
+    if not is_over(desk, node):
+        desk.arm(("drain", node.name), node.drain.until)
+
+
+def recall(desk: Desk, node: Node) -> None:
+    """Ask back all that has not started there."""
+    for grant in node.grants.values():
+        if not grant.recalled and node.joined:
+            grant.recalled = True
+            desk.send(node.session, m.Recall(grant.id))
+
+
+def is_over(desk: Desk, node: Node) -> bool:
+    """Whether what still runs on an emptying node is to be stopped now."""
+    return node.leaving or (node.drain is not None and desk.now.seconds_until(node.drain.until) <= ROUNDING_S)
+
+
+def due(desk: Desk, job: Job) -> Iterator[tuple[NodeJob, Node]]:
+    """Rounds of the job that are to be released because their node is emptied."""
+    for name in desk.emptying:
+        node_job = job.open_round(name)
+        if node_job is None or node_job.state is NodeJobState.RELEASING:
+            continue
+        node = desk.cluster.nodes[name]
+        if not node.draining or not node.connected:
+            continue
+        if is_over(desk, node) or not any(grant.job == job.id for grant in node.grants.values()):
+            yield node_job, node
+
+
+def settle(desk: Desk) -> None:
+    """Note which nodes are empty by now."""
+    for name in list(desk.emptying):
+        node = desk.cluster.nodes[name]
+        if not node.draining:
+            del desk.emptying[name]
+        elif node.drain is not None and node.drain.done_at is None and node.joined and node.empty:
+            desk.keep(NodeMarked(name, NodeMark.DRAINED, node.drain.by, desk.now))
+
+
+def let_go(desk: Desk, node: Node) -> None:
+    """Tell a node that wants to leave that it may, once, when it owes nothing any more: only its own words pay."""
+    if node.leaving and node.joined and not node.owes and not node.clearing and not node.dismissed:
+        node.dismissed = True
+        desk.send(node.session, m.Depart())
