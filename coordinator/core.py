@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from typing import Final, assert_never
 
-from coordinator import admission, draining, ending, files, joining, nodes, placement, requests, work
+from coordinator import admission, ending, files, joining, placement, readers, requests, work
 from coordinator.deadlines import Key
 from coordinator.desk import Desk
 from coordinator.events import (
     EnrollAsked,
     Event,
     FinishAsked,
+    PageRead,
     Ready,
     Received,
     RenewAsked,
@@ -24,7 +25,7 @@ from coordinator.events import (
     Tick,
 )
 from coordinator.model import Node
-from coordinator.records import NodeLeft, Record, Returned
+from coordinator.records import Record, Returned
 from coordinator.sessions import Session
 from wire import messages as m
 from wire.instant import Instant
@@ -48,7 +49,6 @@ class Core(Desk):
         for node in self.cluster.nodes.values():
             node.heard_at = now.boottime
             self.arm_lease(node)
-            draining.rearm(self, node)
         for job in self.cluster.jobs.values():
             work.rearm(self, job)
             ending.rearm(self, job)
@@ -75,12 +75,16 @@ class Core(Desk):
                 ending.finish_all(self, reason)
             case StoreState(full):
                 self.store_full = full
+            case PageRead():
+                readers.take_page(self, event)
             case _:
                 assert_never(event)
 
     def take_ready(self) -> Ready:
         """What must be done now, decided after all events handled since the last time."""
         self._settle()
+        if self.readers and self.ready.records:
+            readers.wake(self)
         ready, self.ready = self.ready, Ready()
         ready.finished = self.finishing is not None and ending.all_over(self)
         return ready
@@ -134,14 +138,12 @@ class Core(Desk):
             case m.Removed():
                 ending.take_removed(self, node, message.job)
             case m.Leaving():
-                draining.take_leaving(self, node)
-            case m.Health():
-                nodes.take_health(self, node, message)
+                ending.take_leaving(self, node)
             case m.FileContents() | m.FileListing() | m.FileRefused():
                 files.answer(self, node, message)
             case _:
                 self.close(session.epoch, f"{type(message).__name__} is not for the coordinator")
-        draining.let_go(self, node)
+        ending.let_go(self, node)
 
     def _heartbeat(self, session: Session, node: Node, message: m.Heartbeat) -> None:
         node.heard_at = self.now.boottime
@@ -170,9 +172,7 @@ class Core(Desk):
                 self._lease_looked_at(self.cluster.nodes[name])
             case ("retry", job, group):
                 work.backoff_over(self, job, int(group))
-            case ("drain", name):
-                self.touch_pool(self.cluster.nodes[name].pool)
-            case ("timeout" | "grace" | "eligible" | "stuck", job):
+            case ("timeout" | "grace" | "eligible", job):
                 self.touch(job)
             case ("unjoined", session):
                 admission.unjoined(self, int(session))
@@ -194,8 +194,6 @@ class Core(Desk):
         else:
             for grant in list(node.grants.values()):
                 work.return_all(self, grant, Returned.EXPIRED)
-            if node.drain is not None and node.session is None and node.empty and not node.left:
-                self.keep(NodeLeft(node.name, self.now))
             if node.revoked:
                 joining.give_up_debts(self, node)
             if node.session is not None:
@@ -210,7 +208,6 @@ class Core(Desk):
             for job_id in touched:
                 if (job := self.cluster.jobs.get(job_id)) is not None:
                     ending.look_at(self, job)
-        draining.settle(self)
         for pool in self.cluster.pools.values():
             if pool.dirty:
                 work.place(self, placement.Round(pool))

@@ -11,7 +11,7 @@ from coordinator.identities import Certificates
 from coordinator.model import LEASE_DRIFT, LEASE_MARGIN_S, MISSED_BEATS, JobState, Node, Pool
 from coordinator.policy import Policy
 from coordinator.records import CLUSTER_SCOPE, NodeLeft, Record, scope_of
-from coordinator.sessions import Relay, Session, Waiter
+from coordinator.sessions import Reader, Relay, Session, Waiter
 from wire import messages as m
 from wire.instant import Instant
 
@@ -31,6 +31,10 @@ class Desk:
         self.waiters: list[Waiter] = []
         self.relays: dict[int, Relay] = {}
         self.last_relay = 0
+        self.readers: dict[int, Reader] = {}
+        self.last_reader = 0
+        self.recorded = 0
+        """Records that were kept in this life."""
         self.bodies: dict[str, bytes] = {}
         self.backoffs: dict[tuple[str, int], list[tuple[float, int]]] = {}
         self.removing: dict[str, set[str]] = {}
@@ -50,6 +54,7 @@ class Desk:
         self.ready.records.append(record)
         self.cluster.apply(record)
         self.version += 1
+        self.recorded += 1
         if scope_of(record) != CLUSTER_SCOPE:
             self.touch(scope_of(record))
 
@@ -122,6 +127,7 @@ class Desk:
         if session is None:
             return
         self.waiters = [waiter for waiter in self.waiters if waiter.session != epoch]
+        self.readers = {number: reader for number, reader in self.readers.items() if reader.session != epoch}
         for kind in ("expiry", "unjoined"):
             self.deadlines.clear((kind, str(epoch)))
         self._end_relays(epoch)

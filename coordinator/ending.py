@@ -256,7 +256,7 @@ def _remove(desk: Desk, job: Job) -> None:
             job.id, job.spec.name, job.number, job.submission, debts, siblings, desk.cluster.last_grant, job.owner,
             job.spec.pool, desk.now,
         )
-    )
+    )  # fmt: skip
     desk.removing.pop(job.id)
     desk.bodies.pop(job.id, None)
 

@@ -71,11 +71,41 @@ class StoreState:
 
 
 @dataclass(frozen=True, slots=True)
+class Stored:
+    """A row of the log. The body of a JobSubmitted is not brought."""
+
+    number: int
+    scope: str
+    kind: str
+    body: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class PageAsked:
+    """Rows from number `first` on are to be read: of one job and the cluster, or of all."""
+
+    reader: int
+    first: int
+    job: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PageRead:
+    """What `PageAsked` found, or why it could not. `last` is the highest number that any row ever had."""
+
+    reader: int
+    rows: list[Stored]
+    end: bool
+    last: int
+    failed: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """A deadline passed, or just time."""
 
 
-Event = SessionOpened | Received | SessionClosed | EnrollAsked | RenewAsked | FinishAsked | StoreState | Tick
+Event = SessionOpened | Received | SessionClosed | EnrollAsked | RenewAsked | FinishAsked | StoreState | PageRead | Tick
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +139,8 @@ class Ready:
     """Connections that asked to be enrolled, and why not, however often they ask."""
     postponed: list[tuple[int, str]] = field(default_factory=list)
     """Connections that asked to be enrolled and may ask again, and why not now."""
+    pages: list[PageAsked] = field(default_factory=list)
+    """Rows to be read for those who follow the events, with the records of this batch."""
     alarms: list[str] = field(default_factory=list)
     """What an administrator must see, in sentences: logged as errors."""
     close: list[tuple[int, str]] = field(default_factory=list)
@@ -120,5 +152,5 @@ class Ready:
         """Whether anything is left to do once `at_once` is sent."""
         return bool(
             self.records or self.forget or self.discard or self.frames or self.admitted or self.rejected
-            or self.postponed or self.alarms or self.close or self.finished
+            or self.postponed or self.pages or self.alarms or self.close or self.finished
         )  # fmt: skip

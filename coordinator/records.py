@@ -341,6 +341,11 @@ def identity_scope(key: str) -> str:
     return f"key {key}"
 
 
+def is_of_an_identity(scope: str) -> bool:
+    """Whether these are a token's rows, or a key's."""
+    return " " in scope
+
+
 def scope_of(record: Record) -> str:
     """What this row is forgotten with: its job, token or key, or the cluster (never)."""
     if isinstance(record, JobDeleted | DebtPaid):

@@ -4,6 +4,7 @@ records before it are durable. Uploads and signing requests end here: the core s
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 from collections import Counter
@@ -22,6 +23,7 @@ from coordinator.doors import Guest, LocalDoor, TlsDoor, caller_of
 from coordinator.events import (
     Event,
     FinishAsked,
+    PageAsked,
     Ready,
     Received,
     RenewAsked,
@@ -75,6 +77,8 @@ class Server:
         self._renewing: dict[int, ec.EllipticCurvePublicKey] = {}
         """Sessions that asked for their next certificate, with the key that it is for."""
         self._warned: set[str] = set()
+        self._ask_page, self._pages_asked = trio.open_memory_channel[PageAsked](math.inf)
+        """As many as there are readers (`coordinator.readers`) at most."""
         self._gate = Gate()
         self._of_one: Counter[str] = Counter()
         """Sessions by whose they are."""
@@ -94,6 +98,7 @@ class Server:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._stop_on_signal, signals, nursery.cancel_scope)
+                nursery.start_soon(self._bring_pages)
                 if lifeline is not None:
                     nursery.start_soon(self._finish_on_break, lifeline)
                 nursery.start_soon(partial(trio.serve_listeners, self._admit, [listener], handler_nursery=nursery))
@@ -107,6 +112,11 @@ class Server:
                 self._tell(self.supervisor.stopping())
                 await self._part()
                 nursery.cancel_scope.cancel()
+
+    async def _bring_pages(self) -> None:
+        """One after the other: between two commits at most one page is read."""
+        async for asked in self._pages_asked:
+            self._driver.post(await self._store.page(asked))
 
     async def _stop_on_signal(self, signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
         """The first one stops cleanly, a second one does not wait for anybody."""
@@ -313,6 +323,8 @@ class Server:
                 session.discard()
         for epoch, message in ready.frames:
             self._send(epoch, message)
+        for asked in ready.pages:
+            self._ask_page.send_nowait(asked)
         for sentence in ready.alarms:
             self.log.error("alarm", reason=sentence)
         if self.tls is not None:

@@ -23,6 +23,21 @@ class Session:
     node: Node | None = None
 
 
+@dataclass(slots=True)
+class Reader:
+    """A request for events: all up to the id `since` was looked at."""
+
+    session: int
+    request: int
+    job: str | None
+    since: int
+    wait: bool
+    recorded: int = 0
+    """So many records there were when its page was asked for: one more since then may be for it."""
+    waiting: bool = False
+    """For the next record; else for a page."""
+
+
 class Until(enum.Enum):
     """What a waiting request waits for."""
 

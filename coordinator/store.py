@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Final
 
 from coordinator import records
-from coordinator.events import Ready
-from coordinator.records import Record
-from wire.ledger import Batch, Ledger, Row
+from coordinator.events import PageAsked, PageRead, Ready, Stored
+from coordinator.records import CLUSTER_SCOPE, JobSubmitted, Record
+from wire.ledger import Batch, Ledger, Row, StoreError
 from wire.writer import WriterThread, writer_thread
 
 FILE: Final = "coordinator.sqlite"
@@ -35,6 +35,18 @@ class Store:
         Raises StoreFull, StoreError."""
         rows: list[Batch] = [(_rows(batch.records), batch.forget) for batch in batches]
         return await self._writer.do(lambda ledger: ledger.commit_all(rows))
+
+    async def page(self, asked: PageAsked) -> PageRead:
+        """The rows that somebody reads events from; never raises."""
+        scopes = () if asked.job is None else (CLUSTER_SCOPE, asked.job)
+        try:
+            page = await self._writer.do(
+                lambda ledger: ledger.page(asked.first, scopes, without_body=JobSubmitted.__name__)
+            )
+        except StoreError as error:
+            return PageRead(asked.reader, [], True, 0, f"the events can't be read: {error}")
+        rows = [Stored(number, row.scope, row.kind, row.body or None) for number, row in page.rows]
+        return PageRead(asked.reader, rows, page.end, page.last)
 
     async def next_epoch(self) -> int:
         """A number no session ever had. Raises StoreFull, StoreError."""

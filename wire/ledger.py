@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import heapq
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -66,6 +67,19 @@ class Row:
     kind: str
     body: bytes
 
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Rows with their numbers, which grow and are never given twice; `end`: none follows. `last`: the highest given."""
+
+    rows: Sequence[tuple[int, Row]]
+    end: bool
+    last: int
+
+
+_PAGE: Final = """
+    SELECT seq, scope, kind, CASE kind WHEN ? THEN x'' ELSE body END FROM record WHERE seq >= ? {} ORDER BY seq
+"""
 
 Batch = tuple[Sequence[Row], Sequence[str]]
 """Rows to add and scopes whose older rows go first."""
@@ -127,6 +141,30 @@ class Ledger:
                     f"{self.path} holds a {row.kind} that this release can't read ({error}). {way_out}"
                 ) from None
         return loaded
+
+    def page(
+        self, first: int, scopes: Sequence[str] = (), *, without_body: str = "", rows: int = 256, size: int = 256 * 1024
+    ) -> Page:
+        """Rows numbered `first` and up in their order, of these scopes or of all: so many, of about so many bytes, at
+        most, one at least. Bodies of the kind `without_body` are left out. Raises StoreError."""
+        with self._told(), contextlib.ExitStack() as stack:
+            asked: list[tuple[str, tuple[object, ...]]] = [(_PAGE.format(""), (without_body, first))]
+            if scopes:
+                asked = [(_PAGE.format("AND scope = ?"), (without_body, first, scope)) for scope in scopes]
+            cursors = [
+                stack.enter_context(contextlib.closing(self._connection.execute(query, terms)))
+                for query, terms in asked
+            ]
+            found: list[tuple[int, Row]] = []
+            held, end = 0, True
+            for number, scope, kind, body in heapq.merge(*cursors):
+                if found and (len(found) >= rows or held >= size):
+                    end = False
+                    break
+                found.append((number, Row(scope, kind, body)))
+                held += len(body)
+            last = self._connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'record'").fetchone()
+        return Page(found, end, 0 if last is None else int(last[0]))
 
     def commit(self, rows: Sequence[Row], forget: Sequence[str] = ()) -> bool:
         """Forget the older rows of these scopes, then add `rows`, in one transaction. Raises StoreFull, StoreError."""

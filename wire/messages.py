@@ -24,7 +24,7 @@ from wire.vocabulary import *
 
 FromNode = (
     Join | Inventory | Heartbeat | Report | Started | PhaseStarted | Recalled | NotHeld | Removed | Leaving
-    | Health | FileContents | FileListing | FileRefused | BlobWanted
+    | FileContents | FileListing | FileRefused | BlobWanted
 )  # fmt: skip
 Enrolling = AskAuthority | Authority | Enroll | Enrolled
 Renewal = Renew | Renewed
@@ -34,8 +34,8 @@ ToNode = (
 )  # fmt: skip
 FromClient = (
     Upload | Submit | JobList | JobShow | JobWait | JobTerminate | JobDelete | JobNodes | TaskList | TaskShow
-    | NodeDrain | NodeEnable | NodeForget | NodeRetryPrep
-    | Explain | NodeList | NodeShow | PoolList | PoolShow | LogRead | FilesRead | FilesList | Overview | Finish
+    | Explain | NodeList | NodeShow | PoolList | PoolShow | LogRead | FilesRead | FilesList | Overview
+    | EventsRead | Finish
     | TokenCreate | TokenList | TokenRevoke | IdentityList | IdentityRevoke | NodeRevoke
 )  # fmt: skip
 ToClient = Reply | Refused

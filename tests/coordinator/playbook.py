@@ -32,6 +32,7 @@ from coordinator.identities import Certificates
 from coordinator.invariants import violations
 from coordinator.policy import Policy
 from coordinator.records import Record
+from tests.coordinator.pages import NumberedRow, page_of
 from wire import messages as m
 from wire.instant import Instant
 from wire.spec import SpecDocument
@@ -475,6 +476,11 @@ class Play:
         self.telling = telling
         self.rows: list[tuple[str, bytes]] = []
         """What the store holds: (scope, body)."""
+        self.numbers: list[int] = []
+        """Of the rows."""
+        self.last_number = 0
+        self.page_rows = 3
+        """So many rows a reader of events is given at once."""
         self.batches: list[Batch] = []
         self.kept: list[Record] = []
         """Every record of every life, forgotten ones too."""
@@ -575,11 +581,14 @@ class Play:
         self.discarded += ready.discard
         self.batches.append(Batch(list(ready.records), list(ready.forget)))
         for scope in ready.forget:
+            self.numbers = [number for number, row in zip(self.numbers, self.rows, strict=True) if row[0] != scope]
             self.rows = [row for row in self.rows if row[0] != scope]
         for record in ready.records:
             body = records.encode(record)
             assert records.decode(body) == record
             self.rows.append((records.scope_of(record), body))
+            self.last_number += 1
+            self.numbers.append(self.last_number)
             self.kept.append(record)
             if self.telling:
                 self.tell(f"  * {brief(record)}")
@@ -605,6 +614,12 @@ class Play:
                 link.closed.append(reason)
                 if isinstance(link, FakeNode) and link.epoch == epoch:
                     link.epoch, link.joined = None, False
+        for asked in ready.pages:
+            self.happen(page_of(self.numbered(), self.last_number, asked, self.page_rows))
+
+    def numbered(self) -> list[NumberedRow]:
+        """What the store holds: (number, scope, body)."""
+        return [(number, scope, body) for number, (scope, body) in zip(self.numbers, self.rows, strict=True)]
 
     # ---- shorthands
 
@@ -694,7 +709,8 @@ class Play:
 
     def restart(self, rows: list[tuple[str, bytes]] | None = None, *, boot: str | None = None) -> None:
         """The coordinator dies and starts again from what was stored; every connection is gone."""
-        self.rows = list(self.rows if rows is None else rows)
+        if rows is not None:
+            self.rows, self.numbers, self.last_number = list(rows), list(range(1, len(rows) + 1)), len(rows)
         self.boot = boot or self.boot
         self.links.clear()
         for node in self.nodes.values():

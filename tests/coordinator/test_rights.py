@@ -178,6 +178,8 @@ TABLE: list[tuple[str, str, Ask]] = [
     ("node retry-prep", "ARUAAA", ask(m.NodeRetryPrep, "barred", JOB)),
     ("pool list", "AAAAAA", ask(m.PoolList)),
     ("pool show", "AAAAAA", ask(m.PoolShow, "p")),
+    ("events", "AAAAAA", ask(m.EventsRead)),
+    ("events of a job", "AAUAAA", ask(m.EventsRead, 0, JOB)),
     ("overview", "AAAAAA", ask(m.Overview)),
     ("finish", "CCCCCA", ask(m.Finish)),
     ("token create", "CCCCCA", ask(m.TokenCreate, **TOKEN)),

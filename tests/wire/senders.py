@@ -76,6 +76,7 @@ _WRITTEN: Final = {
     "LogRead": "uoa",
     "FilesRead": "uoa",
     "FilesList": "uoa",
+    "EventsRead": "uoa",
     "Overview": "uoa",
     "Finish": "a",
     "TokenCreate": "a",

@@ -405,3 +405,40 @@ def test_a_row_that_this_release_cannot_read_is_a_sentence_with_a_way_out(tmp_pa
         assert log.load_as(bytes, "Go elsewhere.") == [b"body"]
     finally:
         log.close()
+
+
+# ---- pages
+
+
+def numbered(page):
+    return [(number, kept.scope) for number, kept in page.rows]
+
+
+def test_rows_are_read_in_pages_by_number_and_numbers_are_never_given_twice(tmp_path):
+    ledger = Ledger.open(tmp_path / "log.sqlite")
+    ledger.commit([Row(scope, "a", b"x") for scope in ("", "one", "two", "one", "")])
+    assert numbered(ledger.page(1)) == [(1, ""), (2, "one"), (3, "two"), (4, "one"), (5, "")]
+    first = ledger.page(2, rows=2)
+    assert (numbered(first), first.end, first.last) == ([(2, "one"), (3, "two")], False, 5)
+    assert numbered(ledger.page(2, ("", "one"))) == [(2, "one"), (4, "one"), (5, "")]
+    ledger.commit([Row("", "a", b"x")], forget=["one"])
+    assert numbered(ledger.page(2)) == [(3, "two"), (5, ""), (6, "")]
+    ledger.commit([Row("two", "a", b"x")], forget=[""])
+    ledger.close()
+    again = Ledger.open(tmp_path / "log.sqlite")
+    again.commit([Row("", "a", b"x")])
+    assert numbered(again.page(0)) == [(3, "two"), (7, "two"), (8, "")]
+    assert again.page(9).rows == []
+    assert again.page(9).last == 8
+    again.close()
+
+
+def test_a_page_ends_by_its_bytes_and_may_leave_large_bodies_out(tmp_path):
+    ledger = Ledger.open(tmp_path / "log.sqlite")
+    assert ledger.page(0).last == 0
+    ledger.commit([Row("", "big", bytes(1000)), Row("", "a", bytes(10)), Row("", "a", bytes(10))])
+    assert len(ledger.page(1, size=1000).rows) == 1
+    spared = ledger.page(1, size=1000, without_body="big")
+    assert [len(kept.body) for _, kept in spared.rows] == [0, 10, 10]
+    assert spared.end
+    ledger.close()
