@@ -424,8 +424,9 @@ def _migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[st
 
 def _damaged(path: Path, finding: str) -> StoreDamaged:
     return StoreDamaged(
-        f"{path} is damaged ({finding.splitlines()[0][:200]}). Move it and its -wal file away and put a copy back in "
-        f"their place, or start without what it held."
+        f"{path} is damaged ({finding.splitlines()[0][:200]}). Move it and its -wal file away; then put a copy back in "
+        f"its place (`cp COPY {path}`), or what can still be read (`sqlite3 DAMAGED .recover | sqlite3 {path}`), or "
+        f"start without what it held."
     )
 
 

@@ -53,6 +53,21 @@ def test_f3_ten_minutes_without_a_coordinator_and_what_was_granted_ends_well() -
     assert scenario.verdicts() == {"g-1": "succeeded", "g-2": "succeeded"}
 
 
+def test_f4_after_a_power_loss_all_that_was_acknowledged_is_there() -> None:
+    for points in range(1, 40, 3):
+        scenario = Scenario(job_block(tasks=4), nodes=2)
+        scenario.until(lambda s=scenario: s.sim.people.told)
+        told = dict(scenario.sim.people.told)
+        scenario.faults.kill_coordinator(points, down_s=5.0)
+        scenario.until(lambda s=scenario: not s.sim.coordinator.alive)
+        scenario.faults.reboot_coordinator(5.0)
+        scenario.settle()
+        assert told
+        assert scenario.jobs() == ["j-1"]
+        assert set(scenario.verdicts().values()) == {"succeeded"}
+        assert len(scenario.verdicts()) == 4
+
+
 # ---- the agent and its keepers
 
 
