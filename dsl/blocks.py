@@ -233,8 +233,9 @@ class Reader:
         reading.settings[name] = Setting(option, item)
 
     def _other(self, item: ast.Option, inside: schema.Block) -> schema.Option | None:
-        """The option for a free name. A near miss of a known one is taken for a mistake."""
-        return None if inside.options and did_you_mean(item.name.text, inside.options) else inside.other
+        """The option for a free name. A near miss of a known one, or an option of tasks, is taken for a mistake."""
+        known, name = inside.options, item.name.text
+        return None if known and (name in BLOCKS["task"].options or did_you_mean(name, known)) else inside.other
 
     def _strange_option(self, item: ast.Option, reading: Reading) -> None:
         name, inside = item.name.text, reading.schema

@@ -19,7 +19,7 @@ from dsl.sources import Sources
 from dsl.sweeps import SweepReading, Sweeps, known_as
 from dsl.values import Type
 from dsl.worth import OF_TASKS, RUN_TYPES, Scope, Varying, Worth
-from wire.bounds import ENVIRONMENT_NAME, MAX_TASKS, SYSTEM_PREFIXES, steers
+from wire.bounds import ENVIRONMENT_NAME, MAX_RESOURCES, MAX_TASKS, SYSTEM_PREFIXES, is_label, steers
 from wire.near import did_you_mean
 
 FORMAT: Final = 1
@@ -223,11 +223,21 @@ class Compiler:
         return {
             "cpus": None if cpus is None else float(cpus),
             "memory_bytes": values.get("memory"),
-            "disk_bytes": None,
-            "gpus": None,
-            "labels": [],
-            "others": {},
+            "disk_bytes": values.get("disk"),
+            "gpus": values.get("gpus"),
+            "labels": self._labels(reading, values.get("labels", [])),
+            "others": {
+                name: float(amount) for name, amount in values.items() if name not in schema.BLOCKS["needs"].options
+            },
         }
+
+    def _labels(self, reading: Reading | None, labels: list[str]) -> list[str]:
+        wrong = [text for text in labels if not is_label(text)]
+        if reading is not None and (wrong or len(labels) > MAX_RESOURCES):
+            found = f"`{wrong[0]}` is no label" if wrong else f"{len(labels)} labels: at most {MAX_RESOURCES}"
+            note = "write `name`, or `name=value`" if wrong else ""
+            self._report.error("B202", found, reading.settings["labels"].node.value, note=note)
+        return labels
 
     def _command(
         self, reading: Reading, path: str, known: NameTable, run: Any, damaged: bool = False

@@ -8,14 +8,18 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from wire.bounds import (
+    MAX_AMOUNT,
     MAX_CPUS,
+    MAX_DISK,
     MAX_DURATION_MS,
+    MAX_GPUS,
     MAX_MEMORY,
     MAX_NODES,
     MAX_PRIORITY,
     MAX_RETRIES,
     MAX_SLOTS,
     MAX_TASKS,
+    MIN_AMOUNT,
     MIN_CPUS,
     MIN_LOST_AFTER_MS,
     MIN_MEMORY,
@@ -247,7 +251,9 @@ _BLOCKS: Final = (
         "a directory per node and job, removed after release",
         Label.NAME,
         _options(
-            Option("size", Kind.SIZE, "reserved when tasks are placed", low=1, support=Support.NONE),
+            Option(
+                "size", Kind.SIZE, "reserved on each node, from its first task to the release", low=1, high=MAX_DISK
+            ),
             Option("fresh", Kind.BOOL, "empty it before each preparation attempt", "false"),
         ),
     ),
@@ -257,11 +263,11 @@ _BLOCKS: Final = (
         options=_options(
             Option("cpus", Kind.NUMBER, "processors", low=MIN_CPUS, high=MAX_CPUS),
             Option("memory", Kind.SIZE, "memory", low=MIN_MEMORY, high=MAX_MEMORY),
-            Option("disk", Kind.SIZE, "room on disk", low=1, support=Support.NONE),
-            Option("gpus", Kind.NUMBER, "graphics processors", low=0, support=Support.NONE),
-            Option("labels", Kind.TEXTS, "labels that the node must have", support=Support.NONE),
+            Option("disk", Kind.SIZE, "room on disk", low=1, high=MAX_DISK),
+            Option("gpus", Kind.INT, "GPUs, whole ones, its own while it runs", low=1, high=MAX_GPUS),
+            Option("labels", Kind.TEXTS, "labels that the node must have: `name` or `name=value`"),
         ),
-        other=Option("NAME", Kind.QUANTITY, "a resource that nodes declare", low=0, support=Support.NONE),
+        other=Option("NAME", Kind.QUANTITY, "a resource that nodes declare", low=MIN_AMOUNT, high=MAX_AMOUNT),
         once=True,
     ),
     Block(

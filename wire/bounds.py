@@ -7,7 +7,7 @@ from typing import Final
 
 MAX_NAME: Final = 48
 NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}\Z")
-"""Pools, jobs and tasks."""
+"""Pools, jobs, tasks, and resources that nodes declare."""
 
 VARIABLE: Final = re.compile(r"[a-z][a-z0-9_]{0,47}\Z")
 """Params, lets, sweep variables and dirs: lowercase, so they collide with no variable of the system."""
@@ -106,4 +106,28 @@ MIN_MEMORY: Final = 1024 * 1024
 """Less is not enough for any command to begin."""
 
 MAX_MEMORY: Final = 2**50
+MAX_DISK: Final = 2**50
+MAX_GPUS: Final = 1_024
+MIN_AMOUNT: Final = 0.001
+"""Of a resource that nodes declare: it is counted in thousandths."""
+
+MAX_AMOUNT: Final = 2**50
+MAX_RESOURCES: Final = 32
+"""Of one node or task, beside those that have names in the language; and so many labels."""
+
+LABEL_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}\Z")
+MAX_LABEL_VALUE: Final = 255
+
+
+def is_label(text: str) -> bool:
+    """Whether this is a label as it is asked for: `name` or `name=value`."""
+    name, _, value = text.partition("=")
+    return LABEL_NAME.match(name) is not None and is_label_value(value)
+
+
+def is_label_value(value: str) -> bool:
+    """Whether a label may have this value: it is shown to people."""
+    return len(value) <= MAX_LABEL_VALUE and value.isprintable()
+
+
 MIN_LOST_AFTER_MS: Final = 1_000

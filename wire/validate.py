@@ -35,6 +35,9 @@ MAX_PATTERNS: Final = 100
 OF_TASKS: Final = frozenset({"task.id", "task.index"})
 """Names known when it runs that nothing but a task has."""
 
+OWN_RESOURCES: Final = frozenset({"cpus", "memory", "disk", "gpus", "labels", "slots"})
+"""Words that mean something of their own in `needs`."""
+
 Problem = tuple[str, str]
 Problems = Iterator[Problem]
 
@@ -163,7 +166,7 @@ def _job(job: JobSpec) -> Problems:
     yield from _values(path, job.values)
     for spec in job.dirs:
         yield from _variable(f"{path}/dir/{_short(spec.name)}", spec.name)
-        yield from _within(f"{path}/dir/{_short(spec.name)}/size", spec.size_bytes, 1, bounds.MAX_INT)
+        yield from _within(f"{path}/dir/{_short(spec.name)}/size", spec.size_bytes, 1, bounds.MAX_DISK)
     dirs = frozenset(spec.name for spec in job.dirs)
     names = _Names(0, dirs, task=False)
     yield from _environment(path, job.env, names)
@@ -372,6 +375,18 @@ def _group(path: str, position: int, group: GroupSpec, groups: int) -> Problems:
 def _needs(path: str, needs: Needs) -> Problems:
     yield from _within(f"{path}/cpus", needs.cpus, bounds.MIN_CPUS, bounds.MAX_CPUS)
     yield from _within(f"{path}/memory", needs.memory_bytes, bounds.MIN_MEMORY, bounds.MAX_MEMORY)
+    yield from _within(f"{path}/disk", needs.disk_bytes, 1, bounds.MAX_DISK)
+    yield from _within(f"{path}/gpus", needs.gpus, 1, bounds.MAX_GPUS)
+    yield from _count(f"{path}/labels", "labels", len(needs.labels), bounds.MAX_RESOURCES)
+    for text in needs.labels:
+        if not bounds.is_label(text):
+            yield f"{path}/labels", f"`{_short(text)}` is no label: write `name` or `name=value`"
+    yield from _count(path, "resources", len(needs.others), bounds.MAX_RESOURCES)
+    for name, amount in needs.others.items():
+        if name in OWN_RESOURCES or not bounds.NAME.match(name):
+            yield path, f"`{_short(name)}` is no name of a resource"
+        else:
+            yield from _within(f"{path}/{name}", amount, bounds.MIN_AMOUNT, bounds.MAX_AMOUNT)
 
 
 def _sweep(path: str, group: GroupSpec, taken: set[str]) -> Generator[Problem, None, int]:  # its size

@@ -11,7 +11,7 @@ import pytest
 
 import dsl
 from dsl.result import canonical
-from wire.spec import Backoff, ExitAction, ExitArm, ExitCause, Finish, PoolSpec, SpecDocument
+from wire.spec import Backoff, ExitAction, ExitArm, ExitCause, Finish, Needs, PoolSpec, SpecDocument
 from wire.sweep import Sweep, axis_from_plain
 from wire.template import Scope, render
 from wire.validate import validate
@@ -411,11 +411,11 @@ def test_a_param_without_a_value_is_an_error_only_when_it_is_needed() -> None:
 
 LATER = [
     ("pool", "start { run = ['x'] }", 1),
-    ("job", "dir d { size = 4GiB }", 1),
-    ("task", "needs { gpus = 1 }", 1),
-    ("task", "needs { disk = 1GiB }", 1),
-    ("task", "needs { licence_x = 2 }", 1),
-    ("task", "needs { labels = ['avx512'] }", 1),
+    ("job", "dir d { size = 4GiB }", 0),
+    ("task", "needs { gpus = 1 }", 0),
+    ("task", "needs { disk = 1GiB }", 0),
+    ("task", "needs { licence_x = 2 }", 0),
+    ("task", "needs { labels = ['avx512'] }", 0),
     ("task", "needs { cpus = 2.5 }", 0),
     ("task", "needs { memory = 4GiB }", 0),
     ("task", "exit { 75 => retry }", 0),
@@ -471,13 +471,41 @@ def test_needs_reach_the_document_in_processors_and_bytes_and_none_where_nothing
     assert [group.needs.cpus for group in validate(plain).jobs[0].groups] == [2.0, 0.5, None]
 
 
-@pytest.mark.parametrize("needs", ["cpus = 0", "cpus = 70_000", "memory = 1KiB", "memory = 2_000TiB", "memory = 4"])
+def test_whatever_a_node_can_declare_may_be_needed_and_directories_have_sizes() -> None:
+    text = (
+        f"{POOL}param n: int = 2\njob j {{ pool = p\ndir market {{ size = 6GiB }}\ntask t {{ run = ['x']\n"
+        "needs { gpus = n\ndisk = 10GB\nlabels = ['avx512', 'zone=b']\nlicence_x = 1.5\nscratch = 1KiB } } }"
+    )
+    assert validate(compiled(text).document or {}).jobs[0].dirs[0].size_bytes == 6 << 30
+    assert document(text).jobs[0].groups[0].needs == Needs(
+        disk_bytes=10**10, gpus=2, labels=["avx512", "zone=b"], others={"licence_x": 1.5, "scratch": 1024.0}
+    )
+
+
+REFUSED_NEEDS = [
+    "cpus = 0", "cpus = 70_000", "memory = 1KiB", "memory = 2_000TiB", "memory = 4", "gpus = 0.5", "gpus = 0",
+    "gpus = 2_000", "disk = 0B", "disk = 5", "labels = 'avx512'", "labels = ['a b']", "labels = ['=x']",
+    "labels = ['zone=a\tb']", "licence = 0", "licence = 'x'", "labels = [" + ", ".join(["'a'"] * 33) + "]",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("needs", REFUSED_NEEDS)
 def test_needs_out_of_range_are_refused_at_their_value(needs: str) -> None:
     text = f"{POOL}job j {{ pool = p\ntask t {{ run = ['x']\nneeds {{ {needs} }} }} }}"
     (found,) = compiled(text).diagnostics
     assert found.code in ("B201", "B202")
     assert found.span is not None
     assert text[found.span.start : found.span.end] == needs.partition(" = ")[2]
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "said"),
+    [("gpu", "B101", "did you mean `gpus`?"), ("slots", "B102", "belongs in `pool` or `task`, not in `needs`")],
+)
+def test_a_name_that_means_something_else_is_no_resource(name: str, code: str, said: str) -> None:
+    (found,) = compiled(f"{POOL}job j {{ pool = p\ntask t {{ run = ['x']\nneeds {{ {name} = 1 }} }} }}").diagnostics
+    assert found.code == code
+    assert said in f"{found.message} {found.note}"
 
 
 def test_the_place_of_each_need_is_known_to_who_refuses_it_later() -> None:
