@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final, assert_never
 
-from coordinator import admission, ending, files, joining, placement, readers, requests, work
+from coordinator import admission, draining, ending, files, joining, nodes, placement, readers, requests, work
 from coordinator.deadlines import Key
 from coordinator.desk import Desk
 from coordinator.events import (
@@ -25,7 +25,7 @@ from coordinator.events import (
     Tick,
 )
 from coordinator.model import Node
-from coordinator.records import Record, Returned
+from coordinator.records import NodeLeft, Record, Returned
 from coordinator.sessions import Session
 from wire import messages as m
 from wire.instant import Instant
@@ -49,6 +49,7 @@ class Core(Desk):
         for node in self.cluster.nodes.values():
             node.heard_at = now.boottime
             self.arm_lease(node)
+            draining.rearm(self, node)
         for job in self.cluster.jobs.values():
             work.rearm(self, job)
             ending.rearm(self, job)
@@ -138,12 +139,14 @@ class Core(Desk):
             case m.Removed():
                 ending.take_removed(self, node, message.job)
             case m.Leaving():
-                ending.take_leaving(self, node)
+                draining.take_leaving(self, node)
+            case m.Health():
+                nodes.take_health(self, node, message)
             case m.FileContents() | m.FileListing() | m.FileRefused():
                 files.answer(self, node, message)
             case _:
                 self.close(session.epoch, f"{type(message).__name__} is not for the coordinator")
-        ending.let_go(self, node)
+        draining.let_go(self, node)
 
     def _heartbeat(self, session: Session, node: Node, message: m.Heartbeat) -> None:
         node.heard_at = self.now.boottime
@@ -172,7 +175,9 @@ class Core(Desk):
                 self._lease_looked_at(self.cluster.nodes[name])
             case ("retry", job, group):
                 work.backoff_over(self, job, int(group))
-            case ("timeout" | "grace" | "eligible", job):
+            case ("drain", name):
+                self.touch_pool(self.cluster.nodes[name].pool)
+            case ("timeout" | "grace" | "eligible" | "stuck", job):
                 self.touch(job)
             case ("unjoined", session):
                 admission.unjoined(self, int(session))
@@ -194,6 +199,8 @@ class Core(Desk):
         else:
             for grant in list(node.grants.values()):
                 work.return_all(self, grant, Returned.EXPIRED)
+            if node.drain is not None and node.session is None and node.empty and not node.left:
+                self.keep(NodeLeft(node.name, self.now))
             if node.revoked:
                 joining.give_up_debts(self, node)
             if node.session is not None:
@@ -208,6 +215,7 @@ class Core(Desk):
             for job_id in touched:
                 if (job := self.cluster.jobs.get(job_id)) is not None:
                     ending.look_at(self, job)
+        draining.settle(self)
         for pool in self.cluster.pools.values():
             if pool.dirty:
                 work.place(self, placement.Round(pool))

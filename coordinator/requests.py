@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, Final
 
-from coordinator import access, admission, ending, explain, files, readers, submission, views
+from coordinator import access, admission, ending, explain, files, nodes, readers, submission, views
 from coordinator.desk import Desk
 from coordinator.finding import RefusedError, find_job, find_node, find_own_job, find_task
 from coordinator.model import OVER, Group, Job, JobState, Node, Pool, TaskState
@@ -189,8 +189,8 @@ def _task_show(desk: Desk, session: Session, message: m.TaskShow) -> None:
 
 
 def _node_list(desk: Desk, session: Session, message: m.NodeList) -> None:
-    nodes = islice(desk.cluster.nodes.values(), max(0, message.skip), None)
-    _reply(desk, session, message.request, _fitting(_node(desk, session, node) for node in nodes))
+    page = islice(desk.cluster.nodes.values(), max(0, message.skip), None)
+    _reply(desk, session, message.request, _fitting(_node(desk, session, node) for node in page))
 
 
 def _node(desk: Desk, session: Session, node: Node) -> views.Plain:
@@ -202,7 +202,17 @@ def _pool(desk: Desk, session: Session, pool: Pool) -> views.Plain:
 
 
 def _node_show(desk: Desk, session: Session, message: m.NodeShow) -> None:
-    _reply(desk, session, message.request, _node(desk, session, find_node(desk, message.node)))
+    node = find_node(desk, message.node)
+    quarantined = views.quarantined(desk.cluster, node, lambda job: access.may_look(desk, session, job))
+    _reply(desk, session, message.request, {**_node(desk, session, node), "quarantined": quarantined})
+
+
+def _node_drain(desk: Desk, session: Session, message: m.NodeDrain) -> None:
+    node = nodes.drain(desk, session, message)
+    if message.wait:
+        _wait(desk, Waiter(session.epoch, message.request, Until.NODE_DRAINED, node=node.name))
+    else:
+        nodes.reply(desk, session, message.request, node)
 
 
 def _pool_list(desk: Desk, session: Session, message: m.PoolList) -> None:
@@ -251,6 +261,7 @@ _ANSWERS: Final[dict[type[m.Message], Callable[..., None]]] = {
     m.Explain: explain.answer,
     m.NodeList: _node_list,
     m.NodeShow: _node_show,
+    m.NodeDrain: _node_drain,
     m.PoolList: _pool_list,
     m.PoolShow: _pool_show,
     m.LogRead: files.read_log,
@@ -260,6 +271,7 @@ _ANSWERS: Final[dict[type[m.Message], Callable[..., None]]] = {
     m.Overview: _overview,
     m.Finish: _finish,
     **admission.ANSWERS,
+    **nodes.ANSWERS,
 }
 """`Upload` never gets here: the shell keeps blobs, and a Submit that names one arrives with its document."""
 
@@ -283,6 +295,9 @@ def answer_waiters(desk: Desk) -> None:
 
 def _awaited(desk: Desk, waiter: Waiter) -> Any:
     """What the waiter gets, or None while it waits."""
+    if waiter.until is Until.NODE_DRAINED:
+        node = desk.cluster.nodes[waiter.node]
+        return _node(desk, desk.sessions[waiter.session], node) if nodes.is_drained(desk, node) else None
     if waiter.until is Until.CHANGED:
         return _overview_body(desk, waiter) if waiter.seen != desk.version else None
     job = desk.cluster.jobs.get(waiter.job)
@@ -302,17 +317,17 @@ def _overview_body(desk: Desk, waiter: Waiter) -> views.Plain:
     jobs = [job for job in named if access.may_look(desk, session, job)]
     if not waiter.jobs:
         jobs = list(access.jobs(desk, session))
-    nodes = desk.cluster.nodes.values()
+    known = desk.cluster.nodes.values()
     rows = sum(len(job.rounds) for job in jobs) <= MAX_DRAWN
     return {
         "changed": desk.version,
         "jobs": [_overview_of(desk, job, rows) for job in jobs] if len(jobs) <= MAX_DRAWN else [],
-        "nodes": [_node(desk, session, node) for node in nodes] if len(nodes) <= MAX_DRAWN else [],
+        "nodes": [_node(desk, session, node) for node in known] if len(known) <= MAX_DRAWN else [],
     }
 
 
 def _overview_of(desk: Desk, job: Job, rows: bool) -> views.Plain:
     """A job to be drawn again and again: its nodes without their outputs, and only counted where they are many."""
-    nodes = [views.job_node(node_job, tails=False) for node_job in job.rounds] if rows else []
+    drawn = [views.job_node(node_job, tails=False) for node_job in job.rounds] if rows else []
     states = Counter(node_job.state.value for node_job in job.rounds)
-    return {**views.job(desk.cluster, job), "nodes": nodes, "node_states": dict(states)}
+    return {**views.job(desk.cluster, job), "nodes": drawn, "node_states": dict(states)}

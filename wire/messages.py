@@ -24,7 +24,7 @@ from wire.vocabulary import *
 
 FromNode = (
     Join | Inventory | Heartbeat | Report | Started | PhaseStarted | Recalled | NotHeld | Removed | Leaving
-    | FileContents | FileListing | FileRefused | BlobWanted
+    | Health | FileContents | FileListing | FileRefused | BlobWanted
 )  # fmt: skip
 Enrolling = AskAuthority | Authority | Enroll | Enrolled
 Renewal = Renew | Renewed
@@ -35,7 +35,7 @@ ToNode = (
 FromClient = (
     Upload | Submit | JobList | JobShow | JobWait | JobTerminate | JobDelete | JobNodes | TaskList | TaskShow
     | Explain | NodeList | NodeShow | PoolList | PoolShow | LogRead | FilesRead | FilesList | Overview
-    | EventsRead | Finish
+    | EventsRead | Finish | NodeDrain | NodeEnable | NodeForget | NodeRetryPrep
     | TokenCreate | TokenList | TokenRevoke | IdentityList | IdentityRevoke | NodeRevoke
 )  # fmt: skip
 ToClient = Reply | Refused

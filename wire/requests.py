@@ -8,11 +8,10 @@ from typing import Any
 from wire.vocabulary import Int64, Message, Phase, RefusalCode, Role
 
 __all__ = [
-    "EventsRead",
-    "Explain", "FilesList", "FilesRead", "Finish", "IdentityList", "IdentityRevoke", "JobDelete", "JobList", "JobNodes",
-    "JobShow", "JobTerminate", "JobWait", "LogRead", "NodeList", "NodeRevoke", "NodeShow", "Overview", "PoolList",
-    "PoolShow", "Refused", "Reply", "Submit", "TaskList", "TaskShow", "TokenCreate", "TokenList", "TokenRevoke",
-    "Upload",
+    "EventsRead", "Explain", "FilesList", "FilesRead", "Finish", "IdentityList", "IdentityRevoke", "JobDelete",
+    "JobList", "JobNodes", "JobShow", "JobTerminate", "JobWait", "LogRead", "NodeDrain", "NodeEnable", "NodeForget",
+    "NodeList", "NodeRetryPrep", "NodeRevoke", "NodeShow", "Overview", "PoolList", "PoolShow", "Refused", "Reply",
+    "Submit", "TaskList", "TaskShow", "TokenCreate", "TokenList", "TokenRevoke", "Upload",
 ]  # fmt: skip
 
 
@@ -120,6 +119,41 @@ class NodeList(Message, frozen=True, tag=True):
 class NodeShow(Message, frozen=True, tag=True):
     request: Int64
     node: str
+
+
+class NodeDrain(Message, frozen=True, tag=True, kw_only=True):
+    """Empty a node: it gets nothing new, gives back what has not started, and what still runs when `deadline_s` have
+    passed is stopped and goes elsewhere. With `wait` answered when it is drained, or can't be just now; else at once.
+    Without `deadline_s` an earlier drain goes on as it was. Body: as NodeShow's."""
+
+    request: Int64
+    node: str
+    deadline_s: float | None = None
+    reason: str = ""
+    wait: bool = False
+
+
+class NodeEnable(Message, frozen=True, tag=True):
+    """The node may be given work again. Body: as NodeShow's."""
+
+    request: Int64
+    node: str
+
+
+class NodeForget(Message, frozen=True, tag=True):
+    """The machine of a lost node is off: what it held goes elsewhere at once, what it owes is waived. Body: as
+    NodeShow's."""
+
+    request: Int64
+    node: str
+
+
+class NodeRetryPrep(Message, frozen=True, tag=True):
+    """A node that is barred for the job may prepare for it again. Body: a row of JobNodes'."""
+
+    request: Int64
+    node: str
+    job: str
 
 
 class PoolList(Message, frozen=True, tag=True):
