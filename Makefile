@@ -18,10 +18,11 @@ PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -qq --no-dep
 JOBS ?= 2
 SEEDS ?= 10000
 SEED ?= 0
+SOAK ?= 600
 N ?= 20000
 TESTS ?= tests
 
-.PHONY: help demo test lint format sim bench docs setup clean
+.PHONY: help demo test lint format sim soak bench docs setup clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | while IFS=$$'\t' read -r name what; do \
@@ -47,6 +48,9 @@ lint: $(VENV)/ready-dev  ## ruff, mypy --strict and the directions of import, al
 
 sim: $(VENV)/ready-dev  ## the simulator over SEEDS=10000 seeds, from SEED=0 on; a failing seed prints its story and how to replay it
 	@$(BIN)/python -m tests.simulator --first $(SEED) --seeds $(SEEDS)
+
+soak: $(VENV)/ready-dev  ## three agents and 200 jobs for SOAK=600 seconds while everything is killed at random
+	@$(BIN)/python -m tests.e2e.soak --seconds $(SOAK)
 
 bench: $(VENV)/ready-dev  ## tasks, submission and memory as ratios to a floor of the same run (N=20000 tasks)
 	@$(BIN)/python -m bench --tasks $(N)
