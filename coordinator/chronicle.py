@@ -25,6 +25,8 @@ from coordinator.records import (
     JobSubmitted,
     NodeJoined,
     NodeLeft,
+    NodeMark,
+    NodeMarked,
     PoolSet,
     Record,
     ReportTaken,
@@ -57,6 +59,10 @@ class Kind(enum.Enum):
     NODE_JOINED = "node.joined"
     NODE_LEFT = "node.left"
     NODE_REVOKED = "node.revoked"
+    NODE_DRAINING = "node.draining"
+    NODE_DRAINED = "node.drained"
+    NODE_ENABLED = "node.enabled"
+    NODE_FORGOTTEN = "node.forgotten"
     TOKEN_CREATED = "token.created"
     TOKEN_REVOKED = "token.revoked"
     IDENTITY_ADMITTED = "identity.admitted"
@@ -89,6 +95,10 @@ MEANINGS: Final[dict[Kind, str]] = {
     Kind.NODE_JOINED: "a node joined as something new: first time, other boot, root, slots or agent",
     Kind.NODE_LEFT: "a node that owed nothing went by itself",
     Kind.NODE_REVOKED: "a node's identity was revoked",
+    Kind.NODE_DRAINING: "an operator has a node emptied; what runs at `data.until` is stopped then",
+    Kind.NODE_DRAINED: "a node that is drained holds no work and owes nothing any more",
+    Kind.NODE_ENABLED: "a node may be given work again",
+    Kind.NODE_FORGOTTEN: "an operator said that a node's machine is off: what it held and owed is void",
     Kind.TOKEN_CREATED: "a token was created (admins only, as all of tokens and identities)",
     Kind.TOKEN_REVOKED: "a token was revoked",
     Kind.IDENTITY_ADMITTED: "somebody came in by a token, or had the certificate renewed",
@@ -181,7 +191,7 @@ def _told(record: Record, job: Job | None, start: int) -> Iterable[Happening]:
             return _over(job, [(record.group, record.spans)], "skipped", record.reason, start)
         case JobEnding():
             return _ending(record, job, start)
-        case PoolSet() | NodeJoined() | NodeLeft():
+        case PoolSet() | NodeJoined() | NodeLeft() | NodeMarked():
             return [_of_the_cluster(record)]
         case TokenMade() | TokenRevoked() | IdentityAdmitted() | IdentityRevoked():
             return [_of_an_identity(record)]
@@ -196,7 +206,15 @@ def _told(record: Record, job: Job | None, start: int) -> Iterable[Happening]:
 # ---- one event each
 
 
-def _of_the_cluster(record: PoolSet | NodeJoined | NodeLeft) -> Happening:
+_MARKS: Final = {
+    NodeMark.DRAIN: Kind.NODE_DRAINING,
+    NodeMark.DRAINED: Kind.NODE_DRAINED,
+    NodeMark.ENABLE: Kind.NODE_ENABLED,
+    NodeMark.FORGET: Kind.NODE_FORGOTTEN,
+}
+
+
+def _of_the_cluster(record: PoolSet | NodeJoined | NodeLeft | NodeMarked) -> Happening:
     match record:
         case PoolSet(pool, declared):
             return Happening(Kind.POOL_SET, data={"pool": pool.name, "declared": declared})
@@ -205,6 +223,10 @@ def _of_the_cluster(record: PoolSet | NodeJoined | NodeLeft) -> Happening:
             return Happening(Kind.NODE_JOINED, node=record.node, data=facts)
         case NodeLeft():
             return Happening(Kind.NODE_REVOKED if record.revoked else Kind.NODE_LEFT, node=record.node)
+        case NodeMarked():
+            until = {"until": time_text(record.until.wall)} if record.until is not None else {}
+            facts = {"by": record.by, "reason": record.reason, **until}
+            return Happening(_MARKS[record.mark], node=record.node, data=facts)
 
 
 def _of_an_identity(record: TokenMade | TokenRevoked | IdentityAdmitted | IdentityRevoked) -> Happening:

@@ -13,12 +13,12 @@ from coordinator.desk import Desk
 from coordinator.events import PageAsked, PageRead, Stored
 from coordinator.finding import RefusedError, find_job
 from coordinator.records import (
-    CLUSTER_SCOPE,
     DebtPaid,
     JobDeleted,
     JobSubmitted,
     Record,
     decode,
+    is_of_a_job,
     is_of_an_identity,
     scope_of,
 )
@@ -152,7 +152,7 @@ def _concerns(desk: Desk, reader: Reader, record: Record) -> bool:
 
 
 def _is_forgotten(desk: Desk, scope: str) -> bool:
-    return scope != CLUSTER_SCOPE and not is_of_an_identity(scope) and scope not in desk.cluster.jobs
+    return is_of_a_job(scope) and scope not in desk.cluster.jobs
 
 
 def _may_know(desk: Desk, session: Session, scope: str) -> bool:
@@ -161,7 +161,7 @@ def _may_know(desk: Desk, session: Session, scope: str) -> bool:
     if is_of_an_identity(scope):
         return session.role is m.Role.ADMIN
     job = desk.cluster.jobs.get(scope)
-    return scope == CLUSTER_SCOPE or (job is not None and access.may_look(desk, session, job))
+    return access.may_look(desk, session, job) if job is not None else not is_of_a_job(scope)
 
 
 def _may_know_record(desk: Desk, session: Session, record: Record) -> bool:

@@ -343,7 +343,12 @@ def identity_scope(key: str) -> str:
 
 def is_of_an_identity(scope: str) -> bool:
     """Whether these are a token's rows, or a key's."""
-    return " " in scope
+    return scope.startswith(("token ", "key "))
+
+
+def is_of_a_job(scope: str) -> bool:
+    """Whether these are a job's rows."""
+    return scope != CLUSTER_SCOPE and " " not in scope
 
 
 def scope_of(record: Record) -> str:
