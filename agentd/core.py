@@ -301,6 +301,8 @@ class AgentCore:
                 self._prepare(message)
             case m.Recall():
                 self._dispatch.recall(message.grant)
+            case m.StopTasks():
+                self._dispatch.stop(message.grant, message.spans, message.reason)
             case m.Drop():
                 self._dispatch.drop(message.grants)
             case m.ReleaseRound():

@@ -40,6 +40,8 @@ class Waiting:
     """Known from an earlier life of the agent: nothing of it starts before the coordinator was asked."""
     returning: bool = False
     """Whatever comes back from a keeper unstarted goes back to the coordinator."""
+    stopped: set[int] = field(default_factory=set)
+    """Positions that were stopped one by one: those of them that a keeper did not start go back as well."""
     barriers: dict[str, int] = field(default_factory=dict)
     """While a recall is answered: the pong of each keeper that will settle what has started."""
     returned: list[int] | None = None
@@ -141,6 +143,21 @@ class Dispatch:
             for key, (grant, _) in keeper.items.items():
                 if grant in void:
                     self._desk.say(keeper.name, StopItem(key=key, reason=VOID))
+
+    def stop(self, grant: int, spans: Spans, reason: str) -> None:
+        """End these positions: what a keeper has is stopped and tells its end, the rest goes back unstarted."""
+        waiting, held = self._waiting.get(grant), self._desk.ledger.grants.get(grant)
+        if waiting is None or held is None:
+            return
+        wanted = {n for first, count in spans for n in range(max(0, first), min(first + count, held.count))}
+        waiting.stopped |= wanted
+        still = [n for first, count in waiting.spans for n in range(first, first + count)]
+        waiting.spans = deque(spans_of([n for n in still if n not in wanted]))
+        for keeper in self._keepers.of(waiting.job, Purpose.TASKS):
+            for key, (owner, position) in keeper.items.items():
+                if owner == grant and position in wanted:
+                    self._desk.say(keeper.name, StopItem(key=key, reason=reason[:MAX_REASON]))
+        self._come_back(grant, [n for n in still if n in wanted])
 
     def recall(self, grant: int) -> None:
         """Give back what has not started; answered once, when every keeper has said what it could not give back."""
@@ -279,11 +296,12 @@ class Dispatch:
             return
         if waiting.returned is not None:
             waiting.returned += positions
-        elif waiting.returning:
-            self._desk.give_back(grant, spans_of(sorted(positions)))
+            return
+        waiting.put_back(n for n in positions if not waiting.returning and n not in waiting.stopped)
+        back = sorted(n for n in positions if waiting.returning or n in waiting.stopped)
+        if back:
+            self._desk.give_back(grant, spans_of(back))
             self._close_if_over(waiting)
-        else:
-            waiting.put_back(positions)
 
     def ponged(self, keeper: Keeper, number: int) -> None:
         for waiting in [w for w in self._waiting.values() if w.barriers.get(keeper.name, number + 1) <= number]:

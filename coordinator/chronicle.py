@@ -18,10 +18,13 @@ from coordinator.records import (
     GroupSkipped,
     IdentityAdmitted,
     IdentityRevoked,
+    JobChanged,
     JobCompleted,
     JobDeleted,
     JobDeleting,
     JobEnding,
+    JobMoved,
+    JobState,
     JobSubmitted,
     NodeJoined,
     NodeLeft,
@@ -33,6 +36,7 @@ from coordinator.records import (
     RoundMoved,
     RoundOpened,
     RoundVoided,
+    TaskCancelled,
     TasksDone,
     TasksReturned,
     TokenMade,
@@ -68,6 +72,10 @@ class Kind(enum.Enum):
     IDENTITY_ADMITTED = "identity.admitted"
     IDENTITY_REVOKED = "identity.revoked"
     JOB_SUBMITTED = "job.submitted"
+    JOB_DISABLING = "job.disabling"
+    JOB_DISABLED = "job.disabled"
+    JOB_ENABLED = "job.enabled"
+    JOB_CHANGED = "job.changed"
     JOB_TASKS_DONE = "job.tasks_done"
     JOB_ENDED = "job.ended"
     JOB_COMPLETED = "job.completed"
@@ -104,6 +112,10 @@ MEANINGS: Final[dict[Kind, str]] = {
     Kind.IDENTITY_ADMITTED: "somebody came in by a token, or had the certificate renewed",
     Kind.IDENTITY_REVOKED: "an identity was revoked",
     Kind.JOB_SUBMITTED: "a job was submitted",
+    Kind.JOB_DISABLING: "nothing of the job starts any more; `data.how` says what becomes of what runs",
+    Kind.JOB_DISABLED: "nothing of the job runs any more, until it is enabled",
+    Kind.JOB_ENABLED: "the job goes on",
+    Kind.JOB_CHANGED: "somebody set the job's priority, `parallel` or timeout (`data`, milliseconds)",
     Kind.JOB_TASKS_DONE: "every task of the job is over",
     Kind.JOB_ENDED: "the job ends, for `data.reason`; tasks at no node are cancelled, releases follow",
     Kind.JOB_COMPLETED: "the job is over, releases included",
@@ -191,6 +203,10 @@ def _told(record: Record, job: Job | None, start: int) -> Iterable[Happening]:
             return _over(job, [(record.group, record.spans)], "skipped", record.reason, start)
         case JobEnding():
             return _ending(record, job, start)
+        case TaskCancelled():
+            return _over(job, [(record.group, record.spans)], "cancelled", record.reason, start)
+        case JobMoved() | JobChanged():
+            return _of_somebody(record)
         case PoolSet() | NodeJoined() | NodeLeft() | NodeMarked():
             return [_of_the_cluster(record)]
         case TokenMade() | TokenRevoked() | IdentityAdmitted() | IdentityRevoked():
@@ -274,6 +290,24 @@ def _of_a_job(record: JobSubmitted | TasksDone | JobCompleted | JobDeleting | Jo
         case JobDeleted():
             kind = Kind.JOB_DELETED
     return Happening(kind, job=record.job, data=facts)
+
+
+_MOVES: Final = {
+    JobState.DISABLING: Kind.JOB_DISABLING,
+    JobState.DISABLED: Kind.JOB_DISABLED,
+    JobState.ACTIVE: Kind.JOB_ENABLED,
+}
+
+
+def _of_somebody(record: JobMoved | JobChanged) -> Iterator[Happening]:
+    """What somebody did to a job; it is never seen being enabled."""
+    match record:
+        case JobMoved() if record.state in _MOVES:
+            how = {} if record.how is None else {"how": record.how.value}
+            yield Happening(_MOVES[record.state], job=record.job, data={**how, "by": record.by})
+        case JobChanged():
+            facts = {"priority": record.priority, "parallel": record.parallel, "timeout_ms": record.timeout_ms}
+            yield Happening(Kind.JOB_CHANGED, job=record.job, data={**facts, "by": record.by})
 
 
 # ---- many

@@ -8,9 +8,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import assert_never
 
+from msgspec import structs
+
 from coordinator.claims import Claim
 from coordinator.identities import Identities
-from coordinator.model import Drain, Grant, Group, Job, JobState, Node, Pool, TaskState
+from coordinator.model import Disabled, Drain, Grant, Group, Job, JobState, Node, Pool, TaskState
 from coordinator.preparation import NodeJob, PhaseView
 from coordinator.records import (
     DebtPaid,
@@ -19,10 +21,12 @@ from coordinator.records import (
     GroupSkipped,
     IdentityAdmitted,
     IdentityRevoked,
+    JobChanged,
     JobCompleted,
     JobDeleted,
     JobDeleting,
     JobEnding,
+    JobMoved,
     JobSubmitted,
     NodeJobState,
     NodeJoined,
@@ -36,6 +40,7 @@ from coordinator.records import (
     RoundMoved,
     RoundOpened,
     RoundVoided,
+    TaskCancelled,
     TasksDone,
     TasksReturned,
     TokenMade,
@@ -110,14 +115,12 @@ class Cluster:
                 self._pool_set(record)
             case GroupSkipped():
                 self._skipped(record)
-            case TasksDone():
-                self.jobs[record.job].tasks_done_at = record.at
             case JobEnding():
                 self._ending(record)
-            case JobCompleted():
-                job = self.jobs[record.job]
-                job.move(JobState.COMPLETED)
-                job.completed_at = record.at
+            case TasksDone() | JobCompleted():
+                self._came_further(record)
+            case JobMoved() | JobChanged() | TaskCancelled():
+                self._steered(record)
             case JobDeleting():
                 self.jobs[record.job].deleting = True
             case JobDeleted():
@@ -192,10 +195,40 @@ class Cluster:
         if job.state is JobState.TERMINATING:
             return
         job.move(JobState.TERMINATING)
+        job.disabled = None
         job.ending_at, job.end_reason = record.at, record.reason
         for group in job.groups:
             group.replace_active(TaskState.CANCELLED)
         self.pools[job.spec.pool].jobs.pop(job.id, None)
+
+    def _steered(self, record: JobMoved | JobChanged | TaskCancelled) -> None:
+        job = self.jobs[record.job]
+        match record:
+            case JobMoved():
+                job.move(record.state)
+                if record.how is not None:
+                    job.disabled = Disabled(record.how, record.by, record.at)
+                if record.state is JobState.ACTIVE:
+                    job.disabled = None
+            case JobChanged():
+                job.spec = structs.replace(
+                    job.spec, priority=record.priority, parallel=record.parallel, timeout_ms=record.timeout_ms
+                )
+                job.excess = job.granted if record.parallel is not None else 0
+                job.count_excess()
+            case TaskCancelled():
+                for first, count in [*record.spans, *record.out]:
+                    for index in range(first, first + count):
+                        job.groups[record.group].cancel(index, record.reason)
+
+    def _came_further(self, record: TasksDone | JobCompleted) -> None:
+        job = self.jobs[record.job]
+        match record:
+            case TasksDone():
+                job.tasks_done_at = record.at
+            case JobCompleted():
+                job.move(JobState.COMPLETED)
+                job.completed_at = record.at
 
     def _deleted(self, record: JobDeleted) -> None:
         self.numbers[record.name] = max(self.numbers.get(record.name, 0), record.number)
@@ -288,7 +321,7 @@ class Cluster:
             index = grant.index(position)
             group.set_state(index, TaskState.GRANTED)
             group.waiting.pop(index, None)
-        group.cursor = max(group.cursor, grant.index(record.count - 1) + 1)
+        group.cursor = group.next_active(max(group.cursor, grant.index(record.count - 1) + 1))
         self._count(job, node, grant, record.count)
         if record.node in job.current:
             job.current[record.node].tasks_started += record.count
@@ -296,6 +329,7 @@ class Cluster:
     def _count(self, job: Job, node: Node, grant: Grant, tasks: int) -> None:
         job.granted += tasks
         job.used += tasks * grant.slots
+        job.count_excess()
         node.used += tasks * grant.slots
         if grant.claim is not None:
             node.claimed = node.claimed.plus(grant.claim, tasks)
@@ -348,16 +382,19 @@ class Cluster:
             self._again(job, group, index, grant.attempt + 1, end)
             return
         group.set_state(index, final)
+        group.cancelling.discard(index)
         group.finish(index, job.node_numbers[grant.node], end)
         if grant.attempt > 1:
             group.attempts[index] = grant.attempt
-        job.failed += final is TaskState.FAILED
+        counts = not group.spec.optional and end.outcome is not Outcome.KILLED
+        job.failed += final is TaskState.FAILED and counts
         job.stopped = job.stopped or (final is TaskState.FAILED and group.stops(end.arm))
 
     def _again(self, job: Job, group: Group, index: int, attempt: int, end: Ended | None) -> None:
         """An ended or lost attempt is followed by another, unless the job is ending."""
-        if job.state is JobState.TERMINATING:
+        if job.state is JobState.TERMINATING or index in group.cancelling:
             group.set_state(index, TaskState.CANCELLED)
+            group.cancelling.discard(index)
             if attempt > 1:
                 group.attempts[index] = attempt
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from coordinator import draining, work
+from coordinator import disabling, draining, work
 from coordinator.claims import Claim
 from coordinator.desk import Desk
 from coordinator.model import Job, JobState, Node
@@ -38,14 +38,14 @@ DRAINED: Final = "NodeDrained"
 def look_at(desk: Desk, job: Job) -> None:
     """Take every consequence that what happened to the job has now."""
     _close_grants(desk, job)
-    if job.state is JobState.ACTIVE:
+    if job.live:
         _skip(desk, job)
-    if job.state not in (JobState.TERMINATING, JobState.COMPLETED):
         for node_job, node in draining.due(desk, job):
             release(desk, job, node_job, node)
+        disabling.look_at(desk, job)
     if job.tasks_over and job.tasks_done_at is None:
         desk.keep(TasksDone(job.id, desk.now))
-    if job.state is JobState.ACTIVE:
+    if job.live:
         _end_if_due(desk, job)
     if job.state is JobState.TERMINATING:
         _terminate(desk, job)
@@ -63,13 +63,15 @@ def end(desk: Desk, job: Job, reason: str, forced: bool = False) -> None:
 
 def rearm(desk: Desk, job: Job) -> None:
     """Arm what runs by the clock, after submission and after a restart."""
-    if job.state is JobState.ACTIVE and job.spec.timeout_ms is not None:
+    if job.live and job.spec.timeout_ms is None:
+        desk.deadlines.clear(("timeout", job.id))
+    elif job.live and job.spec.timeout_ms is not None:
         desk.arm(("timeout", job.id), job.submitted_at.after(job.spec.timeout_ms / 1000))
     if job.state is JobState.TERMINATING:
         desk.arm(("grace", job.id), desk.now.after(job.spec.release_grace_ms / 1000))
 
 
-# ---- while it is active
+# ---- while it lives
 
 
 def _skip(desk: Desk, job: Job) -> None:
@@ -93,6 +95,8 @@ def _end_if_due(desk: Desk, job: Job) -> None:
         end(desk, job, TIMED_OUT)
     elif job.stopped or (spec.stop_after is not None and job.failed >= spec.stop_after):
         end(desk, job, TASK_FAILED)
+    elif job.state is not JobState.ACTIVE:
+        return  # nothing of it is to run just now: that is no end of it
     elif job.tasks_over:
         if spec.finish is Finish.WHEN_DONE:
             end(desk, job, ALL_COMPLETE)

@@ -28,7 +28,7 @@ def _of_job(cluster: Cluster, job: Job) -> Iterator[str]:
     tasks = sum(g.open.bit_count() for g in granted)
     if job.granted != tasks or job.used != sum(g.open.bit_count() * g.slots for g in granted):
         yield f"job {job.id} counts {job.granted} tasks out, its grants hold {tasks}"
-    if job.spec.parallel is not None and job.granted > job.spec.parallel:
+    if job.spec.parallel is not None and job.granted > job.spec.parallel + job.excess:
         yield f"job {job.id} has {job.granted} tasks out, {job.spec.parallel} are allowed"
     for group in job.groups:
         yield from _of_group(job, group, [grant for grant in granted if grant.group == group.number])
@@ -36,7 +36,11 @@ def _of_job(cluster: Cluster, job: Job) -> Iterator[str]:
     late = OPEN - {NodeJobState.RELEASING}  # a node that returned after the job's end pays its debt then
     if job.state is JobState.COMPLETED and (not job.tasks_over or any(entry.state in late for entry in job.rounds)):
         yield f"job {job.id} is completed with something open"
-    if (job.state is JobState.ACTIVE) != (job.id in cluster.pools[job.spec.pool].jobs):
+    if job.state is JobState.DISABLED and job.granted:
+        yield f"job {job.id} is disabled with {job.granted} tasks out"
+    if (job.disabled is not None) != (job.state in (JobState.DISABLING, JobState.DISABLED, JobState.ENABLING)):
+        yield f"job {job.id} is {job.state.value}, and {job.disabled}"
+    if job.live != (job.id in cluster.pools[job.spec.pool].jobs):
         yield f"job {job.id} is {job.state.value}, its pool thinks otherwise"
 
 
@@ -64,6 +68,8 @@ def _of_group(job: Job, group: Group, grants: list[Grant]) -> Iterator[str]:
     for index, attempt in out:
         if group.state[index] != TaskState.GRANTED or attempt != group.attempts.get(index, 1):
             yield f"task {index} of {group.spec.name} of {job.id} is out as attempt {attempt}, its state says otherwise"
+    if any(group.state[index] != TaskState.GRANTED for index in group.cancelling):
+        yield f"group {group.spec.name} of {job.id} has tasks to be cancelled that are at no node"
     if any(group.state[index] != TaskState.ACTIVE for index in group.waiting):
         yield f"group {group.spec.name} of {job.id} has tasks in backoff that are not active"
     counted = [group.state.count(state) for state in TaskState]

@@ -294,7 +294,7 @@ def take_inventory(desk: Desk, node: Node, message: m.Inventory) -> None:
 
 def _reconcile(desk: Desk, node: Node, holding: Holding) -> None:
     for grant in list(node.grants.values()):
-        grant.recalled, grant.kept_back = False, 0
+        grant.recalled, grant.kept_back, grant.withdrawn, grant.stopping = False, 0, False, 0
         work.return_all(desk, grant, Returned.GONE, keep_mask=holding.grants.get(grant.id, 0))
     unknown = [grant for grant in holding.grants if grant not in node.grants]
     if unknown:

@@ -18,9 +18,10 @@ from typing import Final
 from coordinator.claims import NOTHING, Claim, labels_of
 from coordinator.preparation import SETTLED, NodeJob
 from coordinator.records import Ended, NodeJobState
+from coordinator.records import JobState as JobState
 from wire.arms import first_match, own_retries
 from wire.instant import Instant
-from wire.messages import Join, Phase, PhaseEnd, RoundState
+from wire.messages import Disabling, Join, Phase, PhaseEnd, RoundState
 from wire.spec import (
     DEFAULT_LOST_AFTER_MS,
     ExitAction,
@@ -63,26 +64,18 @@ _ACTIVE: Final = re.compile(b"%c+" % TaskState.ACTIVE)
 OVER: Final = frozenset({TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED, TaskState.SKIPPED})
 
 
-class JobState(enum.Enum):
-    ACTIVE = "active"
-    DISABLING = "disabling"
-    DISABLED = "disabled"
-    ENABLING = "enabling"
-    TERMINATING = "terminating"
-    COMPLETED = "completed"
-    DELETING = "deleting"
-
-
 _J = JobState
 JOB_TRANSITIONS: Final[dict[JobState, frozenset[JobState]]] = {
     _J.ACTIVE: frozenset({_J.DISABLING, _J.TERMINATING}),
-    _J.DISABLING: frozenset({_J.DISABLED, _J.TERMINATING}),
+    _J.DISABLING: frozenset({_J.DISABLED, _J.ENABLING, _J.TERMINATING}),
     _J.DISABLED: frozenset({_J.ENABLING, _J.TERMINATING}),
     _J.ENABLING: frozenset({_J.ACTIVE, _J.TERMINATING}),
     _J.TERMINATING: frozenset({_J.COMPLETED}),
     _J.COMPLETED: frozenset({_J.DELETING}),
     _J.DELETING: frozenset(),
 }
+LIVE: Final = frozenset({_J.ACTIVE, _J.DISABLING, _J.DISABLED, _J.ENABLING})
+"""What is not over and does not end yet: it may (again) be given work."""
 
 
 class NodeState(enum.Enum):
@@ -138,6 +131,10 @@ class Grant:
     """What each of its tasks takes of the node beside slots."""
     running: dict[int, float] = field(default_factory=dict)
     """Positions that the node said are running, since when (for people, not durable)."""
+    withdrawn: bool = False
+    """A Recall of all that had not started was sent in this session of the node (not durable)."""
+    stopping: int = 0
+    """A bit mask of the positions whose stop was sent in this session of the node (not durable)."""
 
     def index(self, position: int) -> int:
         """The task's index in its group."""
@@ -209,6 +206,10 @@ class Group:
         """How often the task took its keeper with it, where ever."""
         self.history: dict[int, list[tuple[int, str, Ended]]] = {}
         """(attempt, node, end) of everything that was not a success at the first attempt."""
+        self.cancelled: dict[int, str] = {}
+        """Tasks that were cancelled one by one, with the reason."""
+        self.cancelling: set[int] = set()
+        """Those of them that a node still has."""
         self.skip_reason: str | None = None
         self.finished: Finished | None = None
         self.durations: deque[float] = deque(maxlen=32)
@@ -253,6 +254,27 @@ class Group:
         self.waiting.clear()
         self.cursor = self.size
         return changed
+
+    def cancel(self, index: int, reason: str) -> None:
+        """A task that is not over is cancelled, when its node has let go of it at the latest."""
+        self.cancelled[index] = reason
+        if self.state[index] == TaskState.GRANTED:
+            self.cancelling.add(index)
+        else:
+            self.waiting.pop(index, None)
+            self.set_state(index, TaskState.CANCELLED)
+            if index == self.cursor:
+                self.cursor = self.next_active(index)
+
+    def next_active(self, index: int) -> int:
+        """The first ACTIVE task from `index` on, or the size of the group."""
+        found = self.state.find(TaskState.ACTIVE, index)
+        return self.size if found < 0 else found
+
+    def actives_at(self, index: int, limit: int) -> int:
+        """How many tasks from `index` on are ACTIVE without a gap, at most `limit`."""
+        tasks = self.state[index : index + limit]
+        return len(tasks) - len(tasks.lstrip(b"%c" % TaskState.ACTIVE))
 
     def ready_again(self) -> int | None:
         """The first index that may run again, or None; drops stale entries on the way."""
@@ -332,6 +354,15 @@ def _axis(names: list[str], span: tuple[int, int, int] | None, values: list[obje
     return Axis(tuple(names), values or [])
 
 
+@dataclass(frozen=True, slots=True)
+class Disabled:
+    """Nothing of the job starts, since somebody said so."""
+
+    how: Disabling
+    by: str
+    since: Instant
+
+
 @dataclass(slots=True, eq=False)
 class Job:
     """A submitted job. Everything durable here is changed by `Core.apply` only."""
@@ -370,12 +401,32 @@ class Job:
     """When it was served last, in numbers of grants."""
     failed: int = 0
     ineligible_since: Instant | None = None
+    disabled: Disabled | None = None
+    """While it is disabled, or about to be."""
+    excess: int = 0
+    """Tasks out beyond `parallel` since it was lowered: none is stopped for that."""
+    submitted: JobSpec = field(init=False)
+    """As it was asked for; `spec` is what it has become."""
+
+    def __post_init__(self) -> None:
+        self.submitted = self.spec
 
     def move(self, state: JobState) -> None:
-        """Take the transition. Raises ValueError for one the table does not have."""
+        """Take the transition; staying is no transition. Raises ValueError for one the table does not have."""
+        if state is self.state:
+            return
         if state not in JOB_TRANSITIONS[self.state]:
             raise ValueError(f"job {self.id}: {self.state.value} to {state.value}")
         self.state = state
+
+    @property
+    def live(self) -> bool:
+        return self.state in LIVE
+
+    def count_excess(self) -> None:
+        """After tasks went out or came back."""
+        if self.excess:
+            self.excess = max(0, min(self.excess, self.granted - (self.spec.parallel or 0)))
 
     @property
     def preparation(self) -> Preparation | None:

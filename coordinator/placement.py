@@ -146,11 +146,20 @@ def why_nowhere(pool: Pool, job: Job, group: Group) -> str | None:
 
 def why_waiting(pool: Pool, job: Job) -> str | None:
     """Why a job of which something could run, and of which nothing is handed out, gets no node; None where not so."""
+    if job.disabled is not None:
+        return held_back(job)
     if job.state is not JobState.ACTIVE or job.granted:
         return None
     ready = (group for group in job.groups if group.has_ready and job.conditions_hold(group))
     reasons = [why_nowhere(pool, job, group) for group in islice(ready, MAX_LOOKED_AT)]
     return reasons[0] if reasons and all(reasons) else None
+
+
+def held_back(job: Job) -> str | None:
+    """Why nothing of the job may start anywhere just now, or None."""
+    if job.disabled is not None:
+        return f"its job was disabled by {job.disabled.by}: `coordinator job enable {job.id}` lets it go on"
+    return None if job.state is JobState.ACTIVE else f"its job is {job.state.value}"
 
 
 def needs_preparation(job: Job, node: Node) -> bool:
@@ -207,8 +216,8 @@ class _Picker:
         index = self._peek()
         if index is None:
             first = self.cursor
-            count = min(limit, self.group.size - first)
-            self.cursor += count
+            count = self.group.actives_at(first, limit)
+            self.cursor = self.group.next_active(first + count)
             return first, count, 1
         heapq.heappop(self.again)
         while self.again and self.again[0] == index:
@@ -524,7 +533,7 @@ def _preparing(pool: Pool, job: Job) -> int:
 
 def _contender(pool: Pool, job: Job) -> _Contender | None:
     """The job as a contender, or None when nothing of it could run now."""
-    if job.state is not JobState.ACTIVE:
+    if held_back(job) is not None:
         return None
     room = job.spec.parallel - job.granted if job.spec.parallel is not None else 1 << 62
     if room <= 0:

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from wire.instant import Instant
-from wire.messages import Outcome, PhaseEnd, Role
+from wire.messages import Disabling, Outcome, PhaseEnd, Role
 from wire.spec import JobSpec, PoolSpec
 
 
@@ -23,6 +23,7 @@ class Verdict(enum.Enum):
     RETRY = "retry"  # again, not before `retry_at`; spends a retry
     LOST = "lost"  # again, spends none: the infrastructure failed
     DRAINED = "drained"  # again, spends none: its node was drained, or left
+    REQUEUED = "requeued"  # again, spends none: it was stopped because its job was disabled
     CANCELLED = "cancelled"
 
 
@@ -35,6 +36,16 @@ class Returned(enum.Enum):
     ROUND_CLOSED = "round_closed"  # its round ended: cancelled
     DRAINED = "drained"  # its round ended because its node was drained: planned, spends no retry
     FORGOTTEN = "forgotten"  # an operator said that the machine is off
+
+
+class JobState(enum.Enum):
+    ACTIVE = "active"
+    DISABLING = "disabling"
+    DISABLED = "disabled"
+    ENABLING = "enabling"
+    TERMINATING = "terminating"
+    COMPLETED = "completed"
+    DELETING = "deleting"
 
 
 class NodeJobState(enum.Enum):
@@ -267,6 +278,38 @@ class GroupSkipped(_Record, frozen=True, tag=True):
     """Which those are, for those who read the log later: runs of indices."""
 
 
+class JobMoved(_Record, frozen=True, tag=True):
+    """The job is being disabled (`how`), is disabled, or goes on again."""
+
+    job: str
+    state: JobState
+    how: Disabling | None
+    by: str
+    at: Instant
+
+
+class JobChanged(_Record, frozen=True, tag=True):
+    """What may be changed of a live job is this from now on."""
+
+    job: str
+    priority: int
+    parallel: int | None
+    timeout_ms: int | None
+    by: str
+    at: Instant
+
+
+class TaskCancelled(_Record, frozen=True, tag=True):
+    """Tasks `(first, count)` of a group are cancelled: `spans` at once, those `out` at a node when it lets them go."""
+
+    job: str
+    group: int
+    spans: list[tuple[int, int]]
+    out: list[tuple[int, int]]
+    reason: str
+    at: Instant
+
+
 class TasksDone(_Record, frozen=True, tag=True):
     """Every task of the job is over."""
 
@@ -324,6 +367,7 @@ Record = (
     PoolSet | TokenMade | TokenRevoked | IdentityAdmitted | IdentityRevoked | JobSubmitted | NodeJoined | NodeLeft
     | RoundOpened | RoundMoved | RoundVoided | Granted | ReportTaken | TasksReturned | GroupSkipped | TasksDone
     | JobEnding | JobCompleted | JobDeleting | JobDeleted | DebtPaid | NodeMarked
+    | JobMoved | JobChanged | TaskCancelled
 )  # fmt: skip
 
 _DECODER: Final = msgspec.msgpack.Decoder(Record)

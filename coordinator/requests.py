@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, Final
 
-from coordinator import access, admission, ending, explain, files, nodes, readers, submission, views
+from coordinator import access, admission, ending, explain, files, nodes, readers, steering, submission, views
 from coordinator.desk import Desk
 from coordinator.finding import RefusedError, find_job, find_node, find_own_job, find_task
 from coordinator.model import OVER, Group, Job, JobState, Node, Pool, TaskState
@@ -272,6 +272,7 @@ _ANSWERS: Final[dict[type[m.Message], Callable[..., None]]] = {
     m.Finish: _finish,
     **admission.ANSWERS,
     **nodes.ANSWERS,
+    **steering.ANSWERS,
 }
 """`Upload` never gets here: the shell keeps blobs, and a Submit that names one arrives with its document."""
 

@@ -8,7 +8,7 @@ from coordinator.model import Grant, Group, Job, JobState
 from coordinator.records import Ended, Verdict
 from wire.arms import first_match, own_retries, unless_named
 from wire.instant import Instant
-from wire.messages import Outcome, TaskEnd
+from wire.messages import Disabling, Outcome, TaskEnd
 from wire.retry import delay_s
 from wire.spec import ExitAction
 
@@ -35,10 +35,12 @@ def judge(job: Job, grant: Grant, end: TaskEnd, now: Instant, *, drained: bool =
 
 
 def _verdict(job: Job, group: Group, index: int, end: TaskEnd, arm: int | None) -> Verdict:
-    ending = job.state is not JobState.ACTIVE
+    ending = job.state is JobState.TERMINATING or index in group.cancelling
     if end.outcome in (Outcome.KILLED, Outcome.LOST):
         if ending:
             return Verdict.CANCELLED
+        if end.outcome is Outcome.KILLED and job.disabled is not None:
+            return Verdict.FAILED if job.disabled.how is Disabling.TERMINATE else Verdict.REQUEUED
         if end.outcome is Outcome.LOST and group.losses.get(index, 0) >= MAX_LOSSES:
             return Verdict.FAILED
         return Verdict.LOST

@@ -53,6 +53,8 @@ def job(cluster: Cluster, shown: Job, *, alone: bool = False) -> Plain:
         "result": job_result(shown),
         "owner": shown.owner,
         "priority": shown.spec.priority,
+        "parallel": shown.spec.parallel,
+        "timeout_s": None if shown.spec.timeout_ms is None else shown.spec.timeout_ms / 1000,
         "submitted_at": _at(shown.submitted_at),
         "started_at": _at(shown.started_at),
         "tasks_done_at": _at(shown.tasks_done_at),
@@ -266,6 +268,8 @@ def _exit_code(state: TaskState, last: Ended | None) -> int | None:
 def _task_reason(group: Group, index: int, state: TaskState, end: Ended | None) -> str | None:
     if state is TaskState.SKIPPED:
         return group.skip_reason
+    if state is TaskState.CANCELLED and index in group.cancelled:
+        return group.cancelled[index]
     if end is None:
         return "its job was ended" if state is TaskState.CANCELLED else None
     return end_sentence(end)

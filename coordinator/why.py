@@ -9,8 +9,8 @@ from typing import Final
 
 from coordinator.claims import Claim
 from coordinator.cluster import Cluster
-from coordinator.model import Grant, Group, Job, JobState, Node, TaskState
-from coordinator.placement import Obstacle, Round, needs_preparation, obstacle, shortage
+from coordinator.model import Grant, Group, Job, Node, TaskState
+from coordinator.placement import Obstacle, Round, held_back, needs_preparation, obstacle, shortage
 from coordinator.reasons import OF_OBSTACLE, Cause, Code, Explanation, NodeLine, Told
 from coordinator.records import Ended, Verdict
 from coordinator.render import count_of, duration
@@ -58,6 +58,8 @@ def _over(job: Job, group: Group, index: int, state: TaskState) -> Cause:
         return Cause(Code.SUCCEEDED, "it succeeded" + (f" at attempt {attempt}" if attempt > 1 else ""))
     if state is TaskState.SKIPPED:
         return Cause(Code.SKIPPED, f"it was skipped: {group.skip_reason}")
+    if state is TaskState.CANCELLED and index in group.cancelled:
+        return Cause(Code.CANCELLED, f"it was {group.cancelled[index]}")
     if state is TaskState.CANCELLED:
         return Cause(Code.CANCELLED, f"it was cancelled: its job was ended ({job.end_reason})")
     return Cause(Code.FAILED, f"it failed for good: {how(end)} at attempt {attempt}; {_verdict(group, end)}", node)
@@ -128,8 +130,8 @@ def waiting(view: View, job: Job, group: Group, index: int, found: Explanation) 
 
 def _of_job(view: View, job: Job, group: Group, index: int) -> Iterator[Cause]:
     """What holds it wherever a node is free, the strongest first."""
-    if job.state is not JobState.ACTIVE:
-        yield Cause(Code.DISABLED, f"its job is {job.state.value}")
+    if (reason := held_back(job)) is not None:
+        yield Cause(Code.DISABLED, reason)
     for number in group.spec.after:
         other = job.groups[number]
         if not other.all_succeeded:

@@ -179,6 +179,43 @@ def take_recalled(desk: Desk, node: Node, message: m.Recalled) -> None:
     desk.touch(grant.job)
 
 
+def grants_of(desk: Desk, job: Job) -> list[Grant]:
+    """What of the job is out, node by node in the order in which it runs there."""
+    nodes = (desk.cluster.nodes[name] for name in job.current)
+    return [grant for node in nodes for grant in node.grants.values() if grant.job == job.id]
+
+
+def withdraw(desk: Desk, job: Job) -> None:
+    """Ask back all of the job that has not started, once in each session of a node."""
+    for grant in grants_of(desk, job):
+        node = desk.cluster.nodes[grant.node]
+        if node.joined and not grant.withdrawn:
+            grant.withdrawn = True
+            if not grant.recalled:
+                grant.recalled = True
+                desk.send(node.session, m.Recall(grant.id))
+
+
+def stop(desk: Desk, grant: Grant, wanted: int, reason: str) -> None:
+    """Have a node in contact end these positions (a bit mask) of a grant, once in each of its sessions."""
+    node = desk.cluster.nodes[grant.node]
+    asked = grant.open & wanted & ~grant.stopping
+    if asked and node.joined:
+        grant.stopping |= asked
+        desk.send(node.session, m.StopTasks(grant.id, spans_of(asked), reason))
+
+
+def spans_of(mask: int) -> list[tuple[int, int]]:
+    """The positions of a bit mask as runs (first, count)."""
+    spans: list[tuple[int, int]] = []
+    while mask:
+        first = (mask & -mask).bit_length() - 1
+        run = ((mask >> first) + 1 & ~(mask >> first)).bit_length() - 1
+        spans.append((first, run))
+        mask &= ~(((1 << run) - 1) << first)
+    return spans
+
+
 def mask_of(spans: list[tuple[int, int]], size: int) -> int:
     """The positions below `size` in these runs, as a bit mask. However often they are named, it costs little."""
     mask, whole = 0, (1 << size) - 1
@@ -210,21 +247,20 @@ def take_phase_started(desk: Desk, node: Node, message: m.PhaseStarted) -> None:
 
 def return_all(desk: Desk, grant: Grant, cause: Returned, keep_mask: int = 0) -> None:
     """Take back all of a grant that is open and not in `keep_mask`."""
-    gone = grant.open & ~keep_mask
-    spans: list[tuple[int, int]] = []
-    while gone:
-        first = (gone & -gone).bit_length() - 1
-        run = ((gone >> first) + 1 & ~(gone >> first)).bit_length() - 1
-        spans.append((first, run))
-        gone &= ~(((1 << run) - 1) << first)
-    if spans:
-        over = desk.cluster.jobs[grant.job].state is JobState.TERMINATING
-        desk.keep(
-            TasksReturned(
-                grant.job, grant.id, spans, cause, desk.now, grant.node, grant.group, grant.first, grant.step,
-                grant.attempt, over,
-            )
-        )  # fmt: skip
+    job = desk.cluster.jobs[grant.job]
+    back = grant.open & ~keep_mask
+    cancelling = job.groups[grant.group].cancelling
+    ended = sum(1 << n for n in grant.open_positions() if grant.index(n) in cancelling) & back if cancelling else 0
+    if job.state is JobState.TERMINATING:
+        ended = back
+    for mask, over in ((ended, True), (back & ~ended, False)):
+        if mask:
+            desk.keep(
+                TasksReturned(
+                    grant.job, grant.id, spans_of(mask), cause, desk.now, grant.node, grant.group, grant.first,
+                    grant.step, grant.attempt, over,
+                )
+            )  # fmt: skip
 
 
 # ---- again

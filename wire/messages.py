@@ -30,13 +30,14 @@ Enrolling = AskAuthority | Authority | Enroll | Enrolled
 Renewal = Renew | Renewed
 ToNode = (
     Joined | JoinRefused | HeartbeatAck | Ack | BodyChunk | OpenRound | Prepare | Run | Recall | Drop | ReleaseRound
-    | RemoveJob | Depart | ReadFile | ListFiles | BlobPiece
+    | RemoveJob | Depart | ReadFile | ListFiles | BlobPiece | StopTasks
 )  # fmt: skip
 FromClient = (
     Upload | Submit | JobList | JobShow | JobWait | JobTerminate | JobDelete | JobNodes | TaskList | TaskShow
     | Explain | NodeList | NodeShow | PoolList | PoolShow | LogRead | FilesRead | FilesList | Overview
     | EventsRead | Finish | NodeDrain | NodeEnable | NodeForget | NodeRetryPrep
     | TokenCreate | TokenList | TokenRevoke | IdentityList | IdentityRevoke | NodeRevoke
+    | JobDisable | JobEnable | JobSet | TaskCancel
 )  # fmt: skip
 ToClient = Reply | Refused
 Opening = Hello | Welcome | Goodbye

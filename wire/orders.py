@@ -11,7 +11,8 @@ __all__ = [
     "Ack", "BlobPiece", "BlobWanted", "BodyChunk", "Cleanliness", "Depart", "Drop", "FileContents", "FileListing",
     "FileRefused", "GrantHeld", "Health", "Heartbeat", "HeartbeatAck", "Inventory", "JobBody", "Join", "JoinRefused",
     "Joined", "Leaving", "ListFiles", "NotHeld", "OpenRound", "PhaseEnd", "PhaseStarted", "Prepare", "ReadFile",
-    "Recall", "Recalled", "ReleaseRound", "RemoveJob", "Removed", "Report", "RoundHeld", "Run", "Started", "TaskEnd",
+    "Recall", "Recalled", "ReleaseRound", "RemoveJob", "Removed", "Report", "RoundHeld", "Run", "Started",
+    "StopTasks", "TaskEnd",
 ]  # fmt: skip
 
 
@@ -307,6 +308,15 @@ class Recall(Message, frozen=True, tag=True):
     """Give back what of this grant has not started; answered by Recalled, also when that is nothing."""
 
     grant: Int64
+
+
+class StopTasks(Message, frozen=True, tag=True):
+    """End these positions of a grant: what runs is stopped as its command says and reported as killed, with the
+    reason; what has not started is given back by Recalled and never starts."""
+
+    grant: Int64
+    spans: list[tuple[Int64, Int64]]
+    reason: str
 
 
 class Drop(Message, frozen=True, tag=True):

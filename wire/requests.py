@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from wire.vocabulary import Int64, Message, Phase, RefusalCode, Role
+from wire.vocabulary import Disabling, Int64, Message, Phase, RefusalCode, Role
 
 __all__ = [
     "EventsRead", "Explain", "FilesList", "FilesRead", "Finish", "IdentityList", "IdentityRevoke", "JobDelete",
-    "JobList", "JobNodes", "JobShow", "JobTerminate", "JobWait", "LogRead", "NodeDrain", "NodeEnable", "NodeForget",
-    "NodeList", "NodeRetryPrep", "NodeRevoke", "NodeShow", "Overview", "PoolList", "PoolShow", "Refused", "Reply",
-    "Submit", "TaskList", "TaskShow", "TokenCreate", "TokenList", "TokenRevoke", "Upload",
+    "JobDisable", "JobEnable", "JobList", "JobNodes", "JobSet", "JobShow", "JobTerminate", "JobWait", "LogRead",
+    "NodeDrain", "NodeEnable", "NodeForget", "NodeList", "NodeRetryPrep", "NodeRevoke", "NodeShow", "Overview",
+    "PoolList", "PoolShow", "Refused", "Reply", "Submit", "TaskCancel", "TaskList", "TaskShow", "TokenCreate",
+    "TokenList", "TokenRevoke", "Upload",
 ]  # fmt: skip
 
 
@@ -77,6 +78,30 @@ class JobDelete(Message, frozen=True, tag=True):
     job: str
 
 
+class JobDisable(Message, frozen=True, tag=True):
+    """Nothing of the job starts any more until it is enabled; `how`: what becomes of what runs. Answered at once, as
+    JobShow is."""
+
+    request: Int64
+    job: str
+    how: Disabling
+
+
+class JobEnable(Message, frozen=True, tag=True):
+    request: Int64
+    job: str
+
+
+class JobSet(Message, frozen=True, tag=True, kw_only=True):
+    """Change a live job. None: as it is; `parallel` and `timeout_ms` of 0: no limit."""
+
+    request: Int64
+    job: str
+    priority: Int64 | None = None
+    parallel: Int64 | None = None
+    timeout_ms: Int64 | None = None
+
+
 class JobNodes(Message, frozen=True, tag=True):
     """A page, as JobList's."""
 
@@ -97,6 +122,13 @@ class TaskList(Message, frozen=True, tag=True):
 
 
 class TaskShow(Message, frozen=True, tag=True):
+    request: Int64
+    task: str
+
+
+class TaskCancel(Message, frozen=True, tag=True):
+    """End one task as cancelled; a running one is stopped first. Answered at once, as TaskShow is."""
+
     request: Int64
     task: str
 

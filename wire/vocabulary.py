@@ -9,6 +9,7 @@ import msgspec
 
 __all__ = [
     "PROTOCOL_VERSION",
+    "Disabling",
     "Int64",
     "Message",
     "Outcome",
@@ -61,6 +62,14 @@ class RoundState(enum.Enum):
     BARRED = "barred"
     RELEASING = "releasing"
     RELEASED = "released"  # ran to its end (well or not), the report is not acked yet
+
+
+class Disabling(enum.Enum):
+    """What becomes of the running tasks of a job that is disabled."""
+
+    REQUEUE = "requeue"  # stopped, and active again; spends no retry
+    TERMINATE = "terminate"  # stopped: they failed
+    WAIT = "wait"  # they run to their end
 
 
 class RefusalCode(enum.Enum):

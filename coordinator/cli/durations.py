@@ -9,6 +9,22 @@ import click
 from coordinator.durations import seconds_of
 
 
+class OrNone(click.ParamType[float]):
+    """A click option's type: what another type takes, or `none`, which is 0: no limit."""
+
+    def __init__(self, inner: click.ParamType[Any]) -> None:
+        self.inner = inner
+        self.name = inner.name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if value == "none":
+            return 0
+        taken = self.inner.convert(value, param, ctx)
+        if not taken:
+            self.fail(f"{value!r} is no limit: write `none` for none", param, ctx)
+        return float(taken)
+
+
 class Duration(click.ParamType[float]):
     """A click option's type: text in, seconds out."""
 

@@ -8,15 +8,15 @@ import time
 import click
 
 from coordinator.cli import output, words
-from coordinator.cli.durations import Duration
-from coordinator.cli.failure import Exit, Failure, failed, interrupted
+from coordinator.cli.durations import Duration, OrNone
+from coordinator.cli.failure import Exit, Failure, failed, interrupted, misused
 from coordinator.cli.options import Terms, facts
 from coordinator.render import duration
 
 
 @click.group()
 def job() -> None:
-    """Show, await and end jobs. JOB is an id (`daily-3`) or a name (its newest job)."""
+    """Show, await, change and end jobs. JOB is an id (`daily-3`) or a name (its newest job)."""
 
 
 @job.command("list")
@@ -101,6 +101,56 @@ def delete_job(terms: Terms, job_id: str, yes: bool) -> None:
     with terms.connect() as connection:
         document = connection.ask_patiently("JobDelete", job=job_id)
     terms.show(document, lambda: [f"{_id_of(document, job_id)} is deleted"])
+
+
+@job.command("disable")
+@click.argument("job_id", metavar="JOB")
+@click.option("--requeue", "ways", flag_value="requeue", multiple=True, help="Stop what runs; it runs again later.")
+@click.option("--terminate", "ways", flag_value="terminate", multiple=True, help="Stop what runs; it has failed.")
+@click.option("--wait", "ways", flag_value="wait", multiple=True, help="Let what runs end by itself.")
+@facts
+def disable_job(terms: Terms, job_id: str, ways: tuple[str, ...]) -> None:
+    """Start nothing of a job any more until it is enabled; says `disabling` while something of it still runs."""
+    if len(set(ways)) != 1:
+        raise misused(
+            "say what becomes of the tasks that run: --requeue, --terminate or --wait",
+            "--requeue stops them and runs them again later, --terminate makes them failures, --wait lets them end",
+        )
+    with terms.connect() as connection:
+        document = connection.ask("JobDisable", job=job_id, how=ways[0])
+    terms.show(document, lambda: [f"{_id_of(document, job_id)} is {_state_of(document, 'disabling')}"])
+
+
+@job.command("enable")
+@click.argument("job_id", metavar="JOB")
+@facts
+def enable_job(terms: Terms, job_id: str) -> None:
+    """Let a disabled job go on."""
+    with terms.connect() as connection:
+        document = connection.ask("JobEnable", job=job_id)
+    terms.show(document, lambda: [f"{_id_of(document, job_id)} is {_state_of(document, 'active')}"])
+
+
+@job.command("set")
+@click.argument("job_id", metavar="JOB")
+@click.option("--priority", type=int, metavar="N", help="-1000 to 1000; more than submitted is for operators.")
+@click.option("--parallel", type=OrNone(click.IntRange(min=1)), metavar="N|none", help="So many tasks at once.")
+@click.option("--timeout", type=OrNone(Duration()), metavar="D|none", help="Of the whole job, from its submission.")
+@facts
+def set_job(terms: Terms, job_id: str, priority: int | None, parallel: float | None, timeout: float | None) -> None:
+    """Change a job that is not over. Lowering --parallel stops nothing that runs."""
+    if priority is None and parallel is None and timeout is None:
+        raise misused("nothing is to be changed", "give --priority, --parallel or --timeout")
+    timeout_ms = None if timeout is None else max(round(timeout * 1000), 1 if timeout else 0)
+    with terms.connect() as connection:
+        document = connection.ask(
+            "JobSet",
+            job=job_id,
+            priority=priority,
+            parallel=None if parallel is None else int(parallel),
+            timeout_ms=timeout_ms,
+        )
+    terms.show(document, lambda: [words.job_settings(document)])
 
 
 def _id_of(document: object, otherwise: str) -> str:

@@ -23,7 +23,7 @@ STATES: Final = ("active", "preparing", "running", "completed", "succeeded", "fa
 
 @click.group()
 def task() -> None:
-    """Show tasks. TASK is `JOB/price[17,fx]`, `JOB/price-17-fx` or `JOB/price#INDEX`."""
+    """Show and cancel tasks. TASK is `JOB/price[17,fx]`, `JOB/price-17-fx` or `JOB/price#INDEX`."""
 
 
 @task.command("list")
@@ -74,8 +74,24 @@ def pages_of(
 @facts
 def show_task(terms: Terms, task_id: str) -> None:
     """One task: how it stands, why, and each of its attempts."""
-    if "/" not in task_id:
-        raise misused(f"{task_id!r} names no task", "a task is JOB/TASK, for instance daily-3/price[17,fx]")
+    _check_is_task(task_id)
     with terms.connect() as connection:
         document = connection.ask("TaskShow", task=task_id)
     terms.show(document, lambda: words.task_lines(document, time.time(), output.in_colour(sys.stdout)))
+
+
+@task.command("cancel")
+@click.argument("task_id", metavar="TASK")
+@facts
+def cancel_task(terms: Terms, task_id: str) -> None:
+    """End one task as cancelled: one that runs is stopped, what waits for its success is skipped."""
+    _check_is_task(task_id)
+    with terms.connect() as connection:
+        document = connection.ask("TaskCancel", task=task_id)
+    stopping = document["state"] != "completed"
+    terms.show(document, lambda: [f"{document['id']} is {'being stopped' if stopping else 'cancelled'}"])
+
+
+def _check_is_task(name: str) -> None:
+    if "/" not in name:
+        raise misused(f"{name!r} names no task", "a task is JOB/TASK, for instance daily-3/price[17,fx]")

@@ -124,6 +124,8 @@ def job_lines(job: Document, now: float, colour: bool) -> list[str]:
             ("End reason", job.get("end_reason")),
             ("Waits", job.get("waits")),
             ("Priority", job.get("priority")),
+            ("Parallel", job.get("parallel")),
+            ("Timeout", duration(job["timeout_s"]) if job.get("timeout_s") else None),
             ("Submitted", _moment(job.get("submitted_at"), now)),
             ("Started", _moment(job.get("started_at"), now)),
             ("Tasks done", _moment(job.get("tasks_done_at"), now)),
@@ -133,6 +135,13 @@ def job_lines(job: Document, now: float, colour: bool) -> list[str]:
         ],
         colour=colour,
     )
+
+
+def job_settings(job: Document) -> str:
+    """What may be changed of a job, in one line."""
+    parallel, timeout_s = job.get("parallel"), job.get("timeout_s")
+    limits = f"parallel {parallel or 'none'}, timeout {duration(timeout_s) if timeout_s else 'none'}"
+    return f"{job['id']}: priority {job['priority']}, {limits}"
 
 
 def _moment(text: object, now: float) -> str | None:

@@ -122,6 +122,8 @@ class FakeNode:
         self.grants: dict[int, Held] = {}
         self.recalls: list[int] = []
         """Asked for and not answered (by `obey`)."""
+        self.stops: list[m.StopTasks] = []
+        """Likewise."""
         self.number = 0
         self.outbox: list[m.Report] = []
         self.received: list[m.Message] = []
@@ -137,6 +139,7 @@ class FakeNode:
         """Connect and say who it is; with `inventory` also what it holds."""
         self.joined = self.departed = False
         self.recalls.clear()
+        self.stops.clear()
         self.beat_at = self.play.t
         if not self.connect():
             return self
@@ -220,6 +223,8 @@ class FakeNode:
                 self.grants[message.grant] = Held(message, set(range(message.count)))
             case m.Recall(grant):
                 self.recalls.append(grant)
+            case m.StopTasks():
+                self.stops.append(message)
             case m.Drop(grants):
                 for number in grants:
                     self.grants.pop(number, None)
@@ -330,6 +335,29 @@ class FakeNode:
                 del self.grants[grant]
         self.say(m.Recalled(grant, [(position, 1) for position in given]))
 
+    def stopped(self) -> bool:
+        """Do what the first StopTasks says: what runs is killed, the rest goes back; whether there was one."""
+        if not self.stops:
+            return False
+        asked = self.stops.pop(0)
+        wanted = {n for first, count in asked.spans for n in range(first, first + count)}
+        mine = [(grant, n) for grant, n in self.running() if grant == asked.grant and n in wanted]
+        at_work = [place for place in self.runnable()[: self.slots_known] if place in mine]
+        back = [n for grant, n in mine if (grant, n) not in at_work]
+        if back:
+            self.recalled(asked.grant, back)
+        killed = [
+            self.task_end(grant, n, None, outcome=m.Outcome.KILLED, signal=15, reason=asked.reason)
+            for grant, n in at_work
+        ]
+        if killed:
+            self.report(killed)
+        return True
+
+    @property
+    def slots_known(self) -> int:
+        return self.said_joined.slots if self.said_joined is not None else 1
+
     def released(self, job_id: str, ok: bool = True, *, number: int | None = None, attempt: int = 1) -> None:
         """Whatever of the job is alive here is killed, the release ran to its end."""
         number = self.latest(job_id) if number is None else number
@@ -357,9 +385,11 @@ class FakeNode:
                 self.received.remove(message)
                 self.say(m.Removed(message.job))
                 return True
+        if self.stopped():
+            return True
         if self.recalls:
             grant = self.recalls.pop(0)
-            at_work = self.running()[: self.said_joined.slots if self.said_joined is not None else 1]
+            at_work = self.running()[: self.slots_known]
             self.recalled(
                 grant, [at for number, at in self.running() if number == grant and (grant, at) not in at_work]
             )

@@ -1,0 +1,125 @@
+"""What its owner and operators do to a job that lives: disable and enable it, change it, cancel tasks of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from coordinator import access, disabling, ending, views
+from coordinator.desk import Desk
+from coordinator.finding import RefusedError, check_own, find_own_job, find_task
+from coordinator.model import OVER, Group, Job, JobState, TaskState
+from coordinator.records import JobChanged, JobMoved, TaskCancelled
+from coordinator.sessions import Session
+from wire import bounds
+from wire import messages as m
+
+NO_LIMIT: Final = 0
+"""As a request says it of `parallel` and `timeout`."""
+
+
+def _reply(desk: Desk, session: Session, request: int, body: Any) -> None:
+    desk.send(session.epoch, m.Reply(request, body))
+
+
+def _find_live(desk: Desk, session: Session, name: str) -> Job:
+    job = find_own_job(desk, session, name)
+    if not job.live or job.deleting:
+        what = "is being deleted" if job.deleting else f"is {job.state.value} ({job.end_reason})"
+        way_out = None if job.deleting else f"`coordinator job retry {job.id}` reopens it, once it is completed"
+        raise RefusedError(m.RefusalCode.FAILED, f"job `{job.id}` {what}", way_out=way_out)
+    return job
+
+
+def _job_disable(desk: Desk, session: Session, message: m.JobDisable) -> None:
+    job = _find_live(desk, session, message.job)
+    again = job.disabled is not None and (job.state is JobState.DISABLED or job.disabled.how is message.how)
+    if not again:
+        desk.keep(JobMoved(job.id, JobState.DISABLING, message.how, session.owner, desk.now))
+        disabling.look_at(desk, job)
+    _reply(desk, session, message.request, views.job(desk.cluster, job))
+
+
+def _job_enable(desk: Desk, session: Session, message: m.JobEnable) -> None:
+    job = _find_live(desk, session, message.job)
+    if job.disabled is not None:
+        if job.state is JobState.DISABLING and job.disabled.how is not m.Disabling.WAIT:
+            raise RefusedError(
+                m.RefusalCode.FAILED,
+                f"job `{job.id}` is being disabled: what runs of it is being stopped",
+                way_out=f"enable it when `coordinator job show {job.id}` says `disabled`",
+            )
+        for state in (JobState.ENABLING, JobState.ACTIVE):
+            desk.keep(JobMoved(job.id, state, None, session.owner, desk.now))
+    _reply(desk, session, message.request, views.job(desk.cluster, job))
+
+
+def _job_set(desk: Desk, session: Session, message: m.JobSet) -> None:
+    job = _find_live(desk, session, message.job)
+    _check_bounds(message)
+    spec = job.spec
+    priority = spec.priority if message.priority is None else message.priority
+    parallel = spec.parallel if message.parallel is None else message.parallel or None
+    timeout_ms = spec.timeout_ms if message.timeout_ms is None else message.timeout_ms or None
+    if not access.may_operate(desk, session, spec.pool):
+        _check_within_submitted(job, priority, timeout_ms)
+    if (priority, parallel, timeout_ms) != (spec.priority, spec.parallel, spec.timeout_ms):
+        desk.keep(JobChanged(job.id, priority, parallel, timeout_ms, session.owner, desk.now))
+        ending.rearm(desk, job)
+    _reply(desk, session, message.request, views.job(desk.cluster, job))
+
+
+def _check_bounds(message: m.JobSet) -> None:
+    allowed = (
+        ("priority", message.priority, -bounds.MAX_PRIORITY, bounds.MAX_PRIORITY),
+        ("parallel", message.parallel, NO_LIMIT, bounds.MAX_TASKS),
+        ("timeout", message.timeout_ms, NO_LIMIT, bounds.MAX_DURATION_MS),
+    )
+    for option, value, least, most in allowed:
+        if value is not None and not least <= value <= most:
+            raise RefusedError(m.RefusalCode.INVALID, f"{option} is {least} to {most}, found {value}")
+
+
+def _check_within_submitted(job: Job, priority: int, timeout_ms: int | None) -> None:
+    """As in other clusters: whoever owns a job may hold it back and let it go again, but not give himself more."""
+    asked = job.submitted
+    raised = []
+    if priority > max(asked.priority, job.spec.priority):
+        raised.append(f"its priority above {max(asked.priority, job.spec.priority)}")
+    if asked.timeout_ms is not None and (timeout_ms is None or timeout_ms > asked.timeout_ms):
+        now_ms = job.spec.timeout_ms
+        if now_ms is not None and (timeout_ms is None or timeout_ms > now_ms):
+            raised.append(f"its timeout beyond the {asked.timeout_ms / 1000:g}s that it was submitted with")
+    if raised:
+        raise RefusedError(
+            m.RefusalCode.REFUSED,
+            f"only the operators of pool `{job.spec.pool}` may set {' or '.join(raised)}",
+            way_out="ask one of them",
+        )
+
+
+def _task_cancel(desk: Desk, session: Session, message: m.TaskCancel) -> None:
+    job, group, index = find_task(desk, session, message.task)
+    check_own(desk, session, job)
+    name = f"{job.id}/{group.sweep.label(index)}"
+    if TaskState(group.state[index]) in OVER:
+        shown = views.task(desk.cluster, job, group, index)
+        raise RefusedError(m.RefusalCode.FAILED, f"task `{name}` is over already: {shown['result']}")
+    _cancel(desk, job, group, index, f"cancelled by {session.owner}")
+    _reply(desk, session, message.request, views.task(desk.cluster, job, group, index))
+
+
+def _cancel(desk: Desk, job: Job, group: Group, index: int, reason: str) -> None:
+    if index not in group.cancelling:
+        span = [(index, 1)]
+        out = group.state[index] == TaskState.GRANTED
+        desk.keep(TaskCancelled(job.id, group.number, [] if out else span, span if out else [], reason, desk.now))
+        disabling.look_at(desk, job)
+
+
+ANSWERS: Final[dict[type[m.Message], Callable[..., None]]] = {
+    m.JobDisable: _job_disable,
+    m.JobEnable: _job_enable,
+    m.JobSet: _job_set,
+    m.TaskCancel: _task_cancel,
+}
