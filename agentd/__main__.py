@@ -164,6 +164,7 @@ def agentd(  # one parameter an option
         users=users,
         version=_version(),
         embedded=embedded,
+        disk_floor=config.limits.disk_floor_bytes,
         path_additions=tuple(config.path),
         site_env=config.env,
     )

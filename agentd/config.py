@@ -22,6 +22,8 @@ leases = "/var/lib/poolkeeper-uids/leases.json"   # which of them are in use, fo
 [limits]
 pids = 4096                       # processes and threads at once of each command, where control groups can see to it
 cgroups = true                    # false: no control groups even where the machine lets us make them
+disk_floor_bytes = 1073741824     # with less room on the disk of its root a node takes no work, until there is a
+                                  # quarter more than that (default: 1 GiB, or 5 % of a smaller disk; 0: never)
 """
 
 from __future__ import annotations
@@ -55,6 +57,7 @@ class LimitsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     pids: Annotated[int, msgspec.Meta(ge=16, le=4_194_304)] = PIDS_MAX
     cgroups: bool = True
+    disk_floor_bytes: Annotated[int, msgspec.Meta(ge=0, le=1 << 60)] | None = None
 
 
 class FileConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

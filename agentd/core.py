@@ -32,6 +32,7 @@ from agentd.environment import TaskTexts
 from agentd.events import (
     Connected,
     Disconnected,
+    DiskSeen,
     Event,
     Interrupted,
     JobCleaned,
@@ -47,7 +48,9 @@ from agentd.events import (
     TailsRead,
     Terminated,
     Tick,
+    Unkillable,
 )
+from agentd.health import Vitals
 from agentd.inventory import inventory
 from agentd.keepers import Keeper, Keepers, Stage
 from agentd.lease import Lease
@@ -76,6 +79,7 @@ class AgentCore:
         self._dispatch = Dispatch(self._desk, self._keepers, self._texts)
         self._phases = Phases(self._desk, self._keepers, self._dispatch)
         self._lease = Lease()
+        self._vitals = Vitals(config.disk_floor)
         self._bodies = Bodies()
         self._texts_known: dict[tuple[str, int], tuple[int, int, TaskTexts]] = {}
         self._connected = False
@@ -137,6 +141,7 @@ class AgentCore:
             case JobDirectoryMade():
                 self._phases.directory_made(event.job, event.failure)
             case JobEmptied():
+                self._vitals.over(event.job)
                 self._phases.courses.emptied(event.job)
             case JobCleaned():
                 self._phases.cleaned(event)
@@ -148,6 +153,10 @@ class AgentCore:
                 self._session_over()
             case StoreState():
                 self._full = event.full
+            case DiskSeen():
+                self._vitals.disk_seen(event.free, event.size)
+            case Unkillable():
+                self._vitals.resists(event.keeper or event.job, event.job)
             case Terminated():
                 self._leave(Leave.STOPPED)
             case Interrupted():
@@ -162,6 +171,8 @@ class AgentCore:
     def take_ready(self) -> Ready:
         """All that follows from the events handled since the last call."""
         self._pass_time()
+        if self._desk.joined and (news := self._vitals.news()) is not None:
+            self._desk.send(news)
         self._desk.flush_if_due()
         if self._surveyed and not self._full and self._fenced is None:
             self._phases.advance()
@@ -260,6 +271,8 @@ class AgentCore:
         for piece in inventory(self.ledger):
             self._desk.send(piece)
         self._dispatch.joined()
+        if (health := self._vitals.joined()) is not None:
+            self._desk.send(health)
         if self._leaving:
             self._desk.send(m.Leaving())
 
@@ -445,6 +458,7 @@ class AgentCore:
         tasks = keeper.purpose is Purpose.TASKS
         match said:
             case ItemEnded():
+                self._vitals.over(keeper.name)
                 self._dispatch.ended(keeper, said) if tasks else self._phases.ended(keeper, said)
             case KeeperHello():
                 self._greeted(keeper, said)
@@ -462,8 +476,11 @@ class AgentCore:
                     self._phases.settled(keeper)
                 if settled:
                     self._end_survey()
-            case KeeperGone() | KeeperStuck():
-                pass  # its death is what counts; a stuck one is killed at its bound
+            case KeeperGone():  # without survivors its death is what counts, and comes
+                if said.survivors:
+                    self._vitals.resists(keeper.name, keeper.job)
+            case KeeperStuck():
+                self._vitals.resists(keeper.name, keeper.job)
             case _ as unreachable:
                 assert_never(unreachable)
 
@@ -479,6 +496,7 @@ class AgentCore:
         self._keepers.greeted(keeper, leftovers=hello.leftovers)
 
     def _keeper_dead(self, event: KeeperDead) -> None:
+        self._vitals.over(event.keeper)
         keeper = self._keepers.all.get(event.keeper)
         if keeper is None:
             return

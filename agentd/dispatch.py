@@ -169,6 +169,7 @@ class Dispatch:
             return
         waiting.returned = [n for first, count in waiting.spans for n in range(first, first + count)]
         waiting.spans.clear()
+        waiting.returning = True  # nothing of it starts after the answer, whatever becomes of the keeper that has it
         for keeper in self._keepers.of(waiting.job, Purpose.TASKS):
             keys = [key for key, (owner, _) in keeper.items.items() if owner == grant]
             if keys:

@@ -105,6 +105,22 @@ class StoreState:
 
 
 @dataclass(frozen=True, slots=True)
+class DiskSeen:
+    """So many bytes are free for what stands below the root, of `size`."""
+
+    free: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unkillable:
+    """Processes of the job resist being killed; it is tried again until KeeperDead of the keeper, or JobEmptied."""
+
+    job: str
+    keeper: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Terminated:
     """SIGTERM: stop now, leave tasks to their keepers."""
 
@@ -126,7 +142,7 @@ class Tick:
 
 Event = (
     Connected | Received | Disconnected | KeeperSaid | KeeperDead | JobEmptied | JobDirectoryMade | JobCleaned
-    | TailsRead | StoreState | Terminated | Interrupted | LifelineCut | Tick
+    | TailsRead | StoreState | DiskSeen | Unkillable | Terminated | Interrupted | LifelineCut | Tick
 )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ import trio
 
 from agentd import dialogue
 from agentd.dialogue import FromKeeper, KeeperHello, ToKeeper
-from agentd.events import Event, ForgetKeeper, KeeperDead, KeeperSaid, KillKeeper, StartKeeper, SurveyKeeper
+from agentd.events import Event, ForgetKeeper, KeeperDead, KeeperSaid, KillKeeper, StartKeeper, SurveyKeeper, Unkillable
 from agentd.keeper import Outbox, ProtocolError, receive_packet
 from agentd.processes import ContainmentError, ProcessProof, open_process, proof_of
 from agentd.spawn import AS_WE_ARE, Fence, Starter
@@ -274,6 +274,7 @@ class Links:
         kept.burying = True
         while reason := await self._in_thread(self._kill_tree, kept):
             self._log.error("processes can't be killed", keeper=kept.name, job=kept.job, reason=reason)
+            await self._put(Unkillable(kept.job, kept.name))
             await trio.sleep(KILL_AGAIN_S)
         if kept.link is not None:
             with trio.move_on_after(LAST_WORDS_S):

@@ -69,6 +69,8 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     embedded: bool = False
     life: str = ""
     """A random word for this start of the agent."""
+    disk_floor: int | None = None
+    """Bytes free on the disk of the root without which the node takes no work; None: `health.FLOOR_BYTES` or less."""
     path_additions: tuple[str, ...] = ()
     site_env: dict[str, str] = {}
 

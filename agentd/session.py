@@ -58,6 +58,7 @@ READERS: Final = 8
 TRASH_PAUSE_S: Final = 0.02
 """Between two steps of emptying the trash: deleting must not slow down what runs."""
 TRASH_STEPS: Final = 500
+DISK_LOOK_S: Final = 5.0
 LOOK_AGAIN_S: Final = 60.0
 """Between two looks at what could not be removed, while nothing else is thrown away."""
 
@@ -186,6 +187,7 @@ class Agent:
                     nursery.start_soon(self._hold, lifeline)
                 nursery.start_soon(self._dial)
                 nursery.start_soon(self._empty_trash)
+                nursery.start_soon(self._watch_disk)
                 announce(f"agentd: node {self._config.node} ready at {self._files.root}")
                 self._tell(self._supervisor.ready(f"node {self._config.node}: no session yet"))
                 await self._driver.run()
@@ -266,11 +268,27 @@ class Agent:
     async def _do(self, chore: Chore) -> None:
         answer = await trio.to_thread.run_sync(self.chores.done, chore, limiter=self._threads)
         while answer is None:
+            if isinstance(chore, events.EmptyJob):
+                await self._driver.put(events.Unkillable(chore.job))
             await trio.sleep(KILL_AGAIN_S)
             answer = await trio.to_thread.run_sync(self.chores.done, chore, limiter=self._threads)
         if isinstance(chore, events.CleanJob | events.MakeJob):
             self._trash.set()
         await self._driver.put(answer)
+
+    async def _watch_disk(self) -> None:
+        """Say how much room there is, now and then, and when it can't be known."""
+        complained = ""
+        while True:
+            try:
+                found = await trio.to_thread.run_sync(os.statvfs, self._files.root)
+                complained = ""
+                seen = events.DiskSeen(found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize)
+                await self._driver.put(seen)
+            except OSError as error:
+                if complained != (complained := error.strerror or str(error)):
+                    self._log.error("the room on the disk is not known", reason=complained)
+            await trio.sleep(DISK_LOOK_S)
 
     async def _empty_trash(self) -> None:
         """Delete what was thrown away, in small steps and with pauses; when that is done, look for users of jobs of
