@@ -55,6 +55,12 @@ CHORES: Final = 8
 """Threads for work on directories and processes."""
 READERS: Final = 8
 """Requests for files served at once."""
+FOLLOW_EVERY_S: Final = 0.05
+"""Between two looks at a file that somebody follows."""
+FOLLOW_PATIENCE_S: Final = 20.0
+"""For so long a request waits for more; then whoever follows asks again."""
+MAX_FOLLOWED: Final = 64
+"""Requests that wait for more at once; others are answered as things are."""
 TRASH_PAUSE_S: Final = 0.02
 """Between two steps of emptying the trash: deleting must not slow down what runs."""
 TRASH_STEPS: Final = 500
@@ -173,6 +179,7 @@ class Agent:
         self._left: tuple[Leave, str] = (Leave.STOPPED, "")
         self._threads = trio.CapacityLimiter(CHORES)
         self._readers = trio.CapacityLimiter(READERS)
+        self._followed = 0
         self._trash = trio.Event()
         self._nursery: trio.Nursery | None = None
 
@@ -365,7 +372,28 @@ class Agent:
             self._tell(self._supervisor.status(f"node {self._config.node}: joined at {self._way.address}"))
 
     async def _serve_files(self, session: Session, request: ReadFile | ListFiles) -> None:
-        session.send(await trio.to_thread.run_sync(self._looked_up, request, limiter=self._readers))
+        answer = await self._look_up(request)
+        if isinstance(request, ReadFile) and request.follow:
+            answer = await self._more(request, answer)
+        session.send(answer)
+
+    async def _look_up(self, request: ReadFile | ListFiles) -> FileContents | FileListing | FileRefused:
+        return await trio.to_thread.run_sync(self._looked_up, request, limiter=self._readers)
+
+    async def _more(
+        self, request: ReadFile, answer: FileContents | FileListing | FileRefused
+    ) -> FileContents | FileListing | FileRefused:
+        """When the file has more, or is there at all; as things are, when that does not come."""
+        if self._followed < MAX_FOLLOWED:
+            self._followed += 1
+            try:
+                with trio.move_on_after(FOLLOW_PATIENCE_S):
+                    while _is_nothing(answer):
+                        await trio.sleep(FOLLOW_EVERY_S)
+                        answer = await self._look_up(request)
+            finally:
+                self._followed -= 1
+        return FileContents(request.request, b"", 0, True) if _is_nothing(answer) else answer
 
     def _looked_up(self, request: ReadFile | ListFiles) -> FileContents | FileListing | FileRefused:
         """In a thread."""
@@ -378,3 +406,10 @@ class Agent:
             return FileContents(request.request, piece.content, piece.size, piece.end)
         except FilesError as error:
             return FileRefused(request.request, str(error), error.missing)
+
+
+def _is_nothing(answer: FileContents | FileListing | FileRefused) -> bool:
+    """Whether what somebody follows may be still to come."""
+    return (isinstance(answer, FileContents) and not answer.content) or (
+        isinstance(answer, FileRefused) and answer.missing
+    )

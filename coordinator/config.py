@@ -10,6 +10,10 @@ users = ["alice", "bob"]
 [certificates]
 node = "7d"                  # how long they are valid; renewed at half of it
 people = "30d"
+[outputs]                    # how much is kept of what failed tasks wrote; beyond, the oldest goes
+job_mib = 64                 # of one job
+owner_mib = 256              # of all jobs of one submitter
+total_mib = 1024
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ import msgspec
 
 from coordinator.durations import seconds_of
 from coordinator.identities import MAY_ACT_AS
+from coordinator.outputs import Bounds
 from coordinator.policy import Policy, PoolRules
 from wire.messages import Role
 
@@ -63,6 +68,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     local: LocalConfig = LocalConfig()
     pools: dict[str, PoolRules] = {}
     certificates: CertificateConfig = CertificateConfig()
+    outputs: Bounds = Bounds()
 
     @property
     def policy(self) -> Policy:
@@ -110,6 +116,8 @@ def _what_is_wrong(config: Config) -> str | None:
         return "`coordinator` is no role that a person can have"
     if config.local.roles and config.local.group is None:
         return "[local.roles] names users, but without `group` in [local] the socket opens to none of them"
+    if min(config.outputs.job_mib, config.outputs.owner_mib, config.outputs.total_mib) < 0:
+        return "a bound in [outputs] is below zero: it is a number of MiB, 0 keeps the latest output only"
     for name, duration in (("node", config.certificates.node), ("people", config.certificates.people)):
         seconds = seconds_of(duration)
         if seconds is None or not _SHORTEST_S <= seconds <= _LONGEST_S:

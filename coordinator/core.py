@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final, assert_never
 
-from coordinator import admission, draining, ending, files, joining, nodes, placement, readers, requests, work
+from coordinator import admission, draining, ending, files, joining, logs, nodes, placement, readers, requests, work
 from coordinator.deadlines import Key
 from coordinator.desk import Desk
 from coordinator.events import (
@@ -142,6 +142,8 @@ class Core(Desk):
                 draining.take_leaving(self, node)
             case m.Health():
                 nodes.take_health(self, node, message)
+            case m.TaskOutputs():
+                logs.take_outputs(self, node, message)
             case m.FileContents() | m.FileListing() | m.FileRefused():
                 files.answer(self, node, message)
             case _:
@@ -179,6 +181,8 @@ class Core(Desk):
                 self.touch_pool(self.cluster.nodes[name].pool)
             case ("timeout" | "grace" | "eligible" | "stuck", job):
                 self.touch(job)
+            case ("relay", number):
+                files.overdue(self, int(number))
             case ("unjoined", session):
                 admission.unjoined(self, int(session))
             case ("expiry", session):
@@ -221,4 +225,5 @@ class Core(Desk):
                 work.place(self, placement.Round(pool))
                 pool.dirty = False
         self.touched.clear()
+        logs.advance_follows(self)
         requests.answer_waiters(self)

@@ -19,6 +19,7 @@ from coordinator.core import Core
 from coordinator.doors import LocalDoor, TlsDoor, address_of, open_listeners
 from coordinator.events import Event, Ready, StoreState, Tick
 from coordinator.identities import Certificates
+from coordinator.outputs import open_outputs
 from coordinator.server import Server
 from coordinator.store import open_store
 from wire.address import SOCKET_NAME
@@ -121,6 +122,8 @@ async def serve_state(
         local = LocalDoor(config)
         server = Server(driver, store, blobs, local)
         server.supervisor = supervisor or server.supervisor
+        kept = open_outputs(state, config.outputs, core.cluster.jobs)
+        server.keep_outputs(await stack.enter_async_context(kept))
         remote: list[trio.SocketListener] = []
         if authority is not None and listen is not None:
             server.tls = TlsDoor(

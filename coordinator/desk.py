@@ -4,6 +4,8 @@ the making. The parts (`work`, `joining`, `ending`, `requests` ...) import it; `
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from coordinator.cluster import Cluster
 from coordinator.deadlines import Deadlines, Key
 from coordinator.events import Ready
@@ -11,7 +13,7 @@ from coordinator.identities import Certificates
 from coordinator.model import LEASE_DRIFT, LEASE_MARGIN_S, MISSED_BEATS, JobState, Node, Pool
 from coordinator.policy import Policy
 from coordinator.records import CLUSTER_SCOPE, NodeLeft, Record, scope_of
-from coordinator.sessions import Reader, Relay, Session, Waiter
+from coordinator.sessions import Follow, Instead, Lookup, Reader, Relay, Session, Waiter
 from wire import messages as m
 from wire.instant import Instant
 
@@ -35,6 +37,7 @@ class Desk:
         self.last_reader = 0
         self.recorded = 0
         """Records that were kept in this life."""
+        self.follows: list[Follow] = []
         self.bodies: dict[str, bytes] = {}
         self.backoffs: dict[tuple[str, int], list[tuple[float, int]]] = {}
         self.removing: dict[str, set[str]] = {}
@@ -128,6 +131,7 @@ class Desk:
             return
         self.waiters = [waiter for waiter in self.waiters if waiter.session != epoch]
         self.readers = {number: reader for number, reader in self.readers.items() if reader.session != epoch}
+        self.follows = [follow for follow in self.follows if follow.session != epoch]
         for kind in ("expiry", "unjoined"):
             self.deadlines.clear((kind, str(epoch)))
         self._end_relays(epoch)
@@ -141,14 +145,40 @@ class Desk:
             self.touch_pool(node.pool)
             self.changed()
 
+    def close_relay(self, number: int) -> None:
+        """The request to a node is answered, or is not to be: a late answer is dropped."""
+        relay = self.relays.pop(number)
+        self.deadlines.clear(("relay", str(number)))
+        if relay.follow is not None:
+            self.follows = [follow for follow in self.follows if follow is not relay.follow]
+
+    def answer_instead(self, relay: Relay, code: m.RefusalCode, sentence: str) -> None:
+        """The node can not: what was kept, or the sentence."""
+        if relay.instead is None:
+            self.refuse(relay.session, relay.request, code, sentence)
+        else:
+            self.answer_kept(relay.session, relay.request, relay.instead, code, sentence)
+
+    def answer_kept(self, session: int, request: int, kept: Instead, code: m.RefusalCode, sentence: str) -> None:
+        """Answer with what was kept, and why it does not come from the node."""
+        if isinstance(kept, Lookup):
+            lookup = replace(kept, session=session, request=request, code=code, sentence=sentence)
+            self.ready.lookups.append(lookup)
+        else:
+            self.send(session, m.Reply(request, {**kept, "why": sentence}))
+
     def _end_relays(self, epoch: int) -> None:
-        """Relays of a session that ended end with it, on either side."""
+        """Relays of a session that ended end with it, on either side; who follows waits for the node's return."""
         for number, relay in list(self.relays.items()):
             if epoch not in (relay.session, relay.node_session):
                 continue
-            del self.relays[number]
-            if relay.node_session == epoch and relay.kept is not None:
-                self.send(relay.session, m.Reply(relay.request, relay.kept))
-            elif relay.node_session == epoch:
+            follow = relay.follow
+            self.close_relay(number)
+            if relay.node_session != epoch:
+                continue
+            if follow is not None:
+                follow.relay = follow.stands = None
+                self.follows.append(follow)
+            else:
                 sentence = f"node `{relay.node}` went out of contact meanwhile"
-                self.refuse(relay.session, relay.request, m.RefusalCode.FAILED, sentence)
+                self.answer_instead(relay, m.RefusalCode.FAILED, sentence)

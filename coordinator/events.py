@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from coordinator.records import Record
+from coordinator.sessions import Lookup, OutputsSaid
 from wire.messages import Message, Role
 
 
@@ -141,6 +142,10 @@ class Ready:
     """Connections that asked to be enrolled and may ask again, and why not now."""
     pages: list[PageAsked] = field(default_factory=list)
     """Rows to be read for those who follow the events, with the records of this batch."""
+    outputs: list[OutputsSaid] = field(default_factory=list)
+    """To be kept beside the log; the node is answered by OutputsTaken then."""
+    lookups: list[Lookup] = field(default_factory=list)
+    """Requests to be answered from what was kept of outputs."""
     alarms: list[str] = field(default_factory=list)
     """What an administrator must see, in sentences: logged as errors."""
     close: list[tuple[int, str]] = field(default_factory=list)
@@ -152,5 +157,6 @@ class Ready:
         """Whether anything is left to do once `at_once` is sent."""
         return bool(
             self.records or self.forget or self.discard or self.frames or self.admitted or self.rejected
-            or self.postponed or self.pages or self.alarms or self.close or self.finished
+            or self.postponed or self.outputs or self.lookups or self.pages or self.alarms or self.close
+            or self.finished
         )  # fmt: skip

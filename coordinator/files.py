@@ -1,7 +1,7 @@
-"""Files and logs on nodes: a person's request becomes one to the node, and the node's answer the person's.
+"""Files on nodes: a person's request becomes one to the node, and the node's answer the person's.
 
 One piece at a time is asked for, so whoever reads slowly holds nothing up but himself; when either session ends the
-relay ends with it.
+relay ends with it. A node may say anything, or nothing: it is given its time, and no more is taken than was asked for.
 """
 
 from __future__ import annotations
@@ -10,19 +10,21 @@ from typing import Final
 
 from coordinator import access
 from coordinator.desk import Desk
-from coordinator.finding import RefusedError, check_own, find_job, find_node, find_own_job, find_task
-from coordinator.model import Job, Node, TaskState
-from coordinator.preparation import NodeJob
-from coordinator.sessions import Relay, Session
+from coordinator.finding import RefusedError, check_own, find_job, find_node
+from coordinator.model import Node
+from coordinator.sessions import Follow, Instead, Relay, Session
 from wire import messages as m
 from wire.limits import MAX_CHUNK
 
 Plain = dict[str, object]
 
-MAX_RELAYS: Final = 256
-"""Requests to nodes under way at once."""
+MAX_RELAYS: Final = 1024
+"""Requests to nodes under way at once, with those that wait for more to be written."""
 MAX_RELAYS_EACH: Final = 32
 """Of one connection: a node that never answers must not let one person take everybody's."""
+RELAY_S: Final = 30.0
+"""For a node to answer; longer than it waits for more (`agentd.session.FOLLOW_PATIENCE_S`)."""
+MAX_SIZE: Final = (1 << 62) - 1
 MAX_PATH: Final = 4096
 MAX_PART: Final = 255
 """Bytes of a path, and of one name in it, as the kernel takes them."""
@@ -32,16 +34,16 @@ def read_file(desk: Desk, session: Session, message: m.FilesRead) -> None:
     """`files cat`: a piece of a file below the node's root, for those whom it concerns."""
     node = find_node(desk, message.node)
     path = _permitted(desk, session, node, message.path)
-    _ask_read(desk, session, message.request, node, path, message.offset, message.limit, None)
+    ask_read(desk, session.epoch, message.request, node, path, message.offset, message.limit)
 
 
 def list_files(desk: Desk, session: Session, message: m.FilesList) -> None:
     """`files ls`."""
     node = find_node(desk, message.node)
     path = _permitted(desk, session, node, message.path)
-    relay = _open(desk, session, message.request, node, None)
-    if relay is not None:
-        desk.send(node.session, m.ListFiles(relay, path))
+    check_contact(node)
+    relay = _open(desk, session.epoch, message.request, node, 0, {}, None, None)
+    desk.send(node.session, m.ListFiles(relay, path))
 
 
 def _permitted(desk: Desk, session: Session, node: Node, path: str) -> str:
@@ -70,104 +72,68 @@ def _permitted(desk: Desk, session: Session, node: Node, path: str) -> str:
     return "/".join(parts) or "."
 
 
-def read_log(desk: Desk, session: Session, message: m.LogRead) -> None:
-    """`logs`: a piece of a command's output, wherever the node is, or what was kept of it."""
-    name = "stderr.txt" if message.stderr else "stdout.txt"
-    if message.task is not None:
-        node, directory = _task_directory(desk, session, message)
-        kept = None
-    else:
-        node_job, node, directory = _phase_directory(desk, session, message)
-        view = node_job.preparation if message.phase is m.Phase.PREPARATION else node_job.release
-        tail = (
-            (view.stderr_tail if message.stderr else view.stdout_tail) if view is not None and view.finished else None
-        )
-        kept = _kept(tail, message.offset, message.limit) if tail is not None else None
-    _ask_read(desk, session, message.request, node, f"{directory}/{name}", message.offset, message.limit, kept)
-
-
-def _task_directory(desk: Desk, session: Session, message: m.LogRead) -> tuple[Node, str]:
-    job, group, index = find_task(desk, session, message.task or "")
-    check_own(desk, session, job)
-    where = _attempts(desk, job, group.number, index)
-    if not where:
-        raise RefusedError(
-            m.RefusalCode.FAILED, f"task `{job.id}/{group.sweep.label(index)}` has not started: there is no output yet"
-        )
-    attempt = message.attempt if message.attempt is not None else max(where)
-    if attempt not in where:
-        known = ", ".join(str(number) for number in sorted(where))
-        raise RefusedError(m.RefusalCode.UNKNOWN, f"there is no attempt {attempt} of it here; there are {known}")
-    directory = f"workitems/{job.id}/{group.sweep.task_id(index)}"
-    return desk.cluster.nodes[where[attempt]], directory + (f"/attempt-{attempt}" if attempt > 1 else "")
-
-
-def _attempts(desk: Desk, job: Job, group_number: int, index: int) -> dict[int, str]:
-    """Attempt numbers of a task with their nodes, as far as they are remembered."""
-    group = job.groups[group_number]
-    where = {attempt: node for attempt, node, _ in group.history.get(index, [])}
-    if group.state[index] == TaskState.GRANTED:
-        for node in desk.cluster.nodes.values():
-            for grant in node.grants.values():
-                position, off = divmod(index - grant.first, grant.step)
-                mine = grant.job == job.id and grant.group == group_number
-                if mine and off == 0 and 0 <= position < grant.count and grant.is_open(position):
-                    where[grant.attempt] = node.name
-    elif group.finished is not None and group.finished.started_at[index]:
-        where[group.attempts.get(index, 1)] = list(job.node_numbers)[group.finished.node[index]]
-    return where
-
-
-def _phase_directory(desk: Desk, session: Session, message: m.LogRead) -> tuple[NodeJob, Node, str]:
-    if message.job is None or message.node is None or message.phase not in (m.Phase.PREPARATION, m.Phase.RELEASE):
-        raise RefusedError(m.RefusalCode.INVALID, "name a task, or a job with --node NODE and --phase prep or release")
-    job = find_own_job(desk, session, message.job)
-    node_job = job.current.get(message.node)
-    node_job = node_job or next((entry for entry in reversed(job.rounds) if entry.node == message.node), None)
-    if node_job is None:
-        find_node(desk, message.node)
-        touched = list(job.node_numbers)
-        raise RefusedError(m.RefusalCode.UNKNOWN, f"job `{job.id}` started nothing on `{message.node}`", touched)
-    view = node_job.preparation if message.phase is m.Phase.PREPARATION else node_job.release
-    if view is None:
-        raise RefusedError(m.RefusalCode.FAILED, f"job `{job.id}` has no preparation")
-    attempt = message.attempt or max(1, node_job.running.get(message.phase, (view.attempts, 0.0))[0])
-    directory = f"workitems/{job.id}/{'jobpreparation' if message.phase is m.Phase.PREPARATION else 'jobrelease'}"
-    return node_job, desk.cluster.nodes[message.node], directory + (f"/attempt-{attempt}" if attempt > 1 else "")
-
-
 # ---- the relay
 
 
-def _ask_read(
-    desk: Desk, session: Session, request: int, node: Node, path: str, offset: int, limit: int, kept: Plain | None
-) -> None:
-    relay = _open(desk, session, request, node, kept)
-    if relay is not None:
-        desk.send(node.session, m.ReadFile(relay, path, offset, max(0, min(limit, MAX_CHUNK))))
+def in_contact(node: Node) -> bool:
+    return node.session is not None and node.joined
 
 
-def _open(desk: Desk, session: Session, request: int, node: Node, kept: Plain | None) -> int | None:
-    if node.session is None or not node.joined:
-        if kept is None:
-            raise RefusedError(
-                m.RefusalCode.FAILED, f"node `{node.name}` is out of contact: its files can't be read now"
-            )
-        desk.send(session.epoch, m.Reply(request, kept))
-        return None
-    mine = sum(relay.session == session.epoch for relay in desk.relays.values())
-    if len(desk.relays) >= MAX_RELAYS or mine >= MAX_RELAYS_EACH:
+def check_contact(node: Node) -> None:
+    """Raises RefusedError."""
+    if not in_contact(node):
+        raise RefusedError(m.RefusalCode.FAILED, f"node `{node.name}` is out of contact: its files can't be read now")
+
+
+def ask_read(
+    desk: Desk,
+    session: int,
+    request: int,
+    node: Node,
+    path: str,
+    offset: int,
+    limit: int,
+    *,
+    said: Plain | None = None,
+    instead: Instead | None = None,
+    follow: Follow | None = None,
+) -> int:
+    """Ask the node for a piece; the number of the relay. `said` goes into the answer; `instead` is what is answered
+    when the node can not. With `follow` the node waits until there is more. Raises RefusedError."""
+    check_contact(node)
+    limit = max(0, min(limit, MAX_CHUNK))
+    relay = _open(desk, session, request, node, limit, said or {}, instead, follow)
+    desk.send(node.session, m.ReadFile(relay, path, offset, limit, follow is not None))
+    return relay
+
+
+def check_room(desk: Desk, session: int) -> None:
+    """Whether the session may have one more request that waits for a node. Raises RefusedError."""
+    waiting = [relay.session for relay in desk.relays.values()]
+    waiting += [follow.session for follow in desk.follows if follow.relay is None]
+    if len(waiting) >= MAX_RELAYS or waiting.count(session) >= MAX_RELAYS_EACH:
         raise RefusedError(m.RefusalCode.REFUSED, "too many files are being read just now: try again")
+
+
+def _open(
+    desk: Desk,
+    session: int,
+    request: int,
+    node: Node,
+    limit: int,
+    said: Plain,
+    instead: Instead | None,
+    follow: Follow | None,
+) -> int:
+    if follow is None:
+        check_room(desk, session)
+    assert node.session is not None, "a node that is out of contact is asked for nothing"
     desk.last_relay += 1
-    desk.relays[desk.last_relay] = Relay(session.epoch, request, node.name, node.session, kept)
+    desk.relays[desk.last_relay] = Relay(
+        session, request, node.name, node.session, limit, said=said, instead=instead, follow=follow
+    )
+    desk.deadlines.set(("relay", str(desk.last_relay)), desk.now.boottime + RELAY_S)
     return desk.last_relay
-
-
-def _kept(tail: bytes, offset: int, limit: int) -> Plain:
-    """The piece asked for, as if what was kept of the output were all of it."""
-    first = min(len(tail), offset) if offset >= 0 else max(0, len(tail) + offset)
-    content = tail[first : first + max(0, min(limit, MAX_CHUNK))]
-    return {"content": content, "size": len(tail), "end": first + len(content) == len(tail), "kept": True}
 
 
 def answer(desk: Desk, node: Node, message: m.FileContents | m.FileListing | m.FileRefused) -> None:
@@ -175,10 +141,16 @@ def answer(desk: Desk, node: Node, message: m.FileContents | m.FileListing | m.F
     relay = desk.relays.get(message.request)
     if relay is None or relay.node_session != node.session:
         return
-    del desk.relays[message.request]
+    desk.close_relay(message.request)
     match message:
         case m.FileContents(_, content, size, end):
-            desk.send(relay.session, m.Reply(relay.request, {"content": content, "size": size, "end": end}))
+            if len(content) > relay.limit:
+                sentence = f"{relay.node}: it answered with more than it was asked for"
+                desk.refuse(relay.session, relay.request, m.RefusalCode.FAILED, sentence)
+                return
+            size = min(max(size, 0), MAX_SIZE)
+            body = {"content": content, "size": size, "end": end or not content, **relay.said}
+            desk.send(relay.session, m.Reply(relay.request, body))
         case m.FileListing(_, entries, truncated):
             listed = [
                 {"name": name, "directory": directory, "size": size, "changed_at": changed}
@@ -186,8 +158,18 @@ def answer(desk: Desk, node: Node, message: m.FileContents | m.FileListing | m.F
             ]
             desk.send(relay.session, m.Reply(relay.request, {"entries": listed, "truncated": truncated}))
         case m.FileRefused(_, reason, missing):
-            if relay.kept is not None:
-                desk.send(relay.session, m.Reply(relay.request, relay.kept))
-                return
             code = m.RefusalCode.UNKNOWN if missing else m.RefusalCode.FAILED
-            desk.refuse(relay.session, relay.request, code, f"{relay.node}: {reason}")
+            desk.answer_instead(relay, code, f"{relay.node}: {reason}")
+
+
+def overdue(desk: Desk, number: int) -> None:
+    """The node did not answer in its time. Whoever follows hears that there is nothing yet."""
+    relay = desk.relays.get(number)
+    if relay is None:
+        return
+    desk.close_relay(number)
+    if relay.follow is not None:
+        desk.send(relay.session, m.Reply(relay.request, {"content": b"", "size": 0, "end": True, **relay.said}))
+    else:
+        sentence = f"node `{relay.node}` does not answer"
+        desk.answer_instead(relay, m.RefusalCode.FAILED, sentence)

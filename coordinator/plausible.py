@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from wire.messages import Cleanliness, Join, PhaseEnd, TaskEnd
+from wire.messages import Cleanliness, Join, KeptStream, PhaseEnd, TaskEnd
 
 MAX_WALL: Final = 253_000_000_000.0
 """The year 9987: times later than that have no date."""
@@ -17,6 +17,7 @@ MAX_NUMBER: Final = (1 << 31) - 1
 """Of an exit code, a signal, a count."""
 MAX_REASON: Final = 1_000
 MAX_TAIL: Final = 64 * 1024
+MAX_KEPT_TAIL: Final = 192 * 1024
 MAX_SAID: Final = 64
 MAX_WORD: Final = 256
 """Letters of one label, or of anything else that a node says of itself."""
@@ -68,6 +69,12 @@ def task_end(end: TaskEnd) -> TaskEnd:
         signal=_number(by_signal),
         reason=_text(reason),
     )
+
+
+def kept_stream(stream: KeptStream) -> KeptStream:
+    """What of an output may be kept."""
+    head, tail = stream.head[:MAX_TAIL], stream.tail[-MAX_KEPT_TAIL:]
+    return KeptStream(min(max(stream.size, len(head) + len(tail)), MAX_BYTES >> 1), head, tail)
 
 
 def phase_end(end: PhaseEnd) -> PhaseEnd:

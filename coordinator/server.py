@@ -30,6 +30,7 @@ from coordinator.events import (
     SessionClosed,
     SessionOpened,
 )
+from coordinator.outputs import Keeping, Outputs
 from coordinator.store import Store
 from wire import codec, limits
 from wire.blobs import BlobRefused, Blobs
@@ -43,6 +44,7 @@ from wire.log import Sparing, daemon_log
 from wire.messages import AnyMessage, Join, Message, RefusalCode, Refused, Renew, Renewed, Reply, Role, Submit, Upload
 from wire.notify import Supervisor
 from wire.stream import End, Session, SessionRefused, accepted, refuse
+from wire.writer import WriterThread
 
 MAX_SESSIONS: Final = 20_000
 MAX_SESSIONS_OF_ONE: Final = 128
@@ -84,6 +86,8 @@ class Server:
         """Sessions by whose they are."""
         self._noise = Sparing(self.log, boot_clock())
         self._decoding = trio.CapacityLimiter(MAX_DECODED)
+        self.keeping: Keeping | None = None
+        """Of outputs, where they are kept."""
         self._all_gone = trio.Event()
         self._stopping = False
 
@@ -106,6 +110,8 @@ class Server:
                     admit = partial(self._admit_remote, self.tls)
                     nursery.start_soon(partial(trio.serve_listeners, admit, remote, handler_nursery=nursery))
                     nursery.start_soon(self.tls.stay_valid)
+                if self.keeping is not None:
+                    nursery.start_soon(self.keeping.run)
                 ready()
                 self._tell(self.supervisor.ready("serving"))
                 await self._driver.run()
@@ -325,6 +331,8 @@ class Server:
             self._send(epoch, message)
         for asked in ready.pages:
             self._ask_page.send_nowait(asked)
+        if self.keeping is not None:
+            self._deliver_outputs(ready, self.keeping)
         for sentence in ready.alarms:
             self.log.error("alarm", reason=sentence)
         if self.tls is not None:
@@ -337,6 +345,19 @@ class Server:
                 session.close(reason)
         if ready.finished:
             self._driver.stop()
+
+    def keep_outputs(self, writer: WriterThread[Outputs]) -> None:
+        """Keep them there."""
+        self.keeping = Keeping(writer, self._send, self.log)
+
+    def _deliver_outputs(self, ready: Ready, keeping: Keeping) -> None:
+        for said in ready.outputs:
+            if not keeping.take(said) and (session := self._sessions.get(said.session)) is not None:
+                session.close("the outputs before these are not kept yet", error=True)
+        for lookup in ready.lookups:
+            keeping.find(lookup)
+        for scope in ready.forget:
+            keeping.forget(scope)
 
     def _send(self, epoch: int, message: Message) -> None:
         session = self._sessions.get(epoch)

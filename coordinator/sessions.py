@@ -61,12 +61,73 @@ class Waiter:
     node: str = ""
 
 
+@dataclass(slots=True, eq=False)
+class Follow:
+    """A request for output that is answered when there is more. `relay`: the node that waits for it, if one does;
+    `stands`: how the attempt stood when that was last looked at (None: look again)."""
+
+    session: int
+    message: m.LogRead
+    relay: int | None = None
+    stands: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """A piece of an attempt's output, from what the coordinator kept of it."""
+
+    job: str
+    group: int
+    index: int
+    attempt: int
+    stderr: bool
+    offset: int
+    limit: int
+    said: dict[str, object]
+    follow: bool
+    """Who follows goes on with the next attempt, if this one's output is nowhere."""
+    session: int = 0
+    request: int = 0
+    code: m.RefusalCode = m.RefusalCode.FAILED
+    sentence: str = ""
+    """Why it does not come from the node; the answer when nothing was kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptOutput:
+    """What is to be kept of one attempt's output, of whose job."""
+
+    job: str
+    owner: str
+    group: int
+    index: int
+    attempt: int
+    stdout: m.KeptStream
+    stderr: m.KeptStream
+
+
+@dataclass(frozen=True, slots=True)
+class OutputsSaid:
+    """What a node said in this session: to be kept, then taken note of there."""
+
+    session: int
+    number: int
+    outputs: list[KeptOutput]
+
+
+Instead = dict[str, object] | Lookup
+"""What is answered when the node can not: this, or what is found."""
+
+
 @dataclass(frozen=True, slots=True)
 class Relay:
-    """A request of `session` that waits for `node`; `kept` is the answer when the node has none."""
+    """A request of `session` that waits for `node`, for `limit` bytes at most; `said` goes into its answer."""
 
     session: int
     request: int
     node: str
     node_session: int
-    kept: dict[str, object] | None = None
+    limit: int
+    said: dict[str, object] = field(default_factory=dict)
+    instead: Instead | None = None
+    follow: Follow | None = None

@@ -25,12 +25,14 @@ from wire.vocabulary import *
 FromNode = (
     Join | Inventory | Heartbeat | Report | Started | PhaseStarted | Recalled | NotHeld | Removed | Leaving
     | Health | FileContents | FileListing | FileRefused | BlobWanted
+    | TaskOutputs
 )  # fmt: skip
 Enrolling = AskAuthority | Authority | Enroll | Enrolled
 Renewal = Renew | Renewed
 ToNode = (
     Joined | JoinRefused | HeartbeatAck | Ack | BodyChunk | OpenRound | Prepare | Run | Recall | Drop | ReleaseRound
     | RemoveJob | Depart | ReadFile | ListFiles | BlobPiece | StopTasks
+    | OutputsTaken
 )  # fmt: skip
 FromClient = (
     Upload | Submit | JobList | JobShow | JobWait | JobTerminate | JobDelete | JobNodes | TaskList | TaskShow

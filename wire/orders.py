@@ -10,9 +10,9 @@ from wire.vocabulary import Int64, Message, Outcome, Phase, RoundState
 __all__ = [
     "Ack", "BlobPiece", "BlobWanted", "BodyChunk", "Cleanliness", "Depart", "Drop", "FileContents", "FileListing",
     "FileRefused", "GrantHeld", "Health", "Heartbeat", "HeartbeatAck", "Inventory", "JobBody", "Join", "JoinRefused",
-    "Joined", "Leaving", "ListFiles", "NotHeld", "OpenRound", "PhaseEnd", "PhaseStarted", "Prepare", "ReadFile",
-    "Recall", "Recalled", "ReleaseRound", "RemoveJob", "Removed", "Report", "RoundHeld", "Run", "Started",
-    "StopTasks", "TaskEnd",
+    "Joined", "KeptStream", "Leaving", "ListFiles", "NotHeld", "OpenRound", "OutputsTaken", "PhaseEnd",
+    "PhaseStarted", "Prepare", "ReadFile", "Recall", "Recalled", "ReleaseRound", "RemoveJob", "Removed", "Report",
+    "RoundHeld", "Run", "Started", "StopTasks", "TaskEnd", "TaskOutput", "TaskOutputs",
 ]  # fmt: skip
 
 
@@ -141,6 +141,33 @@ class Report(Message, frozen=True, tag=True):
     phases: list[PhaseEnd]
 
 
+class KeptStream(msgspec.Struct, frozen=True, array_like=True):
+    """The beginning and the end of one output; `size` is all of it, so what is between is known too."""
+
+    size: Int64
+    head: bytes
+    tail: bytes
+
+
+class TaskOutput(msgspec.Struct, frozen=True, array_like=True):
+    """Of one attempt of a task that ended on the node that says so."""
+
+    job: str
+    group: Int64
+    index: Int64
+    attempt: Int64
+    stdout: KeptStream
+    stderr: KeptStream
+
+
+class TaskOutputs(Message, frozen=True, tag=True):
+    """What failed tasks wrote (and succeeded ones, if the node is to), after the report of their ends was acked, to be
+    kept. Answered by OutputsTaken; one at a time, and said again in the next session if that did not come."""
+
+    number: Int64
+    outputs: list[TaskOutput]
+
+
 class Started(Message, frozen=True, tag=True):
     """What has been running for a while (for people only; short tasks never appear): (grant, position, wall time)."""
 
@@ -240,6 +267,12 @@ class HeartbeatAck(Message, frozen=True, tag=True):
 
 class Ack(Message, frozen=True, tag=True):
     """All reports up to `number` are durable here; the node may forget them."""
+
+    number: Int64
+
+
+class OutputsTaken(Message, frozen=True, tag=True):
+    """What TaskOutputs of this number said is kept, as far as it is to be."""
 
     number: Int64
 
@@ -351,6 +384,8 @@ class ReadFile(Message, frozen=True, tag=True):
     offset: Int64
     limit: Int64
     """A negative offset counts from the end."""
+    follow: bool = False
+    """Answered when there is something from `offset` on, also in a file that is to come; after a while with nothing."""
 
 
 class ListFiles(Message, frozen=True, tag=True):

@@ -199,7 +199,11 @@ class PoolShow(Message, frozen=True, tag=True):
 
 class LogRead(Message, frozen=True, tag=True, kw_only=True):
     """A piece of a command's output: of a task (`task`), or of a phase (`job` or `node`, with `phase`).
-    Body: `{"content": bytes, "size": Int64, "end": bool}`."""
+    Body: `{"content": bytes, "size": Int64, "end": bool, "attempt", "node", "over", "last"}`: `over` when the attempt
+    has ended, so that with `end` too this is all of it; `last` when no other attempt follows it. What comes from what
+    was kept has `kept` and `why`, and where something was left out before `content`, `skipped` bytes.
+
+    `follow`: answered when there is something from `offset` on, or the attempt has ended; now and then with nothing."""
 
     request: Int64
     task: str | None = None
@@ -210,6 +214,7 @@ class LogRead(Message, frozen=True, tag=True, kw_only=True):
     stderr: bool = False
     offset: Int64 = 0
     limit: Int64 = 262_144
+    follow: bool = False
 
 
 class FilesRead(Message, frozen=True, tag=True):

@@ -67,7 +67,7 @@ def _gather(connection: Connection, name: str, listed: bool) -> JobResult:
 def _stderr_of(connection: Connection, task: Document) -> list[str]:
     fields = {"task": task["id"], "stderr": True}
     try:
-        content = last_lines(reader(connection, fields), SHOWN_LINES)
+        content = b"".join(last_lines(reader(connection, fields), SHOWN_LINES))
     except Failure as failure:  # its node may be gone: the failure is worth telling without its output
         return [f"({failure.message})"] if task.get("attempts") else []
     return plain_lines(content.decode("utf-8", "replace"))

@@ -21,6 +21,7 @@ from coordinator.events import (
     EnrollAsked,
     Event,
     FinishAsked,
+    Ready,
     Received,
     RenewAsked,
     SessionClosed,
@@ -30,8 +31,10 @@ from coordinator.events import (
 )
 from coordinator.identities import Certificates
 from coordinator.invariants import violations
+from coordinator.outputs import Found, answer
 from coordinator.policy import Policy
 from coordinator.records import Record
+from coordinator.sessions import KeptOutput
 from tests.coordinator.pages import NumberedRow, page_of
 from wire import messages as m
 from wire.instant import Instant
@@ -514,6 +517,8 @@ class Play:
         self.batches: list[Batch] = []
         self.kept: list[Record] = []
         """Every record of every life, forgotten ones too."""
+        self.outputs: dict[tuple[str, int, int, int], KeptOutput] = {}
+        """What is kept of tasks' outputs: (job, group, index, attempt)."""
         self.last_epoch = 0
         self.submissions = 0
         self.links: dict[int, FakeNode | Person] = {}
@@ -630,6 +635,7 @@ class Play:
                 self.tell(f"  -> {self._name(link)}: {brief(message)}")
             if link is not None:
                 link.hear(through_wire(message))
+        self._keep_outputs(ready)
         for admitted in ready.admitted:
             who, until = f"{admitted.role.value} {admitted.name}", admitted.until - self.wall_offset - 1000
             self.tell(f"  -> {admitted.connection}: a certificate as {who} for {short(admitted.key)} until {until:g}s")
@@ -650,6 +656,18 @@ class Play:
     def numbered(self) -> list[NumberedRow]:
         """What the store holds: (number, scope, body)."""
         return [(number, scope, body) for number, (scope, body) in zip(self.numbers, self.rows, strict=True)]
+
+    def _keep_outputs(self, ready: Ready) -> None:
+        """As `coordinator.outputs` does, without a file."""
+        for said in ready.outputs:
+            self.outputs |= {(kept.job, kept.group, kept.index, kept.attempt): kept for kept in said.outputs}
+            if (node := self.links.get(said.session)) is not None:
+                node.hear(m.OutputsTaken(said.number))
+        for lookup in ready.lookups:
+            kept = self.outputs.get((lookup.job, lookup.group, lookup.index, lookup.attempt))
+            stream = None if kept is None else kept.stderr if lookup.stderr else kept.stdout
+            if (person := self.links.get(lookup.session)) is not None:
+                person.hear(answer(lookup, Found(stream, 0)))
 
     # ---- shorthands
 

@@ -474,11 +474,17 @@ def test_whose_output_is_meant_travels_with_the_question(desk: Desk) -> None:
     ]
 
 
-def test_the_stderr_of_every_failed_task_comes_with_its_name(desk: Desk) -> None:
+def test_what_every_failed_task_wrote_comes_with_its_name(desk: Desk) -> None:
     failed = a_task(state="completed", result="failure", exit_code=3)
-    with desk.answering(TaskList=[failed], LogRead=of_file(b"boom\n")) as standing:
+
+    def read(asked: Any) -> dict[str, Any]:
+        return of_file(b"boom\n" if asked.stderr else b"working\n")(asked)
+
+    with desk.answering(TaskList=[failed], LogRead=read) as standing:
         outcome = desk.run("logs", "daily", "--failed")
-    assert outcome.out == "==> daily-3/price[17,fx] on risk-1: exit 3\nboom\n"
+        short = desk.run("logs", "daily", "--failed", "--stderr")
+    assert outcome.out == "==> daily-3/price[17,fx] on risk-1: exit 3\nworking\nboom\n"
+    assert short.out == "==> daily-3/price[17,fx] on risk-1: exit 3\nboom\n"
     asked: Any = standing.asked[0]
     assert asked.state == "failed"
 

@@ -215,7 +215,11 @@ def test_what_was_kept_of_an_output_is_given_when_the_node_can_not(way: str) -> 
             n1.say(m.FileRefused(asked(n1).request, "there is no such file", True))
         answer = play.admin.answers[request]
         assert isinstance(answer, m.Reply)
-        assert answer.body == {"content": tail, "size": len(tail), "end": True, "kept": True}
+        why = {"gone": "node `n1` is out of contact", "missing": "n1: there is no such file"}
+        assert answer.body == {
+            "content": tail, "size": len(tail), "end": True, "kept": "all of it", "attempt": 1, "over": True,
+            "last": True, "node": "n1", "why": why.get(way, "node `n1` went out of contact meanwhile"),
+        }  # fmt: skip
         if way == "going":
             n1.join()
 
@@ -229,16 +233,16 @@ def test_a_kept_output_is_given_from_the_asked_offset_on() -> None:
     n1.report(phases=[phase_end(name, 1, m.Phase.RELEASE, True, stdout_tail=b"0123456789")])
     n1.drop()
 
-    def kept(offset: int, limit: int) -> dict[str, Any]:
+    def kept(offset: int, limit: int) -> tuple[bytes, int, bool]:
         body: dict[str, Any] = play.admin.ask(
             m.LogRead, job=name, node="n1", phase=m.Phase.RELEASE, offset=offset, limit=limit
         )
-        return body
+        return body["content"], body["size"], body["end"]
 
-    assert kept(0, 4) == {"content": b"0123", "size": 10, "end": False, "kept": True}
-    assert kept(4, 100) == {"content": b"456789", "size": 10, "end": True, "kept": True}
-    assert kept(10, 100) == {"content": b"", "size": 10, "end": True, "kept": True}
-    assert kept(-3, 100) == {"content": b"789", "size": 10, "end": True, "kept": True}
+    assert kept(0, 4) == (b"0123", 10, False)
+    assert kept(4, 100) == (b"456789", 10, True)
+    assert kept(10, 100) == (b"", 10, True)
+    assert kept(-3, 100) == (b"789", 10, True)
 
 
 def test_a_phase_that_is_none_is_refused_with_a_sentence() -> None:

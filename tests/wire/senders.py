@@ -36,6 +36,7 @@ _WRITTEN: Final = {
     "FileListing": "n",
     "FileRefused": "n",
     "BlobWanted": "n",
+    "TaskOutputs": "n",
     # what nodes are told
     "Joined": "c",
     "JoinRefused": "c",
@@ -54,6 +55,7 @@ _WRITTEN: Final = {
     "Depart": "c",
     "ReadFile": "c",
     "ListFiles": "c",
+    "OutputsTaken": "c",
     # what people ask
     "Upload": "uoa",
     "Submit": "uoa",
