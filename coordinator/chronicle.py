@@ -24,6 +24,7 @@ from coordinator.records import (
     JobDeleting,
     JobEnding,
     JobMoved,
+    JobReopened,
     JobState,
     JobSubmitted,
     NodeJoined,
@@ -76,6 +77,7 @@ class Kind(enum.Enum):
     JOB_DISABLED = "job.disabled"
     JOB_ENABLED = "job.enabled"
     JOB_CHANGED = "job.changed"
+    JOB_REOPENED = "job.reopened"
     JOB_TASKS_DONE = "job.tasks_done"
     JOB_ENDED = "job.ended"
     JOB_COMPLETED = "job.completed"
@@ -116,6 +118,7 @@ MEANINGS: Final[dict[Kind, str]] = {
     Kind.JOB_DISABLED: "nothing of the job runs any more, until it is enabled",
     Kind.JOB_ENABLED: "the job goes on",
     Kind.JOB_CHANGED: "somebody set the job's priority, `parallel` or timeout (`data`, milliseconds)",
+    Kind.JOB_REOPENED: "a completed job is active again, and so are `data.tasks` tasks of it",
     Kind.JOB_TASKS_DONE: "every task of the job is over",
     Kind.JOB_ENDED: "the job ends, for `data.reason`; tasks at no node are cancelled, releases follow",
     Kind.JOB_COMPLETED: "the job is over, releases included",
@@ -205,7 +208,7 @@ def _told(record: Record, job: Job | None, start: int) -> Iterable[Happening]:
             return _ending(record, job, start)
         case TaskCancelled():
             return _over(job, [(record.group, record.spans)], "cancelled", record.reason, start)
-        case JobMoved() | JobChanged():
+        case JobMoved() | JobChanged() | JobReopened():
             return _of_somebody(record)
         case PoolSet() | NodeJoined() | NodeLeft() | NodeMarked():
             return [_of_the_cluster(record)]
@@ -299,7 +302,7 @@ _MOVES: Final = {
 }
 
 
-def _of_somebody(record: JobMoved | JobChanged) -> Iterator[Happening]:
+def _of_somebody(record: JobMoved | JobChanged | JobReopened) -> Iterator[Happening]:
     """What somebody did to a job; it is never seen being enabled."""
     match record:
         case JobMoved() if record.state in _MOVES:
@@ -308,6 +311,9 @@ def _of_somebody(record: JobMoved | JobChanged) -> Iterator[Happening]:
         case JobChanged():
             facts = {"priority": record.priority, "parallel": record.parallel, "timeout_ms": record.timeout_ms}
             yield Happening(Kind.JOB_CHANGED, job=record.job, data={**facts, "by": record.by})
+        case JobReopened():
+            tasks = sum(count for _, spans in record.tasks for _, count in spans)
+            yield Happening(Kind.JOB_REOPENED, job=record.job, data={"tasks": tasks, "by": record.by})
 
 
 # ---- many

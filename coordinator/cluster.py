@@ -27,6 +27,7 @@ from coordinator.records import (
     JobDeleting,
     JobEnding,
     JobMoved,
+    JobReopened,
     JobSubmitted,
     NodeJobState,
     NodeJoined,
@@ -47,6 +48,7 @@ from coordinator.records import (
     TokenRevoked,
     Verdict,
 )
+from coordinator.reopening import reopen
 from wire.messages import Outcome, PhaseEnd
 
 _FINAL = {
@@ -119,7 +121,7 @@ class Cluster:
                 self._ending(record)
             case TasksDone() | JobCompleted():
                 self._came_further(record)
-            case JobMoved() | JobChanged() | TaskCancelled():
+            case JobMoved() | JobChanged() | JobReopened() | TaskCancelled():
                 self._steered(record)
             case JobDeleting():
                 self.jobs[record.job].deleting = True
@@ -201,7 +203,7 @@ class Cluster:
             group.replace_active(TaskState.CANCELLED)
         self.pools[job.spec.pool].jobs.pop(job.id, None)
 
-    def _steered(self, record: JobMoved | JobChanged | TaskCancelled) -> None:
+    def _steered(self, record: JobMoved | JobChanged | JobReopened | TaskCancelled) -> None:
         job = self.jobs[record.job]
         match record:
             case JobMoved():
@@ -216,6 +218,9 @@ class Cluster:
                 )
                 job.excess = job.granted if record.parallel is not None else 0
                 job.count_excess()
+            case JobReopened():
+                reopen(job, record)
+                self.pools[job.spec.pool].jobs[job.id] = job
             case TaskCancelled():
                 for first, count in [*record.spans, *record.out]:
                     for index in range(first, first + count):
@@ -257,6 +262,7 @@ class Cluster:
             NodeJobState.PREPARING if prepares else NodeJobState.PREPARED,
             PhaseView() if prepares else None,
             waits=job.preparation is None or job.preparation.wait,
+            reopened=job.reopened,
         )
         job.rounds.append(node_job)
         job.current[record.node] = node_job

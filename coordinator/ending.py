@@ -66,7 +66,7 @@ def rearm(desk: Desk, job: Job) -> None:
     if job.live and job.spec.timeout_ms is None:
         desk.deadlines.clear(("timeout", job.id))
     elif job.live and job.spec.timeout_ms is not None:
-        desk.arm(("timeout", job.id), job.submitted_at.after(job.spec.timeout_ms / 1000))
+        desk.arm(("timeout", job.id), job.counted_from.after(job.spec.timeout_ms / 1000))
     if job.state is JobState.TERMINATING:
         desk.arm(("grace", job.id), desk.now.after(job.spec.release_grace_ms / 1000))
 
@@ -91,7 +91,7 @@ def _skip(desk: Desk, job: Job) -> None:
 
 def _end_if_due(desk: Desk, job: Job) -> None:
     spec = job.spec
-    if spec.timeout_ms is not None and _is_over(desk.now.seconds_since(job.submitted_at), spec.timeout_ms / 1000):
+    if spec.timeout_ms is not None and _is_over(desk.now.seconds_since(job.counted_from), spec.timeout_ms / 1000):
         end(desk, job, TIMED_OUT)
     elif job.stopped or (spec.stop_after is not None and job.failed >= spec.stop_after):
         end(desk, job, TASK_FAILED)
@@ -143,7 +143,7 @@ def _is_over(passed_s: float, limit_s: float) -> bool:
 
 def release(desk: Desk, job: Job, node_job: NodeJob, node: Node) -> None:
     """Order the release of a round from a node that is in contact (again)."""
-    reason = job.end_reason or DRAINED
+    reason = (job.end_reason if node_job.reopened == job.reopened else job.earlier_reason) or DRAINED
     if node_job.state is not NodeJobState.RELEASING:
         desk.keep(RoundMoved(job.id, node.name, node_job.round, NodeJobState.RELEASING, None, desk.now))
     desk.send(node.session, m.ReleaseRound(job.id, node_job.round, reason))

@@ -52,7 +52,7 @@ def _of_rounds(cluster: Cluster, job: Job) -> Iterator[str]:
     if len(opened) != len(set(opened)):
         yield f"job {job.id} has two rounds open on one node: {opened}"
     for name, entry in job.current.items() if job.state is JobState.ACTIVE else ():
-        if entry.state is NodeJobState.UNREACHED:
+        if entry.state is NodeJobState.UNREACHED and entry.reopened == job.reopened:
             yield f"job {job.id} is active, and nothing of it may run on {name} any more"
     for entry in job.rounds:
         if entry.state in OPEN and (job.id, entry.round) not in cluster.nodes[entry.node].owes:

@@ -71,7 +71,7 @@ JOB_TRANSITIONS: Final[dict[JobState, frozenset[JobState]]] = {
     _J.DISABLED: frozenset({_J.ENABLING, _J.TERMINATING}),
     _J.ENABLING: frozenset({_J.ACTIVE, _J.TERMINATING}),
     _J.TERMINATING: frozenset({_J.COMPLETED}),
-    _J.COMPLETED: frozenset({_J.DELETING}),
+    _J.COMPLETED: frozenset({_J.ACTIVE, _J.DELETING}),
     _J.DELETING: frozenset(),
 }
 LIVE: Final = frozenset({_J.ACTIVE, _J.DISABLING, _J.DISABLED, _J.ENABLING})
@@ -255,6 +255,11 @@ class Group:
         self.cursor = self.size
         return changed
 
+    def spans_in(self, states: set[TaskState]) -> list[tuple[int, int]]:
+        """Runs (first, count) of the indices whose byte is one of these."""
+        runs = re.finditer(b"[%s]+" % bytes(sorted(states)), self.state)
+        return [(run.start(), run.end() - run.start()) for run in runs]
+
     def cancel(self, index: int, reason: str) -> None:
         """A task that is not over is cancelled, when its node has let go of it at the latest."""
         self.cancelled[index] = reason
@@ -407,9 +412,15 @@ class Job:
     """Tasks out beyond `parallel` since it was lowered: none is stopped for that."""
     submitted: JobSpec = field(init=False)
     """As it was asked for; `spec` is what it has become."""
+    reopened: int = 0
+    """How often."""
+    counted_from: Instant = field(init=False)
+    """Its timeout counts from its submission, or from when it was reopened last."""
+    earlier_reason: str | None = None
+    """Why it had ended when it was reopened last."""
 
     def __post_init__(self) -> None:
-        self.submitted = self.spec
+        self.submitted, self.counted_from = self.spec, self.submitted_at
 
     def move(self, state: JobState) -> None:
         """Take the transition; staying is no transition. Raises ValueError for one the table does not have."""

@@ -83,6 +83,8 @@ class NodeJob:
     release: PhaseView = field(default_factory=PhaseView)
     tasks_started: int = 0
     """Tasks granted and not given back unstarted: they may have started."""
+    reopened: int = 0
+    """How often its job had been reopened when it was opened."""
     tasks_ended: int = 0
     """Attempts of tasks whose end was reported: they have."""
     reason: str | None = None

@@ -310,6 +310,15 @@ class TaskCancelled(_Record, frozen=True, tag=True):
     at: Instant
 
 
+class JobReopened(_Record, frozen=True, tag=True):
+    """A completed job is active again, and so are these tasks of it: (group, runs of (first, count))."""
+
+    job: str
+    tasks: list[tuple[int, list[tuple[int, int]]]]
+    by: str
+    at: Instant
+
+
 class TasksDone(_Record, frozen=True, tag=True):
     """Every task of the job is over."""
 
@@ -367,7 +376,7 @@ Record = (
     PoolSet | TokenMade | TokenRevoked | IdentityAdmitted | IdentityRevoked | JobSubmitted | NodeJoined | NodeLeft
     | RoundOpened | RoundMoved | RoundVoided | Granted | ReportTaken | TasksReturned | GroupSkipped | TasksDone
     | JobEnding | JobCompleted | JobDeleting | JobDeleted | DebtPaid | NodeMarked
-    | JobMoved | JobChanged | TaskCancelled
+    | JobMoved | JobChanged | JobReopened | TaskCancelled
 )  # fmt: skip
 
 _DECODER: Final = msgspec.msgpack.Decoder(Record)

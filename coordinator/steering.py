@@ -5,15 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from coordinator import access, disabling, ending, views
+from coordinator import access, disabling, ending, views, work
 from coordinator.desk import Desk
 from coordinator.finding import RefusedError, check_own, find_own_job, find_task
 from coordinator.model import OVER, Group, Job, JobState, TaskState
-from coordinator.records import JobChanged, JobMoved, TaskCancelled
+from coordinator.records import JobChanged, JobMoved, JobReopened, TaskCancelled
 from coordinator.sessions import Session
 from wire import bounds
 from wire import messages as m
 
+Chosen = dict[int, list[tuple[int, int]]]
+"""Tasks by their groups' numbers, as runs (first, count)."""
+
+_STATES: Final = {
+    m.Unsuccess.FAILED: TaskState.FAILED,
+    m.Unsuccess.SKIPPED: TaskState.SKIPPED,
+    m.Unsuccess.CANCELLED: TaskState.CANCELLED,
+}
+_HOW: Final = {
+    TaskState.SUCCEEDED: "succeeded",
+    TaskState.FAILED: "failed",
+    TaskState.SKIPPED: "was skipped",
+    TaskState.CANCELLED: "was cancelled",
+}
+MAX_NAMED: Final = 1_000
+"""Tasks that one request names."""
 NO_LIMIT: Final = 0
 """As a request says it of `parallel` and `timeout`."""
 
@@ -98,6 +114,80 @@ def _check_within_submitted(job: Job, priority: int, timeout_ms: int | None) -> 
         )
 
 
+def _job_retry(desk: Desk, session: Session, message: m.JobRetry) -> None:
+    job = find_own_job(desk, session, message.job)
+    if job.state is not JobState.COMPLETED or job.deleting:
+        now = "is being deleted" if job.deleting else f"is {job.state.value}"
+        raise RefusedError(m.RefusalCode.FAILED, f"job `{job.id}` {now}: only what is completed is reopened")
+    states = {_STATES[ended] for ended in message.which} or set(_STATES.values())
+    chosen = _chosen_by_name(desk, session, job, message.tasks, states) if message.tasks else _chosen(job, states)
+    if not any(chosen.values()):
+        ended = " or ".join(sorted(state.name.lower() for state in states))
+        raise RefusedError(m.RefusalCode.FAILED, f"job `{job.id}` has no {ended} task: there is nothing to retry")
+    _add_skipped_dependents(job, chosen)
+    tasks = [(number, spans) for number, spans in sorted(chosen.items()) if spans]
+    desk.keep(JobReopened(job.id, tasks, session.owner, desk.now))
+    work.rearm(desk, job)
+    ending.rearm(desk, job)
+    retried = sum(count for _, spans in tasks for _, count in spans)
+    _reply(desk, session, message.request, {**views.job(desk.cluster, job), "retried": retried})
+
+
+def _chosen(job: Job, states: set[TaskState]) -> Chosen:
+    return {group.number: group.spans_in(states) for group in job.groups}
+
+
+def _chosen_by_name(desk: Desk, session: Session, job: Job, names: list[str], states: set[TaskState]) -> Chosen:
+    if len(names) > MAX_NAMED:
+        raise RefusedError(m.RefusalCode.INVALID, f"at most {MAX_NAMED} tasks are named at once")
+    indices: dict[int, set[int]] = {}
+    for name in names:
+        found, group, index = find_task(desk, session, name if "/" in name else f"{job.id}/{name}")
+        label = f"{found.id}/{group.sweep.label(index)}"
+        if found is not job:
+            raise RefusedError(m.RefusalCode.INVALID, f"task `{label}` is none of job `{job.id}`")
+        state = TaskState(group.state[index])
+        if state not in states:
+            raise RefusedError(m.RefusalCode.FAILED, f"task `{label}` {_HOW[state]}: it is not retried")
+        indices.setdefault(group.number, set()).add(index)
+    return {number: [(index, 1) for index in sorted(some)] for number, some in indices.items()}
+
+
+def _add_skipped_dependents(job: Job, chosen: Chosen) -> None:
+    """What was skipped because of what runs again may run as well; what still can not is skipped once more."""
+    again = {number for number, spans in chosen.items() if spans}
+    grew = True
+    while grew:
+        grew = False
+        for group in job.groups:
+            if group.number not in again and group.counts[TaskState.SKIPPED] and again.intersection(_sources(group)):
+                again.add(group.number)
+                grew = True
+    for number in again:
+        group = job.groups[number]
+        if group.counts[TaskState.SKIPPED] and again.intersection(_sources(group)):
+            named = {index for first, count in chosen.get(number, []) for index in range(first, first + count)}
+            skipped = (
+                index for first, count in group.spans_in({TaskState.SKIPPED}) for index in range(first, first + count)
+            )
+            chosen[number] = _spans(sorted(named.union(skipped)))
+
+
+def _sources(group: Group) -> set[int]:
+    """The groups that it waits for."""
+    return {getattr(after, "group", after) for after in group.spec.after}
+
+
+def _spans(indices: list[int]) -> list[tuple[int, int]]:
+    spans: list[tuple[int, int]] = []
+    for index in indices:
+        if spans and sum(spans[-1]) == index:
+            spans[-1] = (spans[-1][0], spans[-1][1] + 1)
+        else:
+            spans.append((index, 1))
+    return spans
+
+
 def _task_cancel(desk: Desk, session: Session, message: m.TaskCancel) -> None:
     job, group, index = find_task(desk, session, message.task)
     check_own(desk, session, job)
@@ -121,5 +211,6 @@ ANSWERS: Final[dict[type[m.Message], Callable[..., None]]] = {
     m.JobDisable: _job_disable,
     m.JobEnable: _job_enable,
     m.JobSet: _job_set,
+    m.JobRetry: _job_retry,
     m.TaskCancel: _task_cancel,
 }

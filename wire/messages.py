@@ -39,7 +39,7 @@ FromClient = (
     | Explain | NodeList | NodeShow | PoolList | PoolShow | LogRead | FilesRead | FilesList | Overview
     | EventsRead | Finish | NodeDrain | NodeEnable | NodeForget | NodeRetryPrep
     | TokenCreate | TokenList | TokenRevoke | IdentityList | IdentityRevoke | NodeRevoke
-    | JobDisable | JobEnable | JobSet | TaskCancel
+    | JobDisable | JobEnable | JobSet | JobRetry | TaskCancel
 )  # fmt: skip
 ToClient = Reply | Refused
 Opening = Hello | Welcome | Goodbye

@@ -5,14 +5,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from wire.vocabulary import Disabling, Int64, Message, Phase, RefusalCode, Role
+from wire.vocabulary import Disabling, Int64, Message, Phase, RefusalCode, Role, Unsuccess
 
 __all__ = [
     "EventsRead", "Explain", "FilesList", "FilesRead", "Finish", "IdentityList", "IdentityRevoke", "JobDelete",
-    "JobDisable", "JobEnable", "JobList", "JobNodes", "JobSet", "JobShow", "JobTerminate", "JobWait", "LogRead",
-    "NodeDrain", "NodeEnable", "NodeForget", "NodeList", "NodeRetryPrep", "NodeRevoke", "NodeShow", "Overview",
-    "PoolList", "PoolShow", "Refused", "Reply", "Submit", "TaskCancel", "TaskList", "TaskShow", "TokenCreate",
-    "TokenList", "TokenRevoke", "Upload",
+    "JobDisable", "JobEnable", "JobList", "JobNodes", "JobRetry", "JobSet", "JobShow", "JobTerminate", "JobWait",
+    "LogRead", "NodeDrain", "NodeEnable", "NodeForget", "NodeList", "NodeRetryPrep", "NodeRevoke", "NodeShow",
+    "Overview", "PoolList", "PoolShow", "Refused", "Reply", "Submit", "TaskCancel", "TaskList", "TaskShow",
+    "TokenCreate", "TokenList", "TokenRevoke", "Upload",
 ]  # fmt: skip
 
 
@@ -100,6 +100,17 @@ class JobSet(Message, frozen=True, tag=True, kw_only=True):
     priority: Int64 | None = None
     parallel: Int64 | None = None
     timeout_ms: Int64 | None = None
+
+
+class JobRetry(Message, frozen=True, tag=True):
+    """Reopen a completed job: what did not succeed runs again, in a next round on each node. `which`: only what ended
+    so (empty: all); `tasks`: only these, by name (empty: all). Skipped tasks that wait for what runs again may run too.
+    Answered as JobShow is, with `retried`: how many tasks are active again."""
+
+    request: Int64
+    job: str
+    which: list[Unsuccess] = []
+    tasks: list[str] = []
 
 
 class JobNodes(Message, frozen=True, tag=True):

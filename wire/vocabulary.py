@@ -17,6 +17,7 @@ __all__ = [
     "RefusalCode",
     "Role",
     "RoundState",
+    "Unsuccess",
 ]  # fmt: skip
 
 PROTOCOL_VERSION: Final = 1
@@ -62,6 +63,14 @@ class RoundState(enum.Enum):
     BARRED = "barred"
     RELEASING = "releasing"
     RELEASED = "released"  # ran to its end (well or not), the report is not acked yet
+
+
+class Unsuccess(enum.Enum):
+    """How tasks ended that may be tried again when their job is over."""
+
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    CANCELLED = "cancelled"
 
 
 class Disabling(enum.Enum):

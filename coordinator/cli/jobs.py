@@ -11,7 +11,7 @@ from coordinator.cli import output, words
 from coordinator.cli.durations import Duration, OrNone
 from coordinator.cli.failure import Exit, Failure, failed, interrupted, misused
 from coordinator.cli.options import Terms, facts
-from coordinator.render import duration
+from coordinator.render import count_of, duration
 
 
 @click.group()
@@ -151,6 +151,22 @@ def set_job(terms: Terms, job_id: str, priority: int | None, parallel: float | N
             timeout_ms=timeout_ms,
         )
     terms.show(document, lambda: [words.job_settings(document)])
+
+
+@job.command("retry")
+@click.argument("job_id", metavar="JOB")
+@click.argument("tasks", metavar="[TASK]...", nargs=-1)
+@click.option("--failed", "which", flag_value="failed", multiple=True, help="Only what failed.")
+@click.option("--skipped", "which", flag_value="skipped", multiple=True, help="Only what was skipped.")
+@click.option("--cancelled", "which", flag_value="cancelled", multiple=True, help="Only what was cancelled.")
+@facts
+def retry_job(terms: Terms, job_id: str, tasks: tuple[str, ...], which: tuple[str, ...]) -> None:
+    """Reopen a completed job: all that did not succeed runs again, prepared and released once more; or only TASKs."""
+    with terms.connect() as connection:
+        document = connection.ask("JobRetry", job=job_id, which=sorted(set(which)), tasks=list(tasks))
+    terms.show(
+        document, lambda: [f"{_id_of(document, job_id)} is active again: {count_of(document['retried'], 'task')}"]
+    )
 
 
 def _id_of(document: object, otherwise: str) -> str:

@@ -137,7 +137,8 @@ JOB = "secret-1"
 TOKEN = {"digest": "cd" * 32, "role": m.Role.USER}
 ELEVATED = job("j", tasks(elevated=True))
 
-# A: answered, or waits for its answer; R: refused, with the reason; U: there is no such thing; C: the connection ends
+# A: answered, or waits for its answer; R: refused, with the reason; U: there is no such thing; C: the connection ends;
+# F: he may, and it can not be done
 TABLE: list[tuple[str, str, Ask]] = [
     ("submit to the pool", "ARRAAA", submission(job("j"))),
     ("submit to a pool without rules", "AAAAAA", submission(job("j", pool="q"))),
@@ -156,6 +157,7 @@ TABLE: list[tuple[str, str, Ask]] = [
     ("job enable", "ARUAAA", ask(m.JobEnable, JOB)),
     ("job set --parallel", "ARUAAA", ask(m.JobSet, job=JOB, parallel=3)),
     ("job set --priority, above what was submitted", "RRUAAA", ask(m.JobSet, job=JOB, priority=9)),
+    ("job retry", "FRUFFF", ask(m.JobRetry, JOB)),  # it goes on
     ("task cancel", "ARUAAA", ask(m.TaskCancel, f"{JOB}/t[0]")),
     ("task list", "AAUAAA", ask(m.TaskList, JOB)),
     ("task show", "AAUAAA", ask(m.TaskShow, f"{JOB}/t[0]")),
@@ -220,7 +222,8 @@ def test_t5_a_request_is_served_to_those_of_its_row_only(what: str, outcomes: st
         assert not person.closed
     else:
         assert isinstance(answer, m.Refused)
-        assert answer.code is {"R": m.RefusalCode.REFUSED, "U": m.RefusalCode.UNKNOWN}[expected]
+        codes = {"R": m.RefusalCode.REFUSED, "U": m.RefusalCode.UNKNOWN, "F": m.RefusalCode.FAILED}
+        assert answer.code is codes[expected]
         assert answer.message
         if expected == "U":
             told = f"{answer.message} {answer.near} {answer.help}".replace(str(args), "")

@@ -67,6 +67,7 @@ _WRITTEN: Final = {
     "JobDisable": "uoa",
     "JobEnable": "uoa",
     "JobSet": "uoa",
+    "JobRetry": "uoa",
     "TaskCancel": "uoa",
     "JobNodes": "uoa",
     "TaskList": "uoa",
