@@ -278,8 +278,15 @@ def _stand_on(node: NodeConfig, file: FileConfig) -> tuple[NodeConfig, Place]:
     from agentd.boot import boot_identity
     from agentd.containment import Containment, probe
     from agentd.files import NodeFiles
+    from agentd.model import Staging
     from agentd.session import Place
-    from agentd.spawn import become_subreaper, isolation_refused, open_files_limit, raise_open_files_limit
+    from agentd.spawn import (
+        become_subreaper,
+        isolation_refused,
+        open_files_limit,
+        raise_open_files_limit,
+        staging_program,
+    )
     from agentd.uids import Range, Uids, UidsError, refuse_way
 
     boot = boot_identity(file.boot_id_file)
@@ -305,9 +312,15 @@ def _stand_on(node: NodeConfig, file: FileConfig) -> tuple[NodeConfig, Place]:
     nofile = open_files_limit()
     raise_open_files_limit()
     become_subreaper()
+    given = file.files
+    bringing = Staging(
+        program=staging_program(files.scripts, given.python, job_users=users is not None),
+        timeout_s=given.timeout_s, patience_s=given.patience_s, max_bytes=given.max_bytes, tries=given.tries,
+        proxy=given.proxy, ca=given.ca,
+    )  # fmt: skip
     config = msgspec.structs.replace(
         node, root=files.root, incarnation=files.incarnation, containment=containment.level.value,
-        limits=tuple(containment.limits), life=secrets.token_hex(8),
+        limits=tuple(containment.limits), life=secrets.token_hex(8), staging=bringing,
     )  # fmt: skip
     return config, Place(files, boot, containment, nofile, uids)
 

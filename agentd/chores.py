@@ -72,6 +72,8 @@ class Chores:
                 return self._make(chore)
             case events.CleanJob():
                 return self._clean(chore)
+            case events.TakePiece():
+                return self._take_piece(chore)
             case events.ReadTails():
                 owners = self.owners(f"workitems/{chore.directory}")
                 tails = [
@@ -105,6 +107,17 @@ class Chores:
             self._log.error("a job's directory could not be made", job=chore.job, reason=str(error))
             return events.JobDirectoryMade(chore.job, str(error))
         return events.JobDirectoryMade(chore.job)
+
+    def _take_piece(self, chore: events.TakePiece) -> Event:
+        reader = None if chore.closed or self._uids is None else self._uids.of(chore.job)
+        try:
+            taken = self._files.held.take(
+                chore.job, chore.digest, chore.size, chore.offset, chore.content, path=chore.path, reader=reader
+            )
+        except FilesError as error:
+            self._log.error("a file of a job could not be taken", job=chore.job, reason=str(error))
+            return events.PieceTaken(chore.job, chore.digest, failure=str(error))
+        return events.PieceTaken(chore.job, chore.digest, taken.held, taken.whole)
 
     def _lease(self, job: str) -> int | None:
         if self._uids is None:

@@ -24,6 +24,15 @@ pids = 4096                       # processes and threads at once of each comman
 cgroups = true                    # false: no control groups even where the machine lets us make them
 disk_floor_bytes = 1073741824     # with less room on the disk of its root a node takes no work, until there is a
                                   # quarter more than that (default: 1 GiB, or 5 % of a smaller disk; 0: never)
+
+[files]                           # what commands bring in (`file` blocks)
+max_bytes = 17179869184           # of one download
+timeout_s = 3600                  # for all files of one attempt together
+patience_s = 60                   # of silence of a server
+tries = 4                         # of each download
+proxy = "http://proxy:3128"       # default: none, whatever the environment says
+ca = "/etc/poolkeeper/files.pem"  # trusted beside the system's authorities; every user must be able to read it
+python = "/usr/bin/python3"       # what brings them in, as the job's user; default: one that every user may execute
 """
 
 from __future__ import annotations
@@ -34,6 +43,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from agentd.containment import PIDS_MAX
+from agentd.model import Staging
 from agentd.uids import COUNT, FIRST, LEASES, LEAST, MAX_UID
 
 _MAX_BYTES: Final = 1024 * 1024
@@ -60,6 +70,18 @@ class LimitsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     disk_floor_bytes: Annotated[int, msgspec.Meta(ge=0, le=1 << 60)] | None = None
 
 
+class FilesConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The table `[files]`."""
+
+    max_bytes: Annotated[int, msgspec.Meta(ge=1, le=2**53)] = Staging().max_bytes
+    timeout_s: Annotated[float, msgspec.Meta(gt=0, le=1e7)] = Staging().timeout_s
+    patience_s: Annotated[float, msgspec.Meta(gt=0, le=1e5)] = Staging().patience_s
+    tries: Annotated[int, msgspec.Meta(ge=1, le=100)] = Staging().tries
+    proxy: str | None = None
+    ca: str | None = None
+    python: str | None = None
+
+
 class FileConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The file's contents."""
 
@@ -72,6 +94,7 @@ class FileConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     allow_elevation: bool = False
     users: UsersConfig = UsersConfig()
     limits: LimitsConfig = LimitsConfig()
+    files: FilesConfig = FilesConfig()
 
 
 def read_config(path: Path) -> FileConfig:
@@ -91,6 +114,11 @@ def read_config(path: Path) -> FileConfig:
             raise ConfigError(f"{path}: a NUL byte can stand in no environment.")
     if not config.users.leases.startswith("/"):
         raise ConfigError(f"{path}: [users] leases is an absolute path, found {config.users.leases!r}.")
+    for name, place in (("ca", config.files.ca), ("python", config.files.python)):
+        if place is not None and (not place.startswith("/") or "\0" in place):
+            raise ConfigError(f"{path}: [files] {name} is an absolute path, found {place!r}.")
+    if config.files.proxy is not None and not config.files.proxy.startswith(("http://", "https://")):
+        raise ConfigError(f"{path}: [files] proxy is a URL like http://proxy:3128, found {config.files.proxy!r}.")
     wrong = [name for name in config.env if not name or "=" in name]
     if wrong:
         raise ConfigError(f"{path}: {wrong[0]!r} is no name of an environment variable.")

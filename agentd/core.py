@@ -42,6 +42,7 @@ from agentd.events import (
     KeeperSaid,
     Leave,
     LifelineCut,
+    PieceTaken,
     Ready,
     Received,
     StoreState,
@@ -140,6 +141,8 @@ class AgentCore:
                 self._bury(event.keeper)
             case JobDirectoryMade():
                 self._phases.directory_made(event.job, event.failure)
+            case PieceTaken():
+                self._phases.courses.brought(self._phases.courses.bringing.taken(event))
             case JobEmptied():
                 self._vitals.over(event.job)
                 self._phases.courses.emptied(event.job)
@@ -177,7 +180,7 @@ class AgentCore:
         if self._surveyed and not self._full and self._fenced is None:
             self._phases.advance()
             if self._lease.valid(self._desk.now):
-                self._dispatch.feed(self._slots, self._runnable)
+                self._dispatch.feed(self._slots, self._runnable, self._phases.courses.lacking)
             self._desk.flush_if_due()
         self._dispatch.flushed()
         self._desk.forget_acked()
@@ -286,6 +289,7 @@ class AgentCore:
         self._connected = self._join_said = self._desk.joined = False
         self._lease.disconnected()
         self._bodies.clear()
+        self._phases.courses.bringing.disconnected()
         self._desk.ready.messages.clear()  # nobody is there to hear them
         self._desk.ready.hang_up = None
 
@@ -299,6 +303,9 @@ class AgentCore:
         if not self._desk.joined:
             if isinstance(message, m.Joined):
                 self._joined(message)
+            return
+        if isinstance(message, m.BlobPiece):
+            self._phases.courses.brought(self._phases.courses.bringing.piece(message))
             return
         match message:
             case m.HeartbeatAck():

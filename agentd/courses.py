@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
+from agentd.bringing import Bringing
 from agentd.desk import Desk
 from agentd.dialogue import ItemEnded
 from agentd.environment import elevated_of, scripts_of
@@ -47,6 +48,7 @@ class Courses:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
+        self.bringing = Bringing(desk)
         self._courses: dict[str, Course] = {}
         self._removals: set[str] = set()
         self._kept_due: float | None = None
@@ -76,16 +78,44 @@ class Courses:
         self._desk.ready.chores.append(MakeJob(held.job, dirs, scripts_of(job), discard, fresh, elevated_of(job)))
 
     def made(self, job: str, *, failed: bool) -> None:
+        """Its directories are there, or could not be made. With its files it is made."""
         course = self.of(job)
+        held = self._desk.ledger.jobs.get(job)
+        if not failed and course.making and held is not None and self.bringing.begin(held):
+            return
         course.making, course.made = False, not failed
         if failed:
             course.made_for = None
             course.make_after = self._desk.now.boottime + MAKE_AGAIN_S
 
+    def brought(self, job: str | None) -> None:
+        """All files of this job are here, or known to be missing."""
+        if job is not None:
+            course = self.of(job)
+            course.making, course.made = False, True
+
+    def lacking(self, job: str, command: Command) -> str | None:
+        """Why the command can't have its files here; it is tried again with its next attempt."""
+        reason = self.bringing.lacking(job, command)
+        if reason is not None:
+            self.of(job).made = False
+        return reason
+
+    def _bring(self, job: str, held: Round) -> None:
+        """Nothing comes for a round that ends: what is left of it is done without."""
+        if held.state is not RoundState.RELEASING or not self.bringing.under_way(job):
+            return
+        if not held.begun:
+            self.bringing.forget(job)
+            self.of(job).making = False
+        elif self.bringing.give_up(job):
+            self.brought(job)
+
     def clean(self, job: str, keep_s: dict[str, float]) -> None:
         """Ask for the removal of the job's directories but those to be kept, unless it is under way."""
         course = self.of(job)
         if course.cleaning is None and not course.making:
+            self.bringing.forget(job)
             course.cleaning = keep_s
             self._desk.ready.chores.append(CleanJob(job, keep_s))
 
@@ -131,7 +161,11 @@ class Courses:
             self._desk.send(RemovedMessage(job))
 
     def advance(self) -> None:
-        """Remove what is not to be kept any more."""
+        """Ask for what is to come, remove what is not to be kept any more."""
+        for job in list(self._desk.ledger.jobs.values()):
+            for held in job.rounds.values():
+                self._bring(job.body.job, held)
+        self.bringing.advance()
         for job in list(self._desk.ledger.jobs.values()):
             if job.removal and all(held.state is RoundState.RELEASED for held in job.rounds.values()):
                 self.clean(job.body.job, {})
@@ -167,7 +201,7 @@ class Courses:
 
     def next_due(self) -> list[float]:
         """The boottimes at which something may be tried again, or is kept no longer."""
-        due = [course.make_after for course in self._courses.values() if course.make_after]
+        due = [course.make_after for course in self._courses.values() if course.make_after] + self.bringing.next_due()
         return due if self._kept_due is None else [*due, self._kept_due]
 
 

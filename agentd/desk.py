@@ -43,6 +43,7 @@ FORGET_S: Final = 0.5
 """How long an ack waits for a commit that there is anyway."""
 
 Spans = list[tuple[int, int]]
+_NEVER_RAN: Final = (Outcome.START_FAILED, Outcome.INPUT_FAILED)
 
 
 class Desk:
@@ -176,7 +177,7 @@ class Desk:
 
     def task_ended(self, end: TaskEnd) -> None:
         self._tasks.append(end)
-        self._ending.setdefault(end.grant, {})[end.position] = end.outcome is not Outcome.START_FAILED
+        self._ending.setdefault(end.grant, {})[end.position] = end.outcome not in _NEVER_RAN
         if len(self._tasks) >= MAX_ENDS:
             self.flush()
 

@@ -22,6 +22,14 @@ class _Said(msgspec.Struct, frozen=True, tag_field="op", kw_only=True):
 # ---- agent -> keeper
 
 
+class Stage(msgspec.Struct, frozen=True, kw_only=True):
+    """What brings a command's files in, in its work directory and as its user, before it starts."""
+
+    argv: list[str]
+    env: dict[str, str | int]
+    timeout_s: float
+
+
 class Template(_Said, frozen=True, tag="template"):
     id: str
     argv: list[str | int]
@@ -31,6 +39,7 @@ class Template(_Said, frozen=True, tag="template"):
     stop_grace_s: float
     leave_running: bool
     leased: bool
+    stage: Stage | None = None
 
 
 class RunItems(_Said, frozen=True, tag="run"):

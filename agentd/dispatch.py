@@ -19,6 +19,7 @@ from agentd.keepers import Keeper, Keepers
 from agentd.model import Grant, Round
 from agentd.records import Allowance, Dropped, Purpose
 from wire.messages import Outcome, Started, TaskEnd
+from wire.spec import Command
 from wire.template import TemplateError
 
 AHEAD_S: Final = 0.1
@@ -342,11 +343,11 @@ class Dispatch:
         if self._desk.is_open(*item) is not None:
             self._unstarted(item, Outcome.LOST, reason or "Its keeper died, so nobody knows how it ended.")
 
-    def _failed(self, grant: int, position: int, reason: str) -> None:
+    def _failed(self, grant: int, position: int, reason: str, outcome: Outcome = Outcome.START_FAILED) -> None:
         held = self._desk.is_open(grant, position)
         if held is not None:
             self._desk.begin(held.job, held.round)
-            self._unstarted((grant, position), Outcome.START_FAILED, reason)
+            self._unstarted((grant, position), outcome, reason)
 
     def _unstarted(self, item: tuple[int, int], outcome: Outcome, reason: str) -> None:
         wall = self._desk.now.wall
@@ -369,14 +370,22 @@ class Dispatch:
             return 1
         return min(MAX_AHEAD, max(1, int(AHEAD_S / max(known, 1e-4))))
 
-    def feed(self, slots: int, runnable: Callable[[Round], bool]) -> None:
-        """Give keepers what may run, in the order in which it was granted."""
+    def feed(
+        self, slots: int, runnable: Callable[[Round], bool], lacking: Callable[[str, Command], str | None]
+    ) -> None:
+        """Give keepers what may run, in the order in which it was granted. `lacking` says why a command can't have its
+        files here."""
         feeding = Feeding(slots, self._desk.config.resources, self._keepers)
         for waiting in list(self._waiting.values()):
             if not waiting.spans or waiting.held or waiting.returned is not None:
                 continue
             held = self._desk.ledger.round(waiting.job, waiting.round)
             if held is None or not runnable(held):
+                continue
+            grant = self._desk.ledger.grants[waiting.grant]
+            command = self._texts(grant.job, grant.round, grant.group).spec.command
+            if (reason := lacking(grant.job, command)) is not None:
+                self._fail_grant(waiting, reason, Outcome.INPUT_FAILED)
                 continue
             if not self._feed_grant(feeding, waiting, self._desk.ledger.grants[waiting.grant]):
                 break
@@ -414,9 +423,9 @@ class Dispatch:
         if items:
             self._desk.say(keeper.name, RunItems(items=items))
 
-    def _fail_grant(self, waiting: Waiting, reason: str) -> None:
+    def _fail_grant(self, waiting: Waiting, reason: str, outcome: Outcome = Outcome.START_FAILED) -> None:
         while waiting.spans:
-            self._failed(waiting.grant, waiting.take(), reason)
+            self._failed(waiting.grant, waiting.take(), reason, outcome)
 
     def flushed(self) -> None:
         """Ends are recorded: forget grants that are over, announce what runs."""

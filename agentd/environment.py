@@ -6,10 +6,14 @@ A group's constant texts are put into one keeper template; of each task only the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from agentd.dialogue import Template
+import msgspec
+
+from agentd.dialogue import Stage, Template
 from agentd.model import (
+    HELD,
     PREPARATION_DIRECTORY,
     PRIVATE_ELEVATED,
     RELEASE_DIRECTORY,
@@ -31,6 +35,8 @@ _T = TypeVar("_T")
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PHASE_DIRECTORIES: Final = {Phase.PREPARATION: PREPARATION_DIRECTORY, Phase.RELEASE: RELEASE_DIRECTORY}
 _SHELL: Final = ("bash", "-euo", "pipefail")
+STAGING_LATE_S: Final = 5.0
+"""What brings files in ends by itself in time; its keeper waits so much longer."""
 
 # The values that every task of a group brings, before those of its axes: their numbers in the keeper's template.
 _TASK_ID: Final = 0
@@ -64,6 +70,30 @@ def _commands_of(job: Job) -> dict[str, Command]:
 def scripts_of(job: Job) -> dict[str, str]:
     """Every script of the job by the name of its file."""
     return {name: command.script for name, command in _commands_of(job).items() if command.script is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class HeldFile:
+    """A file from beside the submitted one, as the agent keeps it. `closed`: only elevated commands bring it in."""
+
+    digest: str
+    size: int
+    path: str
+    """Where it lands (first), for people."""
+    closed: bool
+
+
+def held_files(job: Job) -> list[HeldFile]:
+    """Every such file of the job, once."""
+    found: dict[str, HeldFile] = {}
+    for command in _commands_of(job).values():
+        for file in command.files:
+            if file.digest is not None and file.size_bytes is not None:
+                known = found.get(file.digest)
+                closed = command.elevated and (known is None or known.closed)
+                path = file.path if known is None else known.path
+                found[file.digest] = HeldFile(file.digest, file.size_bytes, path, closed)
+    return list(found.values())
 
 
 def elevated_of(job: Job) -> tuple[str, ...]:
@@ -170,6 +200,31 @@ class _Node:
         return [path] if command.script.startswith("#!") else [*_SHELL, path]
 
 
+# ---- what is brought in
+
+
+def _stage(node: _Node, command: Command, text: Callable[[Any], str | int]) -> Stage | None:
+    """What brings the command's files in before it; see `agentd.staging.Plan`."""
+    if not command.files:
+        return None
+    how = node.config.staging
+    env: dict[str, str | int] = {"LANG": "C.UTF-8"}
+    files = []
+    for number, file in enumerate(command.files):
+        variable = f"BATCH_FILE_{number}"
+        plain = {"path": file.path, "mode": file.mode, "sha256": file.sha256, "verified_only": command.elevated}
+        if file.digest is not None:
+            held = f"{node.config.root}/{SCRIPTS}/{node.name}/{HELD}{file.digest}"
+            plain |= {"held": held, "sha256": file.digest}
+        else:
+            plain["text" if file.url is None else "url"] = variable
+            env[variable] = text(file.text if file.url is None else file.url)
+        files.append(plain)
+    plan = {name: getattr(how, name) for name in how.__struct_fields__ if name != "program"}
+    env["BATCH_FILES"] = msgspec.json.encode({**plan, "files": files}).decode()
+    return Stage(argv=list(how.program), env=env, timeout_s=how.timeout_s + STAGING_LATE_S)
+
+
 def refuse_elevation(config: NodeConfig, command: Command) -> None:
     """The node's own word, whatever the coordinator said. Raises CommandRefused."""
     if command.elevated and not config.elevation:
@@ -214,6 +269,7 @@ def phase_template(config: NodeConfig, job: Job, held: Round, phase: Phase, atte
         id=f"{phase.value}.{attempt}",
         argv=[render(part, scope) for part in node.argv_of(command, name)],
         env=dict(env),
+        stage=_stage(node, command, lambda text: render(text, scope)),
         leave_running=phase is Phase.PREPARATION,
         leased=False,
         **_limits(command),
@@ -265,6 +321,7 @@ class TaskTexts:
         self._varying: list[Any] = []
         self._argv: list[str | int] = []
         self._env: dict[str, str | int] = {}
+        self._stage: Stage | None = None
         self._templates: dict[tuple[str, ...], Template] = {}
         self.failure: str | None = None
         try:
@@ -282,6 +339,7 @@ class TaskTexts:
             _set(self._env, texts, self._text)
         self._env.update(node.own())
         self._env.update(node.preparation_directories(self._prepared))
+        self._stage = _stage(node, command, self._text)
         own = {"TASK_ID": _TASK_ID, "TASK_DIR": _TASK_DIRECTORY, "TASK_WORKING_DIR": _WORKING_DIRECTORY}
         self._env.update(_both(own))
         self._env.update(
@@ -334,6 +392,7 @@ class TaskTexts:
                 id=".".join((self._id, *unset)),
                 argv=self._argv,
                 env=env,
+                stage=self._stage,
                 leave_running=False,
                 leased=True,
                 **_limits(self.spec.command),

@@ -85,6 +85,18 @@ class JobCleaned:
 
 
 @dataclass(frozen=True, slots=True)
+class PieceTaken:
+    """The answer to TakePiece: so many bytes are held, `whole` when they are all and have the digest; `failure` says
+    why nothing could be taken, beginning with its kind."""
+
+    job: str
+    digest: str
+    held: int = 0
+    whole: bool = False
+    failure: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class TailsRead:
     """The answer to ReadTails."""
 
@@ -142,7 +154,7 @@ class Tick:
 
 Event = (
     Connected | Received | Disconnected | KeeperSaid | KeeperDead | JobEmptied | JobDirectoryMade | JobCleaned
-    | TailsRead | StoreState | DiskSeen | Unkillable | Terminated | Interrupted | LifelineCut | Tick
+    | PieceTaken | TailsRead | StoreState | DiskSeen | Unkillable | Terminated | Interrupted | LifelineCut | Tick
 )  # fmt: skip
 
 
@@ -222,6 +234,20 @@ class CleanJob:
 
 
 @dataclass(frozen=True, slots=True)
+class TakePiece:
+    """Put a piece of a file behind those that lie with the job's scripts, if it is the next one; a piece of nothing
+    only asks. `path` is where the file will land, for people. `closed`: only root's commands may read it."""
+
+    job: str
+    digest: str
+    size: int
+    offset: int
+    content: bytes
+    path: str
+    closed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ReadTails:
     """Read the last 64 KiB of stdout.txt and stderr.txt in `directory` (below workitems); missing files are empty."""
 
@@ -230,7 +256,7 @@ class ReadTails:
     directory: str
 
 
-Chore = EmptyJob | MakeJob | CleanJob | ReadTails
+Chore = EmptyJob | MakeJob | CleanJob | TakePiece | ReadTails
 
 
 class Leave(enum.Enum):

@@ -18,6 +18,7 @@ from typing import Final
 
 from agentd.beneath import DIRECTORY, FilesError, closing, open_beneath, open_entry, plain, sentence, shown
 from agentd.cgroups import unescaped
+from agentd.held import HeldFiles
 from agentd.reading import LISTING_LIMIT, PRIVATE, TAIL_BYTES, Listing, Owners, Piece, Reading
 from agentd.trash import Trash
 
@@ -107,11 +108,17 @@ class NodeFiles:
             raise FilesError(sentence(error, f"set up the node's root {root}")) from error
         self.trash = Trash(self._trash_fd, f"{self.root}/trash")
         self.reading = Reading(self._root)
+        self.held = HeldFiles(self._scripts)
 
     @property
     def agent_directory(self) -> str:
         """The agent's own directory, mode 0700."""
         return f"{self.root}/{PRIVATE}"
+
+    @property
+    def scripts(self) -> str:
+        """Where jobs' scripts are, and what brings in their files: for passing through."""
+        return f"{self.root}/scripts"
 
     @property
     def workitems(self) -> str:

@@ -47,6 +47,7 @@ LINGER_S: Final = 10.0
 """How long a finished keeper waits for its last reports to be acked; its record file holds them anyway."""
 RECORD_LIMIT: Final = 256 << 10
 """The record file is rewritten without what is acked when it has grown beyond this."""
+WORDS_LIMIT: Final = 1024
 NEVER: Final = float("inf")
 
 
@@ -154,10 +155,11 @@ class Exited:
     """The main process of the running command is over and reaped. Exactly one of `exit_code` and `signal` is set.
 
     `alone`: no other process of this keeper is alive. `cpu_s` and `max_rss_bytes` are of all that was reaped since the
-    spawn. `starved`: the kernel killed a process of this keeper since then, for want of memory.
+    spawn. `starved`: the kernel killed a process of this keeper since then, for want of memory. `said`: what a process
+    that brings files in said of why it could not.
     """
 
-    __slots__ = ("alone", "cpu_s", "exit_code", "max_rss_bytes", "signal", "starved")
+    __slots__ = ("alone", "cpu_s", "exit_code", "max_rss_bytes", "said", "signal", "starved")
 
     def __init__(
         self,
@@ -167,6 +169,7 @@ class Exited:
         max_rss_bytes: int,
         alone: bool,
         starved: bool = False,
+        said: str = "",
     ) -> None:
         self.exit_code = exit_code
         self.signal = signal
@@ -174,6 +177,7 @@ class Exited:
         self.max_rss_bytes = max_rss_bytes
         self.alone = alone
         self.starved = starved
+        self.said = said
 
 
 class Swept:
@@ -192,16 +196,25 @@ if TYPE_CHECKING:
     Event = Connected | Disconnected | Tick | AgentGone | Arrived | SpawnFailed | Exited | Swept
 
 
+WHOLE: Final = 0
+STAGING: Final = 1  # what brings the command's files into the place that is made for it
+STAGED: Final = 2  # the command, in the place that is made already
+
+
 class Spawn:
-    """Start `argv` with `env` (nothing is inherited) in `directory`/wd, below the keeper's base directory."""
+    """Start `argv` with `env` (nothing is inherited) in `directory`/wd, below the keeper's base directory. `step`:
+    WHOLE, or STAGING and then STAGED."""
 
-    __slots__ = ("argv", "directory", "env", "key")
+    __slots__ = ("argv", "directory", "env", "key", "step")
 
-    def __init__(self, key: str, argv: list[bytes], env: dict[bytes, bytes], directory: str) -> None:
+    def __init__(
+        self, key: str, argv: list[bytes], env: dict[bytes, bytes], directory: str, step: int = WHOLE
+    ) -> None:
         self.key = key
         self.argv = argv
         self.env = env
         self.directory = directory
+        self.step = step
 
 
 LOOK: Final = 1
@@ -241,10 +254,10 @@ class ProtocolError(ValueError):
 # ---- commands
 
 
-class Template:
-    """What a group's commands share. In `argv` and `env` an int n stands for the item's n-th value."""
+class Texts:
+    """The argv and env of one program, in which an int n stands for the item's n-th value; its time, if it has one."""
 
-    __slots__ = ("argv", "env", "leased", "leave_running", "needs", "stop_grace_s", "stop_signal", "timeout_s", "vary")
+    __slots__ = ("argv", "env", "needs", "timeout_s", "vary")
 
     def __init__(self, message: dict[str, Any]) -> None:
         self.argv: list[bytes | int] = [
@@ -265,6 +278,29 @@ class Template:
         self.needs = max(references, default=-1) + 1
         timeout = message.get("timeout_s")
         self.timeout_s: float | None = None if timeout is None else _seconds(timeout)
+
+    def filled(self, given: list[str], keeper: bytes) -> tuple[list[bytes], dict[bytes, bytes]]:
+        """argv and env with an item's values."""
+        values = [value.encode("utf-8", "surrogateescape") for value in given]
+        argv = [values[part] if isinstance(part, int) else part for part in self.argv]
+        env = self.env.copy()
+        for name, number in self.vary:
+            env[name] = values[number]
+        env[b"BATCH_KEEPER"] = keeper  # by this what a keeper that was killed left is found
+        return argv, env
+
+
+class Template(Texts):
+    """What a group's commands share. `stage` brings their files in before each."""
+
+    __slots__ = ("leased", "leave_running", "stage", "stop_grace_s", "stop_signal")
+
+    def __init__(self, message: dict[str, Any]) -> None:
+        super().__init__(message)
+        stage = message.get("stage")
+        self.stage = None if stage is None else Texts(_typed(message, "stage", dict))
+        if self.stage is not None:
+            self.needs = max(self.needs, self.stage.needs)
         self.stop_signal: int = _typed(message, "stop_signal", int)
         if not 0 < self.stop_signal < 65:
             raise ProtocolError(f"{self.stop_signal} is no signal")
@@ -310,15 +346,10 @@ class Item:
     def spawn(self, keeper: bytes, wall: float) -> Spawn:
         """The command with its values filled in, started at wall time `wall`."""
         template = self.template
-        values = [value.encode("utf-8", "surrogateescape") for value in self.values]
-        argv = [values[part] if isinstance(part, int) else part for part in template.argv]
-        env = template.env.copy()
-        for name, number in template.vary:
-            env[name] = values[number]
-        env[b"BATCH_KEEPER"] = keeper  # by this what a keeper that was killed left is found
+        argv, env = template.filled(self.values, keeper)
         if template.timeout_s is not None:
             env[b"BATCH_DEADLINE"] = b"%d" % int(wall + template.timeout_s)
-        return Spawn(self.key, argv, env, self.directory)
+        return Spawn(self.key, argv, env, self.directory, WHOLE if template.stage is None else STAGED)
 
 
 _NOTHING: Final = Exited(None, None, 0.0, 0, True)
@@ -360,6 +391,7 @@ class KeeperCore:
         # what runs
         self._state = _IDLE
         self._item: Item | None = None
+        self._staging = False
         self._started_wall = 0.0
         self._announce_at = NEVER
         self._announced = False
@@ -440,6 +472,11 @@ class KeeperCore:
         if self._lease < deadline and (self._queue or self._item is not None) and self._lease_matters():
             deadline = self._lease
         return None if deadline == NEVER else deadline
+
+    @property
+    def staging(self) -> bool:
+        """Whether a command's place waits for its files."""
+        return self._staging
 
     @property
     def busy(self) -> bool:
@@ -601,10 +638,38 @@ class KeeperCore:
         self._lease_applied = False
         self._exit_at = NEVER
         self._announce_at = boottime + ANNOUNCE_AFTER_S
+        self._record(_start_line(item.key))
+        stage = item.template.stage
+        if stage is None:
+            self._begin(item, boottime, wall)
+            return
+        self._staging = True
+        self._timeout_at = NEVER if stage.timeout_s is None else boottime + stage.timeout_s
+        self._ready.spawn = Spawn(item.key, *stage.filled(item.values, self._mark), item.directory, STAGING)
+
+    def _begin(self, item: Item, boottime: float, wall: float) -> None:
+        """The command itself; its files are there."""
         timeout_s = item.template.timeout_s
         self._timeout_at = NEVER if timeout_s is None else boottime + timeout_s
-        self._record(_start_line(item.key))
-        self._ready.spawn = item.spawn(self._mark, wall)
+        self._ready.spawn, self._anything = item.spawn(self._mark, wall), True
+
+    def _over(self, result: Exited | None, boottime: float, wall: float) -> None:
+        """A process and all that it started are gone: the command's, or what brought its files in."""
+        item = self._item
+        if not self._staging or item is None:
+            self._end(result, boottime, wall)
+            return
+        if self._outcome is None and result is not None and result.exit_code == 0:
+            self._staging, self._state, self._result = False, _RUNNING, None
+            self._cpu_s, self._max_rss_bytes = 0.0, 0
+            self._forget_effects()
+            self._begin(item, boottime, wall)
+            return
+        if self._outcome is None:
+            said = "" if result is None else result.said
+            self._outcome = "input_failed"
+            self._reason = said or "DownloadFailed: what brings the files in died before it could say why."
+        self._end(None, boottime, wall)
 
     def _stop(self, outcome: str, reason: str, grace_s: float, boottime: float) -> None:
         """Signal all, give them their grace. A second stop can only shorten it."""
@@ -639,17 +704,18 @@ class KeeperCore:
     def _exited(self, event: Exited, boottime: float, wall: float) -> None:
         self._result = event
         self._use(event.cpu_s, event.max_rss_bytes)
-        if event.starved and self._outcome is None:
+        if event.starved and self._outcome is None and not self._staging:
             self._starve(event)
         if self._state == _RUNNING and self._item is not None:
-            if event.alone or (self._item.template.leave_running and event.exit_code == 0):
+            leaves = self._item.template.leave_running and event.exit_code == 0 and not self._staging
+            if event.alone or leaves:
                 self._leftovers = not event.alone
-                self._end(event, boottime, wall)
+                self._over(event, boottime, wall)
             else:
                 self._kill_all(boottime)
         elif self._state == _STOPPING:
             if event.alone:
-                self._end(event, boottime, wall)
+                self._over(event, boottime, wall)
             else:  # its children have the rest of the grace
                 self._look_delay = 0.001
                 self._look_at = boottime + self._look_delay
@@ -677,7 +743,7 @@ class KeeperCore:
             return  # a look from before its spawn, or its main process lives: to look again would be to kill it
         if survivors == 0 and (self._item is None or self._result is not None):
             if self._item is not None:
-                self._end(self._result, boottime, wall)
+                self._over(self._result, boottime, wall)
             else:
                 self._leave(boottime)
             return
@@ -694,9 +760,14 @@ class KeeperCore:
 
     def _to_idle(self) -> None:
         self._state, self._item, self._result = _IDLE, None, None
-        self._ready.tree = self._ready.signal = None  # for what is dead; done now, they would hit the next command
-        self._announced = False
-        self._announce_at = self._timeout_at = self._kill_at = self._look_at = self._stuck_at = NEVER
+        self._staging = self._announced = False
+        self._announce_at = NEVER
+        self._forget_effects()
+
+    def _forget_effects(self) -> None:
+        """What was meant for a process that is dead would hit the next one."""
+        self._ready.tree = self._ready.signal = None
+        self._timeout_at = self._kill_at = self._look_at = self._stuck_at = NEVER
 
     def _end(self, result: Exited | None, boottime: float, wall: float) -> None:
         item = self._item
@@ -733,8 +804,12 @@ class KeeperCore:
             self._lease_ended(boottime)
         if boottime >= self._timeout_at and self._item is not None:
             template = self._item.template
-            self._stop("timed_out", f"It ran longer than its timeout of {template.timeout_s:g} s.",
-                       template.stop_grace_s, boottime)  # fmt: skip
+            if self._staging and template.stage is not None:
+                why = f"DownloadFailed: its files were not here within {template.stage.timeout_s:g} s."
+                self._stop("input_failed", why, 0.0, boottime)
+            else:
+                self._stop("timed_out", f"It ran longer than its timeout of {template.timeout_s:g} s.",
+                           template.stop_grace_s, boottime)  # fmt: skip
         if boottime >= self._kill_at:
             self._kill_all(boottime)
         if boottime >= self._look_at:
@@ -1731,6 +1806,8 @@ class Keeper:
         self._pid = 0  # of the running command's main process
         self._pidfd = -1
         self._directory = -1
+        self._place: Place | None = None  # of a command whose files are being brought in
+        self._words = -1  # what that says
         self._spawned_at = 0.0
         self._cpu_s = 0.0  # of what was reaped since the last event that told
         self._max_rss_bytes = 0
@@ -1798,9 +1875,25 @@ class Keeper:
             if ready.messages and self._outbox is not None:
                 self._outbox.put([message.encode("ascii") for message in ready.messages])
                 self._push()
+            if self._place is not None and not self._core.staging:
+                self._leave_place(self._place)
             if ready.exit:
                 self._exit = True
                 return
+
+    def _leave_place(self, place: Place) -> None:
+        """Its files did not come."""
+        self._place = None
+        self._stamp(place.directory)
+        for fd in (place.wd, place.stdout, place.stderr):
+            os.close(fd)
+
+    def _place_of(self, spawn: Spawn) -> Place:
+        """Where it is started. Raises StartError."""
+        place, self._place = self._place, None
+        if place is None or spawn.step != STAGED:
+            return self._places.make(spawn.directory)
+        return place
 
     def _spawn(self, spawn: Spawn, refused: str | None) -> None:
         if refused is not None:
@@ -1808,22 +1901,26 @@ class Keeper:
             self._handle(SpawnFailed(refused))
             return
         try:
-            place = self._places.make(spawn.directory)
+            place = self._place_of(spawn)
         except StartError as error:
             self._handle(SpawnFailed(str(error)))
             return
+        stays = False
+        words = -1
         try:
             os.fchdir(place.wd)
             program = find_program(spawn.argv[0], spawn.env.get(b"PATH", b""))
             self._starved.rose()
             self._take_usage()
+            if spawn.step == STAGING:
+                words = self._listen()
             try:
                 self._pid = os.posix_spawn(
                     program,
                     spawn.argv,
                     spawn.env,
                     file_actions=(
-                        (os.POSIX_SPAWN_DUP2, place.stdout, 1),
+                        (os.POSIX_SPAWN_DUP2, place.stdout if words < 0 else words, 1),
                         (os.POSIX_SPAWN_DUP2, place.stderr, 2),
                     ),
                     setsid=True,
@@ -1835,15 +1932,23 @@ class Keeper:
             except ValueError:
                 raise StartError("A NUL character is in the arguments or the environment.") from None
             self._pidfd = self._watch(self._pid)
+            stays = spawn.step == STAGING
         except StartError as error:
             os.close(place.directory)
+            self._heard()
             self._handle(SpawnFailed(str(error)))
             return
         finally:
-            os.close(place.wd)
-            os.close(place.stdout)
-            os.close(place.stderr)
-        self._directory = place.directory
+            if words >= 0:
+                os.close(words)
+            if not stays:
+                os.close(place.wd)
+                os.close(place.stdout)
+                os.close(place.stderr)
+        if stays:
+            self._place = place
+        else:
+            self._directory = place.directory
         self._spawned_at = time.clock_gettime(time.CLOCK_BOOTTIME)
         self._poll.register(self._pidfd, select.POLLIN)
 
@@ -1927,15 +2032,42 @@ class Keeper:
     def _main_over(self, status: int, alone: bool) -> None:
         self._poll.unregister(self._pidfd)
         os.close(self._pidfd)
-        try:
-            os.utime(self._directory)  # from its end on, a directory's time of change says when it ended
-        except OSError as error:
-            _complain(f"a directory could not be stamped: {error}")
-        os.close(self._directory)
+        if self._directory >= 0:
+            self._stamp(self._directory)
         self._pid, self._pidfd, self._directory = 0, -1, -1
         code = os.waitstatus_to_exitcode(status)
         exit_code, signum = (code, None) if code >= 0 else (None, -code)
-        self._handle(Exited(exit_code, signum, *self._take_usage(), alone, self._starved.rose()))
+        said = self._heard()
+        self._handle(Exited(exit_code, signum, *self._take_usage(), alone, self._starved.rose(), said))
+
+    def _listen(self) -> int:
+        """Where a process that brings files in says why it could not. Raises StartError."""
+        try:
+            self._words, words = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            raise StartError(_sentence(error, "listen to what brings the files in")) from error
+        return words
+
+    @staticmethod
+    def _stamp(directory: int) -> None:
+        """From its end on, a directory's time of change says when it ended. It is closed."""
+        try:
+            os.utime(directory)
+        except OSError as error:
+            _complain(f"a directory could not be stamped: {error}")
+        os.close(directory)
+
+    def _heard(self) -> str:
+        """What a process that brings files in has said, as one line for people."""
+        if self._words < 0:
+            return ""
+        try:
+            content = os.read(self._words, WORDS_LIMIT)
+        except BlockingIOError:
+            content = b""
+        os.close(self._words)
+        self._words = -1
+        return "".join(letter if letter.isprintable() else " " for letter in content.decode("utf-8", "replace"))
 
     # ---- the agent
 

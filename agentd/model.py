@@ -41,12 +41,28 @@ from wire.spec import JobSpec
 
 WORKITEMS: Final = "workitems"
 SCRIPTS: Final = "scripts"
+HELD: Final = "file."
+"""What the names of files begin with that lie with a job's scripts and are brought in by its commands."""
 PRIVATE_ELEVATED: Final = "private-elevated"
 """Below a job's directory: root's own home, and what elevated commands see as /tmp, /var/tmp and /dev/shm."""
 PREPARATION_DIRECTORY: Final = "jobpreparation"
 RELEASE_DIRECTORY: Final = "jobrelease"
 
 _BODY: Final = msgspec.msgpack.Decoder(JobBody)
+
+
+class Staging(msgspec.Struct, frozen=True, kw_only=True):
+    """How commands' files are brought in here; see `agentd.staging.Plan`. `program`: the argv of what does it."""
+
+    program: tuple[str, ...] = ("staging",)
+    timeout_s: float = 3600.0
+    patience_s: float = 60.0
+    max_bytes: int = 16 << 30
+    tries: int = 4
+    first_s: float = 1.0
+    cap_s: float = 30.0
+    proxy: str | None = None
+    ca: str | None = None
 
 
 class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +89,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes free on the disk of the root without which the node takes no work; None: `health.FLOOR_BYTES` or less."""
     path_additions: tuple[str, ...] = ()
     site_env: dict[str, str] = {}
+    staging: Staging = Staging()
 
 
 def decode_body(body: bytes) -> JobBody:

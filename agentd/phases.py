@@ -360,6 +360,12 @@ class Phases:
         return book.retry_at is None or self._desk.now.seconds_until(book.retry_at) <= 0
 
     def _start(self, keeper: Keeper, held: Round, phase: Phase, attempt: int) -> None:
+        command = _command(self._desk.ledger.jobs[held.job], phase)
+        if (reason := self.courses.lacking(held.job, command)) is not None:
+            self._desk.keep(AttemptStarted(held.job, held.number, phase, attempt, keeper.name, self._desk.now))
+            wall = self._desk.now.wall
+            self._end_attempt(held, phase, How(Outcome.INPUT_FAILED, None, None, wall, wall, reason))
+            return
         template = self._template(held, phase, attempt)
         if isinstance(template, str):
             self._fail_unstarted(held, phase, template, keeper.name)

@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from agentd import keeper as keeper_program
+from agentd import staging
 from agentd.containment import Containment
+from agentd.environment import PATH
 from agentd.processes import KILL_PATIENCE_S, ContainmentError, ProcessProof, descendants, kill_until_none, proof_of
 from wire.spec import Needs
 
@@ -269,6 +271,39 @@ def _once(argument: str, doing: str) -> str | None:
         return None
     words = _SPEAKER.sub("", tried.stderr.decode("utf-8", "replace").strip())
     return words or f"Could not {doing}: the process that tried it ended with status {tried.returncode}."
+
+
+def staging_program(scripts: str, wanted: str | None, *, job_users: bool) -> tuple[str, ...]:
+    """The command that brings files in, and its program in a directory that every job's user can pass through: our own
+    files may stand where only we can go. Raises OSError."""
+    target = os.path.join(scripts, "staging.py")
+    fresh = f"{target}.{os.getpid()}"
+    Path(fresh).write_bytes(Path(staging.__file__).read_bytes())
+    os.chmod(fresh, 0o444)
+    os.replace(fresh, target)
+    return (wanted or _python_for_all(job_users), "-I", "-S", target)
+
+
+def _python_for_all(job_users: bool) -> str:
+    """Our own interpreter where every user may execute it, else the system's."""
+    ours = _base_interpreter()
+    if not job_users or _is_for_all(ours):
+        return ours
+    places = (f"{directory}/python3" for directory in PATH.split(":"))
+    return next((place for place in places if _is_for_all(os.path.realpath(place))), ours)
+
+
+def _is_for_all(program: str) -> bool:
+    """Whether every user can get there, and execute it."""
+    here = program
+    try:
+        while here != "/":
+            if not os.stat(here).st_mode & 0o001:
+                return False
+            here = os.path.dirname(here)
+    except OSError:
+        return False
+    return True
 
 
 def _base_interpreter() -> str:

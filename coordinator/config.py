@@ -10,6 +10,9 @@ users = ["alice", "bob"]
 [certificates]
 node = "7d"                  # how long they are valid; renewed at half of it
 people = "30d"
+[files]                      # files beside a submitted one that its commands bring in (`from`)
+max_mib = 64                 # of one
+held_mib = 1024              # of all that one person has brought here and that jobs name, or that are a day old at most
 [outputs]                    # how much is kept of what failed tasks wrote; beyond, the oldest goes
 job_mib = 64                 # of one job
 owner_mib = 256              # of all jobs of one submitter
@@ -21,7 +24,7 @@ from __future__ import annotations
 import pwd
 from collections.abc import Collection
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -29,6 +32,8 @@ from coordinator.durations import seconds_of
 from coordinator.identities import MAY_ACT_AS
 from coordinator.outputs import Bounds
 from coordinator.policy import Policy, PoolRules
+from wire.bounds import MAX_FILE_BYTES
+from wire.limits import MAX_DOCUMENT, MAX_HELD_PER_OWNER
 from wire.messages import Role
 
 _ALL: Final = frozenset(Role) - {Role.COORDINATOR}
@@ -47,6 +52,21 @@ class LocalConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     group: str | None = None
     group_role: Role = Role.USER
     roles: dict[str, Role] = {}
+
+
+class FilesConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What may be uploaded; documents always may be."""
+
+    max_mib: Annotated[int, msgspec.Meta(ge=0, le=MAX_FILE_BYTES >> 20)] = 64
+    held_mib: Annotated[int, msgspec.Meta(ge=0, le=2**30)] = 1024
+
+    @property
+    def max_bytes(self) -> int:
+        return max(self.max_mib << 20, MAX_DOCUMENT)
+
+    @property
+    def held_bytes(self) -> int:
+        return max(self.held_mib << 20, MAX_HELD_PER_OWNER)
 
 
 class CertificateConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -68,6 +88,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     local: LocalConfig = LocalConfig()
     pools: dict[str, PoolRules] = {}
     certificates: CertificateConfig = CertificateConfig()
+    files: FilesConfig = FilesConfig()
     outputs: Bounds = Bounds()
 
     @property

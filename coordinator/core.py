@@ -27,6 +27,7 @@ from coordinator.events import (
 from coordinator.model import Node
 from coordinator.records import NodeLeft, Record, Returned
 from coordinator.sessions import Session
+from coordinator.staging import take_wanted
 from wire import messages as m
 from wire.instant import Instant
 
@@ -144,6 +145,8 @@ class Core(Desk):
                 nodes.take_health(self, node, message)
             case m.TaskOutputs():
                 logs.take_outputs(self, node, message)
+            case m.BlobWanted():
+                take_wanted(self, node, message)
             case m.FileContents() | m.FileListing() | m.FileRefused():
                 files.answer(self, node, message)
             case _:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from coordinator import staging
 from coordinator.config import Config, ConfigError, read_config
 from coordinator.core import Core
 from coordinator.doors import LocalDoor, TlsDoor, address_of, open_listeners
@@ -108,8 +109,8 @@ async def serve_state(
             core.apply(record)
         core.restarted(clock())
         gc.freeze()  # what was loaded stays: no collection need walk it again
-        blobs = Blobs(state / BLOBS)
-        blobs.expire(clock().wall)
+        blobs = Blobs(state / BLOBS, max_blob=config.files.max_bytes, max_held=config.files.held_bytes)
+        blobs.expire(clock().wall, staging.named(core.cluster))
         driver = Driver[Event, Ready](
             core,
             clock=clock,
@@ -122,6 +123,7 @@ async def serve_state(
         local = LocalDoor(config)
         server = Server(driver, store, blobs, local)
         server.supervisor = supervisor or server.supervisor
+        server.named = lambda: staging.named(core.cluster)
         kept = open_outputs(state, config.outputs, core.cluster.jobs)
         server.keep_outputs(await stack.enter_async_context(kept))
         remote: list[trio.SocketListener] = []

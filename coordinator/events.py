@@ -121,6 +121,16 @@ class Admitted:
     """Wall clock."""
 
 
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """Send a piece of an uploaded file to this session, as `BlobPiece`; or why there is none."""
+
+    session: int
+    job: str
+    digest: str
+    offset: int
+
+
 @dataclass(slots=True)
 class Ready:
     """All that the shell must do, in this order."""
@@ -133,6 +143,7 @@ class Ready:
     """Sessions that may no longer hear what is on its way to them: it is dropped before the frames."""
     frames: list[tuple[int, Message]] = field(default_factory=list)
     """(session, message), to be sent in this order."""
+    pieces: list[Serving] = field(default_factory=list)
     at_once: list[tuple[int, Message]] = field(default_factory=list)
     """Frames that promise nothing durable (heartbeats): sent even while the disk refuses commits."""
     admitted: list[Admitted] = field(default_factory=list)
@@ -156,7 +167,7 @@ class Ready:
     def __bool__(self) -> bool:
         """Whether anything is left to do once `at_once` is sent."""
         return bool(
-            self.records or self.forget or self.discard or self.frames or self.admitted or self.rejected
+            self.records or self.forget or self.discard or self.frames or self.pieces or self.admitted or self.rejected
             or self.postponed or self.outputs or self.lookups or self.pages or self.alarms or self.close
             or self.finished
         )  # fmt: skip

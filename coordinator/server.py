@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -27,10 +28,12 @@ from coordinator.events import (
     Ready,
     Received,
     RenewAsked,
+    Serving,
     SessionClosed,
     SessionOpened,
 )
 from coordinator.outputs import Keeping, Outputs
+from coordinator.staging import named_in
 from coordinator.store import Store
 from wire import codec, limits
 from wire.blobs import BlobRefused, Blobs
@@ -41,7 +44,20 @@ from wire.gate import Crowded, Gate
 from wire.identity import IdentityError
 from wire.ledger import StoreError, StoreFull
 from wire.log import Sparing, daemon_log
-from wire.messages import AnyMessage, Join, Message, RefusalCode, Refused, Renew, Renewed, Reply, Role, Submit, Upload
+from wire.messages import (
+    AnyMessage,
+    BlobPiece,
+    Join,
+    Message,
+    RefusalCode,
+    Refused,
+    Renew,
+    Renewed,
+    Reply,
+    Role,
+    Submit,
+    Upload,
+)
 from wire.notify import Supervisor
 from wire.stream import End, Session, SessionRefused, accepted, refuse
 from wire.writer import WriterThread
@@ -53,6 +69,8 @@ MAX_DECODED: Final = 2
 """Uploaded documents that are taken apart at once: each may be a hundred times its size then."""
 MAX_WARNINGS: Final = 1_000
 """Nodes that were warned of once."""
+EXPIRE_EVERY_S: Final = 3_600.0
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}\Z")
 BLOBS: Final = "blobs"
 BROKEN_LIFELINE: Final = "UserTerminate"
 """The end reason of jobs whose `run` died."""
@@ -69,6 +87,11 @@ class Server:
         self.supervisor = Supervisor(None)
         """What started this daemon, if it wants to know how it stands."""
         self.log: Any = daemon_log("coordinator")
+        self.named: Callable[[], frozenset[str]] = frozenset
+        """The uploaded files that jobs name."""
+        self._serving: set[int] = set()
+        """Sessions that wait for a piece of a file."""
+        self._nursery: trio.Nursery | None = None
         self._driver = driver
         self._store = store
         self._blobs = blobs
@@ -101,7 +124,9 @@ class Server:
         """Serve until the driver stops, then say goodbye to everybody."""
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async with trio.open_nursery() as nursery:
+                self._nursery = nursery
                 nursery.start_soon(self._stop_on_signal, signals, nursery.cancel_scope)
+                nursery.start_soon(self._expire_uploads)
                 nursery.start_soon(self._bring_pages)
                 if lifeline is not None:
                     nursery.start_soon(self._finish_on_break, lifeline)
@@ -144,6 +169,31 @@ class Server:
                 break
         self.log.warning("run is gone: ending every job and releasing every node")
         self._driver.post(FinishAsked(BROKEN_LIFELINE))
+
+    async def _expire_uploads(self) -> None:
+        """What no job names, and nobody went on with, is given up."""
+        clock = boot_clock()
+        while True:
+            await trio.sleep(EXPIRE_EVERY_S)
+            try:
+                await trio.to_thread.run_sync(self._blobs.expire, clock().wall, self.named())
+            except OSError as error:
+                self.log.error("old uploads can't be removed", reason=error.strerror)
+
+    async def _serve(self, serving: Serving) -> None:
+        """A piece of a file, to a node that waits for it. It asks for one at a time."""
+        session = self._sessions.get(serving.session)
+        if session is None or serving.session in self._serving:
+            return
+        self._serving.add(serving.session)
+        piece = partial(BlobPiece, job=serving.job, digest=serving.digest, offset=serving.offset)
+        try:
+            content = await trio.to_thread.run_sync(self._blobs.piece, serving.digest, serving.offset)
+            session.send(piece(content=content))
+        except (BlobRefused, StoreError) as error:
+            session.send(piece(refused=str(error)))
+        finally:
+            self._serving.discard(serving.session)
 
     async def _part(self) -> None:
         for session in list(self._sessions.values()):
@@ -249,8 +299,8 @@ class Server:
         """What the shell answers itself, and all else to the core. Awaited, so a peer can't outrun the disk."""
         if isinstance(message, Upload):
             await self._take_upload(session, guest.owner, message)
-        elif isinstance(message, Submit) and message.digest is not None:
-            await self._take_submission(session, guest.owner, message, message.digest)
+        elif isinstance(message, Submit):
+            await self._take_submission(session, guest.owner, message)
         elif isinstance(message, Renew):
             await self._take_renewal(session, guest, message)
         else:
@@ -293,18 +343,28 @@ class Server:
         else:
             session.send(Reply(piece.request, {"held": held}))
 
-    async def _take_submission(self, session: Session, owner: str, submission: Submit, digest: str) -> None:
-        """Give the core the submission with its uploaded document in it."""
+    async def _take_submission(self, session: Session, owner: str, submission: Submit) -> None:
+        """Give the core the submission with its document in it, once all the files that it names are here."""
+        document, size = submission.document, session.connection.frame_size
         try:
-            document, size = await trio.to_thread.run_sync(
-                self._document, owner, submission, digest, limiter=self._decoding
-            )
+            if submission.digest is not None:
+                document, size = await trio.to_thread.run_sync(
+                    self._document, owner, submission, submission.digest, limiter=self._decoding
+                )
+            if named := named_in(document):
+                await trio.to_thread.run_sync(self._look_for, owner, named)
         except (BlobRefused, ProtocolError, StoreError) as error:
             session.send(_refusal(submission.request, error))
             return
-        self._uploaded[session.epoch, submission.request] = (owner, digest)
+        if submission.digest is not None:
+            self._uploaded[session.epoch, submission.request] = (owner, submission.digest)
         whole = msgspec.structs.replace(submission, document=document, digest=None)
         await self._driver.hand_over(Received(session.epoch, whole), size)
+
+    def _look_for(self, owner: str, named: dict[str, str]) -> None:
+        for digest, path in named.items():
+            if not _DIGEST.match(digest) or self._blobs.lacks(owner, digest):
+                raise BlobRefused(f"the content of file {path[:200]!r} was not uploaded, or given up: upload it again")
 
     def _document(self, owner: str, submission: Submit, digest: str) -> tuple[dict[str, Any], int]:
         if submission.document is not None:
@@ -335,6 +395,9 @@ class Server:
             self._deliver_outputs(ready, self.keeping)
         for sentence in ready.alarms:
             self.log.error("alarm", reason=sentence)
+        for serving in ready.pieces:
+            assert self._nursery is not None, "the driver runs inside the nursery"
+            self._nursery.start_soon(self._serve, serving)
         if self.tls is not None:
             self.tls.deliver(ready)
             for admitted in ready.admitted:

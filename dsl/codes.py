@@ -173,8 +173,8 @@ CODES: Final[dict[str, Code]] = {
     ),
     "B118": Code(
         "a file that can't land there",
-        'The path of `file "PATH"` lies below the command\'s work directory: relative, without `..`, and no file of the '
-        "command is where another one's directory is.",
+        'The path of `file "PATH"` lies below the command\'s work directory: relative, without `..`, and no file of '
+        "the command is where another one's directory is.",
     ),
     "B119": Code(
         "a file from anybody",

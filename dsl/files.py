@@ -43,9 +43,9 @@ class Files:
         if not path and not reading.block.labels:
             return None
         label = reading.block.labels[0] if reading.block.labels else header
-        if isinstance(label, ast.Text) and not label.interpolates:
-            if (refused := landing.refuse_path(path)) is not None:
-                self._report.error("B118", f"no file can land at `{path[:200]}`: {refused}", label)
+        named = isinstance(label, ast.Text) and not label.interpolates
+        if named and (refused := landing.refuse_path(path)) is not None:
+            self._report.error("B118", f"no file can land at `{path[:200]}`: {refused}", label)
         if reading.block.incomplete or not self._one_content(reading):
             return None
         made: dict[str, Any] = {"path": path, **_EMPTY, "text": values.get("text"), "url": values.get("url")}

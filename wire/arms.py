@@ -19,7 +19,7 @@ _WITHOUT_CODE: Final = (Outcome.TIMED_OUT, Outcome.START_FAILED, Outcome.INPUT_F
 
 def own_retries(command: Command, arm: int | None) -> tuple[bool, int | None]:
     """Whether the arm that decided counts its retries by itself, and how many there are then, else how many the command
-    has (None: no limit). One that names `input` does, also without a number: then it may have as many as the command."""
+    has (None: no limit). One that names `input` does so also without a number: as many as the command has, then."""
     if arm is None:
         return False, command.retries
     decided = command.arms[arm]

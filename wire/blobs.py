@@ -1,4 +1,5 @@
-"""Documents that fit no frame: files named by their sha256, brought in pieces, resumable, counted per owner."""
+"""What fits no frame: documents, and files that jobs bring to nodes. Each is named by its sha256, brought in pieces,
+resumable, and counted per owner."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import hashlib
 import os
 import re
 import threading
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
@@ -47,17 +49,46 @@ class Blobs:
                 raise translated_os(error, shelf) from None
 
     def read(self, owner: str, digest: str) -> bytes:
-        """A complete blob. Raises BlobRefused, StoreError."""
+        """A complete document. Raises BlobRefused, StoreError."""
         if not _DIGEST.match(digest):
             raise BlobRefused("a digest is 64 hexadecimal digits; this one is not")
         path = self._shelf(owner) / digest
         try:
             with open(path, "rb") as file:
-                return file.read(self._max_blob)
+                content = file.read(limits.MAX_DOCUMENT + 1)
+            if len(content) > limits.MAX_DOCUMENT:
+                raise BlobRefused(f"a document has at most {limits.MAX_DOCUMENT} bytes")
+            return content
         except FileNotFoundError:
             raise BlobRefused(f"no upload {digest[:12]} is complete here: upload the document again") from None
         except OSError as error:
             raise translated_os(error, path) from None
+
+    def lacks(self, owner: str, digest: str) -> bool:
+        """Whether this owner has not brought it. What is here is not given up for a while. Raises StoreError."""
+        path = self._shelf(owner) / digest
+        try:
+            os.utime(path)
+        except FileNotFoundError:
+            return True
+        except OSError as error:
+            raise translated_os(error, path) from None
+        return False
+
+    def piece(self, digest: str, offset: int) -> bytes:
+        """The next bytes of a complete blob, whoever brought it. Raises BlobRefused, StoreError."""
+        if not _DIGEST.match(digest) or offset < 0:
+            raise BlobRefused("no such piece is here")
+        for path in self._directory.glob(f"*/{digest}"):
+            try:
+                with open(path, "rb") as file:
+                    file.seek(offset)
+                    return file.read(limits.MAX_CHUNK)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise translated_os(error, path) from None
+        raise BlobRefused(f"no file {digest[:12]} is here any more: submit the job again")
 
     def forget(self, owner: str, digest: str) -> None:
         """It is not needed any more."""
@@ -65,23 +96,23 @@ class Blobs:
             with self._one_at_a_time, contextlib.suppress(FileNotFoundError):
                 os.unlink(self._shelf(owner) / digest)
 
-    def expire(self, now_wall: float, after_s: float = EXPIRE_S) -> None:
-        """Remove what was last touched longer ago."""
+    def expire(self, now_wall: float, named: Collection[str] = (), after_s: float = EXPIRE_S) -> None:
+        """Remove what was last touched longer ago, and is not among those that jobs name."""
         with self._one_at_a_time:
             for path in self._directory.glob("*/*"):
                 with contextlib.suppress(FileNotFoundError):
-                    if now_wall - path.stat().st_mtime > after_s:
+                    if path.name not in named and now_wall - path.stat().st_mtime > after_s:
                         path.unlink()
 
     def _check(self, digest: str, offset: int, size: int, content: bytes) -> None:
         if not _DIGEST.match(digest):
             raise BlobRefused("a digest is 64 hexadecimal digits; this one is not")
         if not 0 < size <= self._max_blob:
-            raise BlobRefused(f"a document has 1 to {self._max_blob} bytes; this one has {size}")
+            raise BlobRefused(f"an upload has 1 to {self._max_blob} bytes here; this one has {size}")
         if len(content) > limits.MAX_CHUNK:
             raise BlobRefused(f"a piece has at most {limits.MAX_CHUNK} bytes; this one has {len(content)}")
         if offset < 0 or offset + len(content) > size:
-            raise BlobRefused("a piece lies within its document; this one does not")
+            raise BlobRefused("a piece lies within its upload; this one does not")
 
     def _shelf(self, owner: str) -> Path:
         return self._directory / hashlib.sha256(owner.encode("utf-8", "surrogateescape")).hexdigest()[:32]
@@ -97,7 +128,8 @@ class Blobs:
         used = sum(entry.stat().st_size for entry in os.scandir(shelf))
         if used - held + size > self._max_held:
             raise BlobRefused(
-                f"{used} bytes of your uploads lie here already, {self._max_held} are allowed: submit or wait a day"
+                f"{used} bytes of your uploads lie here already, {self._max_held} are allowed: submit, wait a day, or "
+                "delete jobs that are over (what no job names goes after a day)"
             )
         _append(part, held, content)
         held += len(content)

@@ -76,7 +76,7 @@ MAX_ENVIRONMENT: Final = 1_000
 MAX_FILES: Final = 100
 """Files that one command brings in."""
 
-MAX_FILE_PATH: Final = 1_024
+MAX_FILE_PATH: Final = 512
 MAX_FILE_NAME: Final = 255
 MAX_FILE_DEPTH: Final = 16
 MAX_FILE_TEXT: Final = 96 * 1024

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
@@ -210,11 +210,20 @@ class Coordinator:
         """Bring a blob there, from where an earlier try was interrupted; its digest. Raises ThinError."""
         import hashlib  # only here: most commands upload nothing
 
-        digest, size = hashlib.sha256(content).hexdigest(), len(content)
+        digest = hashlib.sha256(content).hexdigest()
+        self.upload_from(lambda at, count: content[at : at + count], digest, len(content), timeout_s=timeout_s)
+        return digest
+
+    def upload_from(
+        self, read: Callable[[int, int], bytes], digest: str, size: int, *, timeout_s: float | None = REPLY_S
+    ) -> None:
+        """As `upload`, of what `read(offset, count)` gives. Raises ThinError, OSError."""
         held = self._upload_piece(digest, 0, size, b"", timeout_s)
         while held < size:
-            held = self._upload_piece(digest, held, size, content[held : held + limits.MAX_CHUNK], timeout_s)
-        return digest
+            piece = read(held, min(limits.MAX_CHUNK, size - held))
+            if not piece:
+                raise ThinError("failed", "it became shorter while it was uploaded")
+            held = self._upload_piece(digest, held, size, piece, timeout_s)
 
     def _upload_piece(self, digest: str, offset: int, size: int, piece: bytes, timeout_s: float | None) -> int:
         body = self.call("Upload", timeout_s=timeout_s, digest=digest, offset=offset, size=size, content=piece)

@@ -295,9 +295,9 @@ def _job_files(path: str, job: JobSpec) -> Problems:
     commands += [group.command for group in job.groups]
     sizes: dict[str, int] = {}
     for file in (file for command in commands for file in command.files):
-        if file.digest is not None and file.size_bytes is not None:
-            if sizes.setdefault(file.digest, file.size_bytes) != file.size_bytes:
-                yield path, "two files of one digest have two sizes"
+        size = file.size_bytes or 0
+        if file.digest is not None and sizes.setdefault(file.digest, size) != size:
+            yield path, "two files of one digest have two sizes"
     if sum(sizes.values()) > bounds.MAX_JOB_FILE_BYTES:
         yield path, f"its files have {sum(sizes.values())} bytes: at most {bounds.MAX_JOB_FILE_BYTES}"
 

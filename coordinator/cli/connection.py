@@ -100,6 +100,15 @@ class Connection:
             except NoCoordinator as lost:
                 self._reconnect(lost)
 
+    def upload(self, read: Callable[[int, int], bytes], digest: str, size: int) -> None:
+        """Bring a file there, from where an earlier try was interrupted. Raises OSError."""
+        while True:
+            try:
+                self._call(lambda: self._session.upload_from(read, digest, size))
+                return
+            except NoCoordinator as lost:
+                self._reconnect(lost)
+
     def ask_patiently(self, kind: str, *, timeout: float | None = None, **fields: Any) -> Any:
         """One request whose answer may take any time, also over a restart of the coordinator. Raises TimeoutError."""
         deadline = None if timeout is None else time.monotonic() + timeout

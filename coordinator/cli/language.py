@@ -31,13 +31,19 @@ class Compiled:
     document: Plain
     digest: str
     spans: dict[str, list[int]]
+    beside: dict[str, str]
+    """sha256 → path as written, of what has to be uploaded before."""
 
 
 def checked(source: Source) -> Checked:
     """All that is wrong with a file, values of params left open."""
     import dsl
+    from dsl.beside import reader
 
-    return Checked(source, dsl.check_text(source.text, source.name, read_file=beside(source)))
+    read_beside = reader(directory_of(source))
+    return Checked(
+        source, dsl.check_text(source.text, source.name, read_file=beside(source), read_beside=read_beside)
+    )
 
 
 def compiled(source: Source, params: dict[str, str], *, pools_needed: bool, as_document: bool) -> Compiled:
@@ -46,8 +52,12 @@ def compiled(source: Source, params: dict[str, str], *, pools_needed: bool, as_d
     `pools_needed`: no live cluster has the pools that the file does not declare.
     """
     import dsl
+    from dsl.beside import reader
 
-    made = dsl.compile_text(source.text, source.name, params, read_file=beside(source), execute=True)
+    read_beside = reader(directory_of(source))
+    made = dsl.compile_text(
+        source.text, source.name, params, read_file=beside(source), read_beside=read_beside, execute=True
+    )
     found = list(made.diagnostics)
     if pools_needed and made.document is not None:
         found += _undeclared(made)
@@ -56,7 +66,7 @@ def compiled(source: Source, params: dict[str, str], *, pools_needed: bool, as_d
         raise here.failure(as_document=as_document)
     if found and not as_document:
         sys.stderr.write(here.rendered(short=False, colour=output.in_colour(sys.stderr)))
-    return Compiled(source, made.document, made.digest, made.spans)
+    return Compiled(source, made.document, made.digest, made.spans, made.beside)
 
 
 def _undeclared(made: dsl.Compiled) -> list[dsl.Diagnostic]:
@@ -134,9 +144,14 @@ def _coloured(line: str) -> str:
     return line
 
 
+def directory_of(source: Source) -> str:
+    """Where a source stands."""
+    return (os.path.dirname(source.path) if source.path else "") or "."
+
+
 def beside(source: Source) -> Callable[[str], bytes]:
     """Reads what a source names, relative to where it stands."""
-    directory = os.path.dirname(source.path) if source.path else "."
+    directory = directory_of(source)
 
     def read(path: str) -> bytes:
         with open(os.path.join(directory, path), "rb") as file:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 
-from coordinator.cli import language
+from coordinator.cli import language, sources
 from coordinator.cli.connection import Connection
-from coordinator.cli.failure import Failure
+from coordinator.cli.failure import Failure, misused, reason_of
 
 
 def send(
     connection: Connection, compiled: language.Compiled, submission: str, *, as_document: bool
 ) -> list[dict[str, str]]:
-    """Submit every job of a compiled file, all or none; `[{"id", "name"}]`."""
+    """Submit every job of a compiled file, all or none; `[{"id", "name"}]`. What its commands bring in goes first."""
+    for digest, path in compiled.beside.items():
+        _bring(connection, compiled.source, path, digest)
     try:
         body = connection.submit(compiled.document, submission, source=compiled.source.name, spans=compiled.spans)
     except Failure as failure:
@@ -21,6 +23,24 @@ def send(
         raise
     jobs: list[dict[str, str]] = body["jobs"]
     return jobs
+
+
+def _bring(connection: Connection, source: sources.Source, path: str, digest: str) -> None:
+    """Upload a file that lies beside the submitted one."""
+    from dsl.beside import open_beside
+
+    try:
+        fd = open_beside(language.directory_of(source), path)
+        try:
+            connection.upload(lambda at, count: os.pread(fd, count, at), digest, os.fstat(fd).st_size)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise misused(f"{path} can't be brought in: {reason_of(error)}") from None
+    except Failure as failure:
+        if failure.code == "no_coordinator":
+            raise
+        raise Failure(failure.exit, failure.code, f"{path} can't be brought in: {failure.message}") from None
 
 
 def fresh_submission() -> str:

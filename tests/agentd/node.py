@@ -42,12 +42,14 @@ from agentd.events import (
     KillKeeper,
     Leave,
     MakeJob,
+    PieceTaken,
     ReadTails,
     Ready,
     Received,
     StartKeeper,
     SurveyKeeper,
     TailsRead,
+    TakePiece,
     Tick,
 )
 from agentd.model import Ledger, NodeConfig
@@ -114,6 +116,9 @@ class Node:
         self.answer_beats = True
         self.kept_s: float | None = None
         self.tails = (b"", b"")
+        self.disk: dict[tuple[str, str], bytes] = {}
+        """(job, digest) → what lies there of a file that its commands bring in."""
+        self.disk_failure: str | None = None
         self.greeted: set[str] = set()
         self.handed: list[tuple[str, str]] = []
         """(keeper, key) of every command ever given to a keeper."""
@@ -359,3 +364,14 @@ class Node:
                 return JobCleaned(chore.job, kept_s=self.kept_s if chore.keep_s else None)
             case ReadTails():
                 return TailsRead(chore.keeper, chore.key, *self.tails)
+            case TakePiece():
+                return self._take_piece(chore)
+
+    def _take_piece(self, chore: TakePiece) -> Event:
+        """Onto the disk of the node, which outlives the agent."""
+        held = self.disk.setdefault((chore.job, chore.digest), b"")
+        if self.disk_failure is not None:
+            return PieceTaken(chore.job, chore.digest, failure=self.disk_failure)
+        if chore.offset == len(held):
+            held = self.disk[chore.job, chore.digest] = held + chore.content
+        return PieceTaken(chore.job, chore.digest, len(held), len(held) >= chore.size)

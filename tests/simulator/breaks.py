@@ -11,7 +11,7 @@ BREAKS: Final = (
     Mutation(
         "a task's leftovers are taken for gone",
         "agentd",
-        "if event.alone or (self._item.template.leave_running and event.exit_code == 0):",
+        "if event.alone or leaves:",
         "if True:",
     ),
     Mutation(

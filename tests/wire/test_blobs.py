@@ -81,8 +81,8 @@ def test_what_one_owner_may_have_lying_here_is_limited(blobs):
         (DIGEST + "\n", 0, 5, b"x", "64 hexadecimal digits"),
         (DIGEST, 0, 0, b"", "1 to 20000 bytes"),
         (DIGEST, 0, 20_001, b"x", "1 to 20000 bytes"),
-        (DIGEST, -1, 5, b"x", "within its document"),
-        (DIGEST, 4, 5, b"xx", "within its document"),
+        (DIGEST, -1, 5, b"x", "within its upload"),
+        (DIGEST, 4, 5, b"xx", "within its upload"),
         (DIGEST, 0, 20_000, bytes(limits.MAX_CHUNK + 1), "at most"),
     ],
 )
