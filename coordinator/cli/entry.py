@@ -28,6 +28,7 @@ COMMANDS: Final = {
     "pool": ("coordinator.cli.pools", "pool"),
     "explain": ("coordinator.cli.explain", "explain"),
     "logs": ("coordinator.cli.logs", "logs"),
+    "events": ("coordinator.cli.events", "events"),
     "files": ("coordinator.cli.files", "files"),
     "token": ("coordinator.cli.tokens", "token"),
     "user": ("coordinator.cli.users", "user"),
