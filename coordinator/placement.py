@@ -13,7 +13,7 @@ import heapq
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Final
 
 from coordinator.claims import CPUS, DISK, GPUS, MEMORY, NOTHING, Claim, counted, missing_label, told
@@ -193,7 +193,7 @@ class _Picker:
 
     @classmethod
     def of(cls, group: Group) -> _Picker:
-        return cls(group, group.again.copy() if group.ready_again() is not None else [], group.cursor)
+        return cls(group, group.again.copy() if group.ready_again() is not None else [], group.first_ready())
 
     @property
     def has_more(self) -> bool:
@@ -201,7 +201,8 @@ class _Picker:
 
     @property
     def left(self) -> int:
-        return len(self.again) + self.group.size - self.cursor
+        gate = self.group.gate
+        return len(self.again) + (self.group.size - self.cursor if gate is None else gate.open_from(self.cursor))
 
     def _peek(self) -> int | None:
         while self.again:
@@ -216,9 +217,13 @@ class _Picker:
         index = self._peek()
         if index is None:
             first = self.cursor
-            count = self.group.actives_at(first, limit)
-            self.cursor = self.group.next_active(first + count)
-            return first, count, 1
+            count = self.group.readies_at(first, limit)
+            attempt = self.group.attempts.get(first, 1)
+            if self.group.attempts:  # what was over once may be active again
+                alike = takewhile(lambda at: self.group.attempts.get(at, 1) == attempt, range(first, first + count))
+                count = sum(1 for _ in alike)
+            self.cursor = self.group.next_ready(first + count)
+            return first, count, attempt
         heapq.heappop(self.again)
         while self.again and self.again[0] == index:
             heapq.heappop(self.again)

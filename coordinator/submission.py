@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from coordinator import ending
+from coordinator import ending, readiness
 from coordinator.desk import Desk
 from coordinator.fitting import Problem, too_wide
 from coordinator.model import Pool
@@ -117,6 +117,7 @@ def _accept(desk: Desk, session: Session, message: m.Submit, document: SpecDocum
         number = desk.cluster.numbers.get(spec.name, 0) + 1
         job_id = f"{spec.name}-{number}"
         desk.keep(JobSubmitted(job_id, number, message.submission, session.owner, spec, _source(message), desk.now))
+        readiness.rebuild(desk.cluster.jobs[job_id])
         ending.rearm(desk, desk.cluster.jobs[job_id])
         jobs.append({"id": job_id, "name": spec.name})
     desk.send(session.epoch, m.Reply(message.request, {"jobs": jobs}))

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from coordinator.claims import NOTHING, amount_of
+from coordinator import readiness
 from coordinator.cluster import Cluster
 from coordinator.model import Drain, Grant, Group, Job, JobState, Node, NodeState, Pool, TaskState
 from coordinator.placement import why_nowhere, why_waiting
@@ -62,6 +63,7 @@ def job(cluster: Cluster, shown: Job, *, alone: bool = False) -> Plain:
         "end_reason": shown.end_reason,
         "waits": why_waiting(pool, shown) if alone or len(pool.nodes) <= NODES_LOOKED_AT else None,
         "tasks": task_counts(cluster, shown),
+        "optional_failed": sum(group.counts[TaskState.FAILED] - group.failed for group in shown.groups),
         "release": release_counts(shown),
     }
 
@@ -71,7 +73,7 @@ def job_result(shown: Job) -> str | None:
     if shown.state is not JobState.COMPLETED:
         return None
     releases = release_counts(shown)
-    if any(group.counts[TaskState.FAILED] for group in shown.groups) or shown.end_reason in (
+    if any(group.failed for group in shown.groups) or shown.end_reason in (
         "TaskFailed",
         "NoEligibleNodes",
         "MaxWallClockTimeExpiry",
@@ -208,11 +210,13 @@ def task(cluster: Cluster, shown: Job, group: Group, index: int, history: bool =
         "created_at": _at(shown.submitted_at),
         "started_at": time_text(grant.running.get(position)) if grant else None,
         "ended_at": None,
-        "reason": _task_reason(group, index, state, end),
+        "reason": _task_reason(shown, group, index, state, end),
         "usage": None,
     }
     if history and state is TaskState.ACTIVE and plain["reason"] is None and shown.state is JobState.ACTIVE:
-        plain["reason"] = why_nowhere(cluster.pools[shown.spec.pool], shown, group)
+        missing = next(readiness.unmet(shown, group, index), None)
+        nowhere = why_nowhere(cluster.pools[shown.spec.pool], shown, group)
+        plain["reason"] = missing.sentence if missing is not None else nowhere
     if state in (TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED) and group.finished is not None:
         _fill_finished(shown, group, index, plain)
     if history:
@@ -265,9 +269,9 @@ def _exit_code(state: TaskState, last: Ended | None) -> int | None:
     return last.exit_code
 
 
-def _task_reason(group: Group, index: int, state: TaskState, end: Ended | None) -> str | None:
+def _task_reason(shown: Job, group: Group, index: int, state: TaskState, end: Ended | None) -> str | None:
     if state is TaskState.SKIPPED:
-        return group.skip_reason
+        return readiness.why_skipped(shown, group, index) or group.skip_reason
     if state is TaskState.CANCELLED and index in group.cancelled:
         return group.cancelled[index]
     if end is None:

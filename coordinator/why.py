@@ -11,6 +11,7 @@ from coordinator.claims import Claim
 from coordinator.cluster import Cluster
 from coordinator.model import Grant, Group, Job, Node, TaskState
 from coordinator.placement import Obstacle, Round, held_back, needs_preparation, obstacle, shortage
+from coordinator.readiness import unmet, why_skipped
 from coordinator.reasons import OF_OBSTACLE, Cause, Code, Explanation, NodeLine, Told
 from coordinator.records import Ended, Verdict
 from coordinator.render import count_of, duration
@@ -57,7 +58,7 @@ def _over(job: Job, group: Group, index: int, state: TaskState) -> Cause:
     if state is TaskState.SUCCEEDED:
         return Cause(Code.SUCCEEDED, "it succeeded" + (f" at attempt {attempt}" if attempt > 1 else ""))
     if state is TaskState.SKIPPED:
-        return Cause(Code.SKIPPED, f"it was skipped: {group.skip_reason}")
+        return Cause(Code.SKIPPED, f"it was skipped: {why_skipped(job, group, index) or group.skip_reason}")
     if state is TaskState.CANCELLED and index in group.cancelled:
         return Cause(Code.CANCELLED, f"it was {group.cancelled[index]}")
     if state is TaskState.CANCELLED:
@@ -132,12 +133,8 @@ def _of_job(view: View, job: Job, group: Group, index: int) -> Iterator[Cause]:
     """What holds it wherever a node is free, the strongest first."""
     if (reason := held_back(job)) is not None:
         yield Cause(Code.DISABLED, reason)
-    for number in group.spec.after:
-        other = job.groups[number]
-        if not other.all_succeeded:
-            left = other.size - other.counts[TaskState.SUCCEEDED]
-            tasks = f"{left:,} of {count_of(other.size, 'task')}"
-            yield Cause(Code.DEPENDENCY, f"it waits for `{other.spec.name}`: {tasks} did not succeed yet")
+    for missing in unmet(job, group, index):
+        yield Cause(Code.DEPENDENCY, missing.sentence)
     until = group.waiting.get(index)
     if until is not None:
         attempt, _, end = group.history.get(index, [(1, "", None)])[-1]

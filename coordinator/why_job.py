@@ -122,7 +122,7 @@ def _completed(shown: Job) -> Iterator[Cause]:
     early = shown.end_reason not in (ALL_COMPLETE, TASK_FAILED)
     if early:
         yield Cause(Code.ENDED_EARLY, f"it was ended before all its tasks were done: {shown.end_reason}")
-    failed = sum(group.counts[TaskState.FAILED] for group in shown.groups)
+    failed = sum(group.failed for group in shown.groups)
     if failed:
         yield Cause(Code.TASKS_FAILED, _failed(shown, failed))
     yield from _debts(shown, NodeJobState.RELEASE_FAILED)
@@ -146,7 +146,7 @@ def _debts(shown: Job, state: NodeJobState) -> Iterator[Cause]:
 
 
 def _failed(shown: Job, count: int) -> str:
-    group = next(group for group in shown.groups if group.counts[TaskState.FAILED])
+    group = next(group for group in shown.groups if group.failed)
     index = group.state.index(TaskState.FAILED)
     end = group.history[index][-1][2] if index in group.history else None
     first = f"`{group.sweep.label(index)}`: {why.how(end)}"

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from coordinator import placement, plausible
+from coordinator import placement, plausible, readiness
 from coordinator.desk import Desk
 from coordinator.model import Grant, Job, JobState, Node
 from coordinator.preparation import NodeJob
@@ -290,9 +290,10 @@ def backoff_over(desk: Desk, job_id: str, group_number: int) -> None:
 
 
 def rearm(desk: Desk, job: Job) -> None:
-    """After a restart: backoffs go on where they were, and everything active below the cursors is ready again."""
+    """After a restart, or after tasks that were over became active: backoffs go on where they were, and everything
+    that ran and whose conditions hold is ready again."""
+    readiness.rebuild(job)
     for group in job.groups:
-        group.rebuild_again()
         heap = [
             (desk.now.boottime + max(0.0, desk.now.seconds_until(until)), index)
             for index, until in group.waiting.items()

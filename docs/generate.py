@@ -164,8 +164,7 @@ def not_executed() -> str:
         options = [*block.options.values(), *([block.other] if block.other is not None else [])]
         for option in options if block.support is not Support.NONE else ():
             if option.support is not Support.FULL:
-                value = " = true" if option.support is Support.UNLESS_TRUE else ""
-                found.setdefault((f"{option.name}{value}", option.meaning), []).append(f"`{block.kind}`")
+                found.setdefault((option.name, option.meaning), []).append(f"`{block.kind}`")
     rows += [f"* `{name}` in {', '.join(kinds)}: {meaning}" for (name, meaning), kinds in found.items()]
     return "\n".join(rows)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from dsl import ast
 from dsl.blocks import Reader, Setting
 from dsl.diagnostics import Report
 from dsl.schema import AFTER_STATES
 from dsl.sweeps import SweepReading
-from wire.bounds import MAX_AFTER
+from wire.bounds import MAX_AFTER, MAX_PAIRED
 from wire.near import did_you_mean
 
 
@@ -21,6 +22,16 @@ class TaskNames:
     position: int
     sweep: SweepReading
     damaged: bool
+    optional: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Element:
+    """One element of `after` as it was read; without axes it is about all of the task's sweep."""
+
+    task: str
+    when: str = "succeeded"
+    axes: tuple[str, ...] = ()
 
 
 class Dependencies:
@@ -33,21 +44,26 @@ class Dependencies:
         self._lost = lost
         self._edges: dict[str, dict[str, ast.Node]] = {}
 
-    def read(self, task: TaskNames, setting: Setting) -> list[int]:
-        """The positions of the tasks that this one waits for."""
+    def read(self, task: TaskNames, setting: Setting) -> list[dict[str, Any]]:
+        """What this task waits for, as the document has it, each thing once."""
         node = setting.node.value
         parts = node.items if isinstance(node, ast.ListOf) else [node]
         if len(parts) > MAX_AFTER:
             self._report.error("B202", f"`after` names at most {MAX_AFTER} tasks", node)
             return []
-        found: dict[str, ast.Node] = {}
+        found: dict[tuple[str, str, frozenset[str]], _Element] = {}
         for part in parts:
-            name = self._part(task, part)
-            if name:
-                found.setdefault(name, setting.node)
+            element = self._part(task, part)
+            if element is not None:
+                found.setdefault((element.task, element.when, frozenset(element.axes)), element)
+        if sum(bool(element.axes) for element in found.values()) > MAX_PAIRED:
+            self._report.error("B202", f"`after` pairs by value with at most {MAX_PAIRED} tasks", node)
         if self._tasks.get(task.name) is task:
-            self._edges[task.name] = found
-        return [self._tasks[name].position for name in found]
+            self._edges[task.name] = {element.task: setting.node for element in found.values()}
+        return [
+            {"group": self._tasks[element.task].position, "when": element.when, "axes": list(element.axes)}
+            for element in found.values()
+        ]
 
     def cycles(self) -> None:
         """Report each cycle once, at the `after` of its first task."""
@@ -87,34 +103,33 @@ class Dependencies:
 
     # ---- one element
 
-    def _part(self, task: TaskNames, node: ast.Expr) -> str:
-        """The task that an element names; empty when it names none."""
-        plain = True
-        place = node
+    def _part(self, task: TaskNames, node: ast.Expr) -> _Element | None:
+        """An element; None when it names no task."""
+        when, whole = "succeeded", node
         positions: list[ast.Expr] = []
         if isinstance(node, ast.Get):
             if node.name not in AFTER_STATES:
                 note = did_you_mean(node.name, AFTER_STATES)
                 help_ = "`x` waits for success, `x.done` for the end, `x.failed` for a failure"
                 self._report.error("B110", f"`after` knows no `.{node.name}`", node, note=note, help=help_)
-                return ""
-            node, plain = node.target, False
+                return None
+            when, node = node.name, node.target
         if isinstance(node, ast.Index):
-            positions, plain = node.positions, False
+            positions = node.positions
             node = node.target
         if isinstance(node, ast.Broken):
-            return ""
+            return None
         if not isinstance(node, ast.Ref):
             help_ = "write `after = other`, `other.done`, `other.failed`, `other[axis]` or a list of these"
             self._report.error("B201", "`after` takes names of tasks", node, help=help_)
-            return ""
+            return None
         if not self._known(node, task.name):
-            return ""
-        if positions:
-            self._axes(task, node.name, positions)
-        if not plain:
-            self._reader.unsupported(place, "`after` with `.done`, `.failed` or `[…]`")
-        return node.name
+            return None
+        if when == "failed" and self._tasks[node.name].optional:
+            help_ = f"wait for its end, however it was: `{node.name}.done`"
+            message = f"`{node.name}` is optional: its failure counts for no `after`"
+            self._report.error("B305", message, whole, help=help_)
+        return _Element(node.name, when, self._axes(task, node.name, positions))
 
     def _known(self, node: ast.Ref, task: str) -> bool:
         if node.name in self._tasks:
@@ -124,8 +139,10 @@ class Dependencies:
             self._report.error("B110", f"unknown task `{node.name}`", node, note=note)
         return False
 
-    def _axes(self, task: TaskNames, other: str, positions: list[ast.Expr]) -> None:
+    def _axes(self, task: TaskNames, other: str, positions: list[ast.Expr]) -> tuple[str, ...]:
+        """The names between the brackets."""
         its = self._tasks[other]
+        found: list[str] = []
         for position in positions:
             if isinstance(position, ast.Broken):
                 continue
@@ -134,6 +151,10 @@ class Dependencies:
                 self._report.error("B302", f"`{other}[…]` takes names of axes", position, help=help_)
                 continue
             name = position.name
+            if name in found:
+                self._report.error("B302", f"`{other}[…]` names the axis `{name}` twice", position)
+                continue
+            found.append(name)
             for owner, names in ((other, its), (task.name, task)):
                 if name not in names.sweep.worths and not names.damaged:
                     note = did_you_mean(name, names.sweep.worths)
@@ -141,3 +162,4 @@ class Dependencies:
                     message = f"`{other}[{name}]`: `{owner}` has no axis `{name}`"
                     self._report.error("B302", message, position, note=note, help=f"axes of `{owner}`: {axes}")
                     break
+        return tuple(found)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from dsl import ast, schema
-from dsl.blocks import Reader
+from dsl.blocks import Reader, Reading
 from dsl.diagnostics import Report
 from dsl.options import MISSING, Options
 from dsl.schema import Kind, Option
@@ -30,14 +30,15 @@ class Exits:
             "elsewhere": self._elsewhere,
         }
 
-    def read(self, arms: list[ast.Arm], scope: Scope) -> list[dict[str, Any]]:
-        """The arms as the document has them; one that is wrong is reported and stands there as far as it goes."""
-        found = []
+    def read(self, exits: Reading, block: str, scope: Scope) -> list[dict[str, Any]]:
+        """The arms of a block's `exit` as the document has them; one that is wrong is reported and stands there as far
+        as it goes."""
+        arms, found = exits.arms, []
         for position, arm in enumerate(arms):
             read: dict[str, Any] = {"codes": [], "signals": [], "causes": []}
             for pattern in arm.patterns:
                 self._pattern(pattern, read)
-            found.append({**read, **self._action(arm.action, scope)})
+            found.append({**read, **self._action(arm.action, block, scope)})
             if any(pattern.name == "else" for pattern in arm.patterns) and position + 1 < len(arms):
                 related = self._report.related(arm, "`else` matches all that is left")
                 self._report.error("B304", "this arm is never reached", arms[position + 1], related=related)
@@ -74,7 +75,7 @@ class Exits:
         if number is not MISSING:
             read["signals"].append(number)
 
-    def _action(self, action: ast.Action, scope: Scope) -> dict[str, Any]:
+    def _action(self, action: ast.Action, block: str, scope: Scope) -> dict[str, Any]:
         name = action.name.text
         read: dict[str, Any] = {"action": name, "times": None, "backoff": None, "elsewhere": False}
         if name not in schema.EXIT_ACTIONS:
@@ -94,8 +95,11 @@ class Exits:
                 self._report.error("B210", f"`retry` takes no argument `{keyword.name}`", keyword, note=note)
             elif keyword.name in seen:
                 self._report.error("B103", f"`{keyword.name}` is set twice", keyword)
-            elif (value := take(keyword, scope)) is not MISSING and keyword.name in read:
+            elif (value := take(keyword, scope)) is not MISSING:
                 read[keyword.name] = value
+                if keyword.name == "elsewhere" and value is True and block != "task":
+                    note = "only a task can be tried again on another node"
+                    self._report.error("B210", f"a `{block}` belongs to its node", keyword, note=note)
             seen.add(keyword.name)
         return read
 
@@ -110,7 +114,4 @@ class Exits:
         return self._options.backoff(keyword.value, option, scope)
 
     def _elsewhere(self, keyword: ast.Keyword, scope: Scope) -> Any:
-        value = self._options.constant(keyword.value, "`elsewhere`", "a bool", scope, Type.BOOL)
-        if value is True:
-            self._reader.unsupported(keyword, "`retry(elsewhere = true)`")
-        return value
+        return self._options.constant(keyword.value, "`elsewhere`", "a bool", scope, Type.BOOL)

@@ -57,7 +57,6 @@ class Support(enum.Enum):
 
     FULL = "full"
     NONE = "none"
-    UNLESS_TRUE = "unless true"  # `false` only says what is so anyway
 
 
 class Label(enum.Enum):
@@ -224,7 +223,7 @@ _BLOCKS: Final = (
         _command(
             Option("after", Kind.DEPENDENCY, "what must be done before"),
             Option("slots", Kind.INT, "slots it takes on its node", "1", low=1, high=MAX_SLOTS),
-            Option("optional", Kind.BOOL, "its failure counts nowhere", "false", support=Support.UNLESS_TRUE),
+            Option("optional", Kind.BOOL, "its failure is recorded and counts nowhere", "false"),
             timeout="none",
             keep="1d",
         ),

@@ -8,7 +8,7 @@ the task are expressions of `wire.template`. Every field stands in the document,
 from __future__ import annotations
 
 import enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -199,8 +199,16 @@ class GroupSpec(_Spec, frozen=True, kw_only=True):
     needs: Needs = Needs()
     optional: bool = False
     """Its failure is recorded, and counts neither for `after` nor for the result."""
-    after: list[int] = []
-    """Positions in `JobSpec.groups` of the groups that must have succeeded."""
+    if TYPE_CHECKING:
+        after: list[After] = []
+    else:
+        after: list[After | int] = []
+    """What must hold before. Stored by an earlier version, a bare number stands for all of that group's success."""
+
+    def __post_init__(self) -> None:
+        if any(isinstance(element, int) for element in self.after):
+            read = [After(element) if isinstance(element, int) else element for element in self.after]
+            msgspec.structs.force_setattr(self, "after", read)
 
 
 class JobSpec(_Spec, frozen=True, kw_only=True):

@@ -147,6 +147,7 @@ def test_a_job_is_shown_like_this() -> None:
             "total": 7, "active": 5, "preparing": 2, "running": 0, "succeeded": 0, "failed": 0, "cancelled": 0,
             "skipped": 0,
         },
+        "optional_failed": 0,
         "release": {"owed": 1, "succeeded": 0, "failed": 0, "unreached": 0, "waived": 0},
     }  # fmt: skip
     n1.prepared(name)

@@ -11,7 +11,7 @@ import pytest
 
 import dsl
 from dsl.result import canonical
-from wire.spec import Backoff, ExitAction, ExitArm, ExitCause, Finish, Needs, PoolSpec, SpecDocument
+from wire.spec import After, Backoff, ExitAction, ExitArm, ExitCause, Finish, Needs, PoolSpec, SpecDocument, When
 from wire.sweep import Sweep, axis_from_plain
 from wire.template import Scope, render
 from wire.validate import validate
@@ -220,7 +220,35 @@ def test_params_reach_every_command_as_texts_and_null_is_left_out() -> None:
 
 def test_plain_dependencies_are_positions() -> None:
     made = job("task c { after = [a, b] run = ['x'] }\ntask a { run = ['x'] }\ntask b { after = a run = ['x'] }")
-    assert [group.after for group in made.groups] == [[1, 2], [], [1]]
+    assert [group.after for group in made.groups] == [[After(1), After(2)], [], [After(1)]]
+
+
+@pytest.mark.parametrize(
+    ("written", "after"),
+    [
+        ("a", [After(0)]),
+        ("a.done", [After(0, When.DONE)]),
+        ("a.failed", [After(0, When.FAILED)]),
+        ("a[i]", [After(0, axes=["i"])]),
+        ("a[k, i]", [After(0, axes=["k", "i"])]),
+        ("a[k].failed", [After(0, When.FAILED, ["k"])]),
+        ("[a[i].done, b, a[i].done, a.done]", [After(0, When.DONE, ["i"]), After(1), After(0, When.DONE)]),
+        ("[a[i, k], a[k, i]]", [After(0, axes=["i", "k"])]),
+    ],
+)
+def test_what_a_task_waits_for_is_a_group_a_condition_and_axes(written: str, after: list[After]) -> None:
+    made = job(
+        "task a for i in 1..2, k in ['x'] { run = ['x'] }\ntask b { run = ['x'] }\n"
+        f"task t for k in ['x'], i in 2..3 {{ after = {written} run = ['x'] }}"
+    )
+    assert made.groups[2].after == after
+
+
+def test_what_is_optional_and_what_is_tried_elsewhere_reaches_the_document() -> None:
+    made = job("task a { optional = true run = ['x'] exit { 3 => retry(times = 2, elsewhere = true) else => fail } }")
+    assert made.groups[0].optional
+    assert [arm.elsewhere for arm in made.groups[0].command.arms] == [True, False]
+    assert not job("task a { run = ['x'] }").groups[0].optional
 
 
 # ---- sweeps
@@ -421,16 +449,12 @@ LATER = [
     ("task", "exit { 75 => retry }", 0),
     ("task", "exit { input => retry }", 1),
     ("task", "exit { 1, output => fail }", 1),
-    ("task", "exit { 3 => retry(elsewhere = true) }", 1),
-    ("task", "exit { 3 => retry(elsewhere = false) }", 0),
+    ("task", "exit { 3 => retry(elsewhere = true) }", 0),
     ("task", "file 'x' { text = 'y' }", 1),
     ("task", "output 'x' { to = 's3://x/' }", 1),
-    ("task", "optional = true", 1),
+    ("task", "optional = true", 0),
     ("task", "elevated = true", 0),
-    ("task", "after = a.done", 1),
-    ("task", "after = [a.failed, a]", 1),
-    ("task", "after = a[i]", 1),
-    ("task", "optional = false", 0),
+    ("task", "after = [a[i].done, a.failed]", 0),
     ("task", "elevated = false", 0),
     ("task", "after = [a]", 0),
 ]

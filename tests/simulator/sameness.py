@@ -35,7 +35,7 @@ OF_THIS_LIFE: Final[dict[str, frozenset[str]]] = {
     "Job": frozenset({"ineligible_since"}),
     "Grant": frozenset({"recalled", "kept_back", "running"}),
     "NodeJob": frozenset({"running"}),
-    "Group": frozenset({"again", "durations", "waiting"}),
+    "Group": frozenset({"again", "durations", "waiting", "gate", "links", "followers"}),
 }
 """Attributes that a core keeps beside its durable state and that no record changes, by class. `reported` may fall back
 when a deleted job's rows are forgotten: what is then reported again is of that job, and counts for nothing."""

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import msgspec
+
 from wire import bounds
-from wire.spec import SpecDocument
+from wire.spec import After, SpecDocument, When
 from wire.validate import MAX_PROBLEMS, InvalidSpec, validate
 
 
@@ -39,7 +41,7 @@ def good() -> dict[str, Any]:
                         "name": "b",
                         "axes": [{"names": ["os", "py"], "values": [["alpine", "3.12"], ["debian", 3]]}],
                         "command": command(),
-                        "after": [0],
+                        "after": [{"group": 0}],
                     },
                 ],
             }
@@ -55,14 +57,43 @@ def group(document: dict[str, Any], at: int = 0) -> dict[str, Any]:
     return job(document)["groups"][at]  # type: ignore[no-any-return]
 
 
+def after(*groups: int, **more: Any) -> list[dict[str, Any]]:
+    return [{"group": number, **more} for number in groups]
+
+
+AXES = [{"names": ["i"], "range": [1, 2, 1]}, {"names": ["k"], "values": ["x", "y"]}]
+ELSEWHERE = {"codes": [[1, 1]], "action": "retry", "elsewhere": True}
+
+
+def paired(document: dict[str, Any], *axes: list[str], **more: Any) -> None:
+    """The second group waits for the first, once for each of these lists of axes; both have `i` and `k`."""
+    group(document)["axes"] = [*AXES, {"names": ["alone"], "values": [1]}]
+    group(document, 1).update(axes=[*AXES, {"names": ["own"], "values": [1]}])
+    group(document, 1)["after"] = [{"group": 0, "axes": names, **more} for names in axes]
+
+
 def arms(document: dict[str, Any], *written: dict[str, Any]) -> None:
     group(document)["command"]["arms"] = list(written)
+
+
+def test_what_waits_by_value_and_for_any_end_is_taken() -> None:
+    document = good()
+    paired(document, ["i"], ["k", "i"], [], when="done")
+    made = validate(document).jobs[0].groups[1].after
+    assert made == [After(0, When.DONE, axes) for axes in (["i"], ["k", "i"], [])]
+
+
+def test_a_document_of_the_first_releases_is_still_read_as_it_was_meant() -> None:
+    document = good()
+    group(document, 1)["after"] = [0]
+    for old in (validate(document), msgspec.msgpack.decode(msgspec.msgpack.encode(document), type=SpecDocument)):
+        assert old.jobs[0].groups[1].after == [After(0)]
 
 
 def test_a_good_document_becomes_typed() -> None:
     spec = validate(good())
     assert isinstance(spec, SpecDocument)
-    assert spec.jobs[0].groups[1].after == [0]
+    assert spec.jobs[0].groups[1].after == [After(0)]
     assert spec.jobs[0].preparation is not None
 
 
@@ -151,11 +182,21 @@ WRONG: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
         lambda d: group(d).update(needs={"others": {f"x{n}": 1.0 for n in range(33)}}),
         f"{A}/needs",
     ),
-    ("a dependency beyond the end", lambda d: group(d).update(after=[2]), f"{A}/after"),
-    ("a negative dependency", lambda d: group(d).update(after=[-1]), f"{A}/after"),
-    ("a dependency twice", lambda d: group(d, 1).update(after=[0, 0]), "job/j/task/b/after"),
-    ("a cycle", lambda d: group(d).update(after=[1]), f"{A}/after"),
-    ("a task that waits for itself", lambda d: group(d).update(after=[0]), f"{A}/after"),
+    ("a dependency beyond the end", lambda d: group(d).update(after=after(2)), f"{A}/after"),
+    ("a negative dependency", lambda d: group(d).update(after=after(-1)), f"{A}/after"),
+    ("a dependency twice", lambda d: group(d, 1).update(after=after(0, 0)), "job/j/task/b/after"),
+    ("the same pair twice", lambda d: paired(d, ["i", "k"], ["k", "i"]), "job/j/task/b/after"),
+    ("an axis twice", lambda d: paired(d, ["i", "i"]), "job/j/task/b/after"),
+    ("an axis that the other has not", lambda d: paired(d, ["own"]), "job/j/task/b/after"),
+    ("an axis that only the other has", lambda d: paired(d, ["alone"]), "job/j/task/b/after"),
+    ("too many pairs", lambda d: paired(d, *[["i"]] * 101), "job/j/task/b/after"),
+    ("a failure that counts nowhere", lambda d: (group(d).update(optional=True), paired(d, [], when="failed")),
+     "job/j/task/b/after"),
+    ("a preparation elsewhere", lambda d: job(d)["preparation"]["command"].update(arms=[ELSEWHERE]), "job/j/prep/exit"),
+    ("a failure elsewhere", lambda d: arms(d, {**ELSEWHERE, "action": "fail"}), f"{A}/exit"),
+    ("a cycle", lambda d: group(d).update(after=after(1)), f"{A}/after"),
+    ("a task that waits for itself", lambda d: group(d).update(after=after(0)), f"{A}/after"),
+    ("a task that waits for its own", lambda d: group(d).update(after=after(0, axes=["i"])), f"{A}/after"),
     ("a range and values", lambda d: group(d)["axes"][0].update(values=[1]), A),
     ("an axis of nothing", lambda d: group(d).update(axes=[{"names": ["n"]}]), A),
     ("a step of 0", lambda d: group(d)["axes"][0].update(range=[1, 5, 0]), A),
@@ -264,10 +305,10 @@ def test_a_document_of_mistakes_gives_a_bounded_list_of_complaints() -> None:
 def test_a_long_chain_of_groups_is_no_cycle_and_no_crash() -> None:
     document = good()
     job(document)["groups"] = [
-        {"name": f"g{n}", "command": {"argv": ["x"]}, "after": [n + 1] if n < 999 else []} for n in range(1000)
+        {"name": f"g{n}", "command": {"argv": ["x"]}, "after": after(n + 1) if n < 999 else []} for n in range(1000)
     ]
     validate(document)
-    job(document)["groups"][999]["after"] = [0]
+    job(document)["groups"][999]["after"] = after(0)
     with pytest.raises(InvalidSpec, match="cycle"):
         validate(document)
 
