@@ -7,6 +7,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from heapq import merge
 from typing import Any, Final, assert_never
 
 from coordinator.identities import TOKEN_ID
@@ -40,6 +41,7 @@ from coordinator.records import (
     TaskCancelled,
     TasksDone,
     TasksReturned,
+    TasksSkipped,
     TokenMade,
     TokenRevoked,
     Verdict,
@@ -204,6 +206,10 @@ def _told(record: Record, job: Job | None, start: int) -> Iterable[Happening]:
             return _returned(record, job)
         case GroupSkipped():
             return _over(job, [(record.group, record.spans)], "skipped", record.reason, start)
+        case TasksSkipped():
+            runs = (range(first, first + count * step, step) for first, count, step in record.runs)
+            spans = ((index, 1) for index in merge(*runs))
+            return _over(job, [(record.group, spans)], "skipped", record.reason, start)
         case JobEnding():
             return _ending(record, job, start)
         case TaskCancelled():
@@ -373,7 +379,7 @@ def _ending(record: JobEnding, job: Job | None, start: int) -> Iterator[Happenin
 
 
 def _over(
-    job: Job | None, cut: Iterable[tuple[int, list[tuple[int, int]]]], result: str, reason: str, start: int
+    job: Job | None, cut: Iterable[tuple[int, Iterable[tuple[int, int]]]], result: str, reason: str, start: int
 ) -> Iterator[Happening]:
     """Tasks that are over without having been anywhere: their place is 1 + their number in the whole job."""
     if job is None:

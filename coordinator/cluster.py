@@ -44,6 +44,7 @@ from coordinator.records import (
     TaskCancelled,
     TasksDone,
     TasksReturned,
+    TasksSkipped,
     TokenMade,
     TokenRevoked,
     Verdict,
@@ -117,6 +118,10 @@ class Cluster:
                 self._pool_set(record)
             case GroupSkipped():
                 self._skipped(record)
+            case TasksSkipped():
+                for first, count, step in record.runs:
+                    run = range(first, first + count * step, step)
+                    self.jobs[record.job].groups[record.group].settle(run, TaskState.SKIPPED)
             case JobEnding():
                 self._ending(record)
             case TasksDone() | JobCompleted():

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from coordinator import disabling, draining, work
+from coordinator import disabling, draining, readiness, work
 from coordinator.claims import Claim
 from coordinator.desk import Desk
-from coordinator.model import Job, JobState, Node
+from coordinator.model import Job, JobState, Node, TaskState
 from coordinator.placement import unfit
 from coordinator.preparation import OPEN, NodeJob
+from coordinator.readiness import Link
 from coordinator.records import (
     GroupSkipped,
     JobCompleted,
@@ -20,6 +21,7 @@ from coordinator.records import (
     Returned,
     RoundMoved,
     TasksDone,
+    TasksSkipped,
 )
 from wire import messages as m
 from wire.instant import Instant
@@ -27,6 +29,8 @@ from wire.spec import Finish
 
 ELIGIBLE_GRACE_S: Final = 10.0
 ROUNDING_S: Final = 1e-3
+MAX_RUNS: Final = 4_096
+"""Runs of skipped tasks in one record."""
 ALL_COMPLETE: Final = "AllTasksComplete"
 TASK_FAILED: Final = "TaskFailed"
 TIMED_OUT: Final = "MaxWallClockTimeExpiry"
@@ -82,11 +86,25 @@ def _skip(desk: Desk, job: Job) -> None:
         for group in job.groups:
             if group.over or not group.counts[0]:
                 continue
-            failed = job.failed_condition(group)
-            if failed is not None:
-                reason = f"`after = {failed}` can no longer come true: not every task of `{failed}` succeeded"
-                desk.keep(GroupSkipped(job.id, group.number, reason, desk.now, group.active_spans()))
+            if job.failed_condition(group) is not None:
+                reason = readiness.why_skipped(job, group, group.state.find(TaskState.ACTIVE))
+                desk.keep(GroupSkipped(job.id, group.number, reason or "", desk.now, group.active_spans()))
                 changed = True
+            for link in group.links:
+                changed = _skip_paired(desk, job, link) or changed
+
+
+def _skip_paired(desk: Desk, job: Job, link: Link) -> bool:
+    """Those tasks whose own elements keep them from running; whether there were any."""
+    runs = link.take_doomed()
+    for start in range(0, len(runs), MAX_RUNS):
+        some = runs[start : start + MAX_RUNS]
+        one = len(some) == 1 and len(some[0]) == 1
+        reason = readiness.why_skipped(job, link.target, some[0][0]) if one else None
+        reason = reason or f"`after = {readiness.written(link.source, link.after)}` can no longer come true"
+        spans = [(run.start, len(run), run.step) for run in some]
+        desk.keep(TasksSkipped(job.id, link.target.number, spans, reason, desk.now))
+    return bool(runs)
 
 
 def _end_if_due(desk: Desk, job: Job) -> None:
@@ -120,7 +138,7 @@ def _no_node_is_eligible(desk: Desk, job: Job) -> bool:
 def _has_hope(desk: Desk, job: Job, barred: set[str]) -> bool:
     """Whether a node is joining, or connected, not barred, and fit for something that could run now. One that is
     drained or unusable will be back; one whose agent goes will not."""
-    groups = [group for group in job.groups if not group.over and job.conditions_hold(group)]
+    groups = [group for group in job.groups if not group.over and job.conditions_hold(group) and group.has_hope]
     return any(
         (node.session is not None and not node.joined and not node.missing)
         or (

@@ -13,9 +13,12 @@ from array import array
 from collections import deque
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from coordinator.claims import NOTHING, Claim, labels_of
+from coordinator.gates import Gate
 from coordinator.preparation import SETTLED, NodeJob
 from coordinator.records import Ended, NodeJobState
 from coordinator.records import JobState as JobState
@@ -24,6 +27,7 @@ from wire.instant import Instant
 from wire.messages import Disabling, Join, Phase, PhaseEnd, RoundState
 from wire.spec import (
     DEFAULT_LOST_AFTER_MS,
+    After,
     ExitAction,
     GroupSpec,
     JobSpec,
@@ -31,8 +35,12 @@ from wire.spec import (
     PoolSpec,
     Preparation,
     Sharing,
+    When,
 )
 from wire.sweep import Axis, Sweep
+
+if TYPE_CHECKING:
+    from coordinator.readiness import Link
 
 HEARTBEAT_S: Final = 5.0
 MISSED_BEATS: Final = 3
@@ -211,6 +219,12 @@ class Group:
         self.cancelling: set[int] = set()
         """Those of them that a node still has."""
         self.skip_reason: str | None = None
+        self.gate: Gate | None = None
+        """Where its `after` pairs tasks by value: what may run of it (not durable, nor are the two below)."""
+        self.links: list[Link] = []
+        """Those elements of its `after`."""
+        self.followers: list[Link] = []
+        """Those elements of others' that ask for its tasks, one by one."""
         self.finished: Finished | None = None
         self.durations: deque[float] = deque(maxlen=32)
 
@@ -224,8 +238,61 @@ class Group:
         return self.counts[TaskState.ACTIVE] == 0 and self.counts[TaskState.GRANTED] == 0
 
     @property
-    def all_succeeded(self) -> bool:
-        return self.counts[TaskState.SUCCEEDED] == self.size
+    def failed(self) -> int:
+        """Failures for good that count: those of what is optional do nowhere."""
+        return 0 if self.spec.optional else self.counts[TaskState.FAILED]
+
+    @property
+    def can_all_succeed(self) -> bool:
+        return not (self.failed or self.counts[TaskState.CANCELLED] or self.counts[TaskState.SKIPPED])
+
+    def meets(self, when: When) -> bool:
+        """Whether `after` this group, all of it, has come true."""
+        match when:
+            case When.SUCCEEDED:
+                return self.over and self.can_all_succeed
+            case When.DONE:
+                return self.over
+            case When.FAILED:
+                return self.counts[TaskState.FAILED] > 0
+
+    def denies(self, when: When) -> bool:
+        """Whether `after` this group, all of it, can no longer come true."""
+        match when:
+            case When.SUCCEEDED:
+                return not self.can_all_succeed
+            case When.DONE:
+                return False
+            case When.FAILED:
+                return self.over and not self.counts[TaskState.FAILED]
+
+    def set_state(self, index: int, state: TaskState) -> None:
+        """Change one task's byte and the counts with it."""
+        self.counts[self.state[index]] -= 1
+        self.counts[state] += 1
+        self.state[index] = state
+        if self.gate is not None and state is not TaskState.ACTIVE:
+            self.gate.close(range(index, index + 1))
+        if self.followers and state in OVER:
+            for link in self.followers:
+                link.ended(index, state)
+
+    def settle(self, run: range, state: TaskState) -> None:
+        """Every ACTIVE task of the run is over, as `state`: at once where all of them were."""
+        tasks = self.state[run.start : run.stop : run.step]
+        if tasks.count(TaskState.ACTIVE) < len(run):
+            for index in run:
+                if self.state[index] == TaskState.ACTIVE:
+                    self.waiting.pop(index, None)
+                    self.set_state(index, state)
+            return
+        self.state[run.start : run.stop : run.step] = bytes([state]) * len(run)
+        self.counts[TaskState.ACTIVE] -= len(run)
+        self.counts[state] += len(run)
+        if self.gate is not None:
+            self.gate.close(run)
+        for link in self.followers:
+            link.ended_run(run, state)
 
     def active_spans(self) -> list[tuple[int, int]]:
         """Runs (first, count) of the indices that are ACTIVE."""
@@ -233,23 +300,17 @@ class Group:
             return []
         return [(run.start(), run.end() - run.start()) for run in _ACTIVE.finditer(self.state)]
 
-    @property
-    def can_all_succeed(self) -> bool:
-        return not (self.counts[TaskState.FAILED] or self.counts[TaskState.CANCELLED] or self.counts[TaskState.SKIPPED])
-
-    def set_state(self, index: int, state: TaskState) -> None:
-        """Change one task's byte and the counts with it."""
-        self.counts[self.state[index]] -= 1
-        self.counts[state] += 1
-        self.state[index] = state
-
     def replace_active(self, state: TaskState) -> int:
         """Every ACTIVE task becomes `state`, at once; how many there were."""
         changed = self.counts[TaskState.ACTIVE]
+        spans = self.active_spans() if self.followers and state is not TaskState.CANCELLED else []
         if changed:
             self.state = self.state.replace(b"\x00", bytes([state]))
             self.counts[TaskState.ACTIVE] = 0
             self.counts[state] += changed
+        for first, count in spans:  # what is cancelled as a whole ends with its job: nobody waits any more
+            for link in self.followers:
+                link.ended_run(range(first, first + count), state)
         self.again.clear()
         self.waiting.clear()
         self.cursor = self.size
@@ -293,7 +354,24 @@ class Group:
     @property
     def has_ready(self) -> bool:
         """Whether some task could be granted, conditions and slots aside."""
-        return self.ready_again() is not None or self.cursor < self.size
+        return self.ready_again() is not None or self.first_ready() < self.size
+
+    def first_ready(self) -> int:
+        """The first task that may run and never did, or the size of the group."""
+        return self.cursor if self.gate is None else self.gate.first()
+
+    def next_ready(self, index: int) -> int:
+        """The same from `index` on."""
+        return self.next_active(index) if self.gate is None else self.gate.next(index)
+
+    def readies_at(self, index: int, limit: int) -> int:
+        """How many of them stand from `index` on without a gap, at most `limit`."""
+        return self.actives_at(index, limit) if self.gate is None else self.gate.opens_at(index, limit)
+
+    @property
+    def has_hope(self) -> bool:
+        """Whether some task runs, or may without another's end."""
+        return self.gate is None or self.has_ready or bool(self.counts[TaskState.GRANTED] or self.waiting)
 
     def back(self, index: int, attempt: int, retry_at: Instant | None = None) -> None:
         """A granted task is active again, to run as `attempt`, not before `retry_at`."""
@@ -313,6 +391,12 @@ class Group:
     def rebuild_again(self) -> None:
         """After a replay: whatever is ACTIVE below the cursor and not in backoff may run again."""
         self.again = []
+        if (gate := self.gate) is not None:
+            tried = sorted(index for index in self.attempts if gate.is_open(index))
+            self.again = [index for index in tried if index not in self.waiting]
+            for index in tried:
+                gate.close(range(index, index + 1))
+            return
         index = self.state.find(TaskState.ACTIVE, 0, self.cursor)
         while index >= 0:
             if index not in self.waiting:
@@ -466,14 +550,13 @@ class Job:
         return node_job if node_job is not None and node_job.state not in SETTLED else None
 
     def conditions_hold(self, group: Group) -> bool:
-        return all(self.groups[number].all_succeeded for number in group.spec.after)
+        """Whether all has come true that its `after` says of whole groups; of what it pairs, the group's gate knows."""
+        return all(self.groups[after.group].meets(after.when) for after in group.spec.after if not after.axes)
 
-    def failed_condition(self, group: Group) -> str | None:
-        """The name of a group in `after` that can no longer succeed wholly, or None."""
-        for number in group.spec.after:
-            if not self.groups[number].can_all_succeed:
-                return self.groups[number].spec.name
-        return None
+    def failed_condition(self, group: Group) -> After | None:
+        """The first that its `after` says of a whole group and that can no longer come true, or None."""
+        whole = (after for after in group.spec.after if not after.axes)
+        return next((after for after in whole if self.groups[after.group].denies(after.when)), None)
 
     def releasing_nodes(self) -> int:
         return sum(node_job.state is NodeJobState.RELEASING for node_job in self.current.values())

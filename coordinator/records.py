@@ -319,6 +319,26 @@ class JobReopened(_Record, frozen=True, tag=True):
     at: Instant
 
 
+class TasksSkipped(_Record, frozen=True, tag=True):
+    """Tasks of a group whose own elements of another keep their condition from coming true: runs (first, count,
+    step)."""
+
+    job: str
+    group: int
+    runs: list[tuple[int, int, int]]
+    reason: str
+    at: Instant
+
+
+class JobReopened(_Record, frozen=True, tag=True):
+    """A completed job is active again, and so are these tasks of it: (group, runs of (first, count))."""
+
+    job: str
+    tasks: list[tuple[int, list[tuple[int, int]]]]
+    by: str
+    at: Instant
+
+
 class TasksDone(_Record, frozen=True, tag=True):
     """Every task of the job is over."""
 
@@ -374,7 +394,7 @@ class DebtPaid(_Record, frozen=True, tag=True):
 
 Record = (
     PoolSet | TokenMade | TokenRevoked | IdentityAdmitted | IdentityRevoked | JobSubmitted | NodeJoined | NodeLeft
-    | RoundOpened | RoundMoved | RoundVoided | Granted | ReportTaken | TasksReturned | GroupSkipped | TasksDone
+    | RoundOpened | RoundMoved | RoundVoided | Granted | ReportTaken | TasksReturned | GroupSkipped | TasksSkipped | TasksDone
     | JobEnding | JobCompleted | JobDeleting | JobDeleted | DebtPaid | NodeMarked
     | JobMoved | JobChanged | JobReopened | TaskCancelled
 )  # fmt: skip

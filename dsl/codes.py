@@ -243,6 +243,11 @@ CODES: Final[dict[str, Code]] = {
         "an arm that is never reached",
         "`else` matches all that no arm before it did.",
     ),
+    "B305": Code(
+        "a failure that counts nowhere",
+        "The failure of a task with `optional = true` counts for no `after`: what waits for `x.failed` of it would "
+        "never run.",
+    ),
     # ---- pools
     "B604": Code(
         "not what the live pool is, or more than its nodes have",

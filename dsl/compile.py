@@ -181,9 +181,10 @@ class Compiler:
         total = 0
         for position, task in enumerate(tasks):
             sweep = self._sweep(task, known)
-            owners.append(TaskNames(task.name, position, sweep, task.block.damaged))
             total += sweep.size if sweep.complete and sweep.size <= MAX_TASKS else 0
             groups.append(self._group(task, f"{path}/task/{task.name}", sweep, known))
+            optional = groups[-1]["optional"] is True
+            owners.append(TaskNames(task.name, position, sweep, task.block.damaged, optional))
         names = {owner.name: owner for owner in reversed(owners) if owner.name}
         if total > MAX_TASKS:
             message = f"job `{reading.name}` has {total} tasks: at most {MAX_TASKS}"
@@ -210,7 +211,7 @@ class Compiler:
             "command": command,
             "slots": self._full(task, values, "slots"),
             "needs": self._needs(task.the("needs"), f"{path}/needs"),
-            "optional": False,
+            "optional": self._full(task, values, "optional"),
             "after": [],
         }
 
@@ -267,7 +268,7 @@ class Compiler:
             "elevated": full["elevated"],
             "stop_signal": full["stop_signal"],
             "stop_grace_ms": full["stop_grace"],
-            "arms": self._exits.read(exits.arms, constant) if exits is not None else [],
+            "arms": self._exits.read(exits, reading.schema.kind, constant) if exits is not None else [],
             "keep_ms": full["keep"],
             "files": self.files.read(files, elevated=full["elevated"] is True),
         }
@@ -327,8 +328,6 @@ class Compiler:
             value = self._options.read(setting, sees)
             if value is not MISSING:
                 values[name] = value
-            if setting.option.support is schema.Support.UNLESS_TRUE and value is True and not reading.silent:
-                self._reader.unsupported(setting.node, f"`{name} = true`")
         return values
 
     def _full(self, reading: Reading, values: dict[str, Any], name: str) -> Any:

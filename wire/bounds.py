@@ -70,6 +70,9 @@ MAX_POOLS: Final = 1_000
 MAX_JOBS: Final = 1_000
 MAX_GROUPS: Final = 1_000
 MAX_AFTER: Final = 1_000
+MAX_PAIRED: Final = 100
+"""Elements of one `after` that pair tasks by value: each may cost a task some bytes."""
+
 MAX_DIRS: Final = 100
 MAX_ARMS: Final = 100
 MAX_ENVIRONMENT: Final = 1_000

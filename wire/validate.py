@@ -26,6 +26,7 @@ from wire.spec import (
     Preparation,
     Release,
     SpecDocument,
+    When,
 )
 from wire.sweep import text_of
 
@@ -234,6 +235,8 @@ def _command(path: str, command: Command, names: _Names) -> Problems:
     yield from _count(f"{path}/exit", "arms", len(command.arms), bounds.MAX_ARMS)
     for arm in command.arms[: bounds.MAX_ARMS]:
         yield from _arm(f"{path}/exit", arm)
+        if arm.elsewhere and not names.task:
+            yield f"{path}/exit", "only a task is tried again `elsewhere`: this command belongs to its node"
     yield from _files(path, command, names)
 
 
@@ -313,8 +316,8 @@ def _arm(path: str, arm: ExitArm) -> Problems:
     for number in arm.signals:
         yield from _within(f"{path}/signal", number, 1, 64)
     yield from _within(f"{path}/times", arm.times, 1, bounds.MAX_RETRIES)
-    if arm.action is not ExitAction.RETRY and (arm.times is not None or arm.backoff is not None):
-        yield path, "only `retry` has times and a backoff"
+    if arm.action is not ExitAction.RETRY and (arm.times is not None or arm.backoff is not None or arm.elsewhere):
+        yield path, "only `retry` has times, a backoff and `elsewhere`"
     yield from _backoff(f"{path}/backoff", arm.backoff)
 
 
@@ -344,32 +347,51 @@ def _backoff(path: str, backoff: Backoff | None) -> Problems:
 def _groups(path: str, job: JobSpec, dirs: frozenset[str]) -> Problems:
     total = 0
     taken = {*job.values, *dirs}
-    for position, group in enumerate(job.groups):
+    for group in job.groups:
         where = f"{path}/task/{_short(group.name)}"
         size = yield from _sweep(where, group, taken)
         total += size
-        yield from _group(where, position, group, len(job.groups))
+        yield from _group(where, group)
         axes = sum(len(axis.names) for axis in group.axes)
         yield from _command(where, group.command, _Names(axes, dirs, task=True))
     if total > bounds.MAX_TASKS:
         yield path, f"the job has {total} tasks: at most {bounds.MAX_TASKS}"
+    for group in job.groups:
+        yield from _after(f"{path}/task/{_short(group.name)}/after", group, job.groups)
     cycle = _cycle(job.groups)
     if cycle:
         names = " → ".join(_short(job.groups[at].name) for at in cycle)
         yield f"{path}/task/{_short(job.groups[cycle[0]].name)}/after", f"dependency cycle: {names}"
 
 
-def _group(path: str, position: int, group: GroupSpec, groups: int) -> Problems:
+def _group(path: str, group: GroupSpec) -> Problems:
     yield from _name(path, "task", group.name)
     if group.name in bounds.TAKEN_TASK_NAMES:
         yield path, f"`{group.name}` is no name for a task: the job has a directory of that name"
     yield from _within(f"{path}/slots", group.slots, 1, bounds.MAX_SLOTS)
     yield from _needs(f"{path}/needs", group.needs)
-    yield from _count(f"{path}/after", "dependencies", len(group.after), bounds.MAX_AFTER)
-    if len(set(group.after)) != len(group.after):
-        yield f"{path}/after", "a dependency is named twice"
-    if any(not 0 <= other < groups for other in group.after):
-        yield f"{path}/after", "a dependency names no task block of the job"
+
+
+def _after(path: str, group: GroupSpec, groups: list[GroupSpec]) -> Problems:
+    yield from _count(path, "dependencies", len(group.after), bounds.MAX_AFTER)
+    paired = sum(bool(element.axes) for element in group.after)
+    yield from _count(path, "dependencies by value", paired, bounds.MAX_PAIRED)
+    seen: set[tuple[int, When, tuple[str, ...]]] = set()
+    for element in group.after[: bounds.MAX_AFTER]:
+        key = (element.group, element.when, tuple(sorted(element.axes)))
+        if key in seen or len(set(element.axes)) != len(element.axes):
+            yield path, "a dependency is named twice"
+        seen.add(key)
+        if not 0 <= element.group < len(groups):
+            yield path, "a dependency names no task block of the job"
+            continue
+        other = groups[element.group]
+        if element.when is When.FAILED and other.optional:
+            yield path, f"`{_short(other.name)}` is optional: its failure counts for no `after`"
+        for name in element.axes:
+            for owner in (other, group):
+                if not any(name in axis.names for axis in owner.axes):
+                    yield path, f"`{_short(owner.name)}` has no axis `{_short(name)}`"
 
 
 def _needs(path: str, needs: Needs) -> Problems:
@@ -447,7 +469,8 @@ def _is_scalar(value: Any) -> bool:
 
 def _cycle(groups: list[GroupSpec]) -> list[int]:
     """The positions along a cycle of `after`, the first one again at the end; empty when there is none."""
-    waiting = {at: {other for other in group.after if 0 <= other < len(groups)} for at, group in enumerate(groups)}
+    known = range(len(groups))
+    waiting = {at: {e.group for e in group.after if e.group in known} for at, group in enumerate(groups)}
     waited_for: dict[int, list[int]] = {at: [] for at in waiting}
     for at, others in waiting.items():
         for other in others:
