@@ -330,15 +330,6 @@ class TasksSkipped(_Record, frozen=True, tag=True):
     at: Instant
 
 
-class JobReopened(_Record, frozen=True, tag=True):
-    """A completed job is active again, and so are these tasks of it: (group, runs of (first, count))."""
-
-    job: str
-    tasks: list[tuple[int, list[tuple[int, int]]]]
-    by: str
-    at: Instant
-
-
 class TasksDone(_Record, frozen=True, tag=True):
     """Every task of the job is over."""
 
@@ -394,7 +385,8 @@ class DebtPaid(_Record, frozen=True, tag=True):
 
 Record = (
     PoolSet | TokenMade | TokenRevoked | IdentityAdmitted | IdentityRevoked | JobSubmitted | NodeJoined | NodeLeft
-    | RoundOpened | RoundMoved | RoundVoided | Granted | ReportTaken | TasksReturned | GroupSkipped | TasksSkipped | TasksDone
+    | RoundOpened | RoundMoved | RoundVoided | Granted | ReportTaken | TasksReturned | GroupSkipped
+    | TasksSkipped | TasksDone
     | JobEnding | JobCompleted | JobDeleting | JobDeleted | DebtPaid | NodeMarked
     | JobMoved | JobChanged | JobReopened | TaskCancelled
 )  # fmt: skip

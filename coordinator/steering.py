@@ -175,7 +175,7 @@ def _add_skipped_dependents(job: Job, chosen: Chosen) -> None:
 
 def _sources(group: Group) -> set[int]:
     """The groups that it waits for."""
-    return {getattr(after, "group", after) for after in group.spec.after}
+    return {after.group for after in group.spec.after}
 
 
 def _spans(indices: list[int]) -> list[tuple[int, int]]:
