@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, Final
 
-from coordinator import access, admission, ending, explain, files, logs, nodes, readers, steering, submission, views
+from coordinator import access, admission, ending, explain, files, logs, nodes, readers, steering, submission, top, views
 from coordinator.desk import Desk
 from coordinator.finding import RefusedError, find_job, find_node, find_own_job, find_task
 from coordinator.model import OVER, Group, Job, JobState, Node, Pool, TaskState
@@ -269,6 +269,7 @@ _ANSWERS: Final[dict[type[m.Message], Callable[..., None]]] = {
     m.FilesList: files.list_files,
     m.EventsRead: readers.read,
     m.Overview: _overview,
+    m.Top: top.answer,
     m.Finish: _finish,
     **admission.ANSWERS,
     **nodes.ANSWERS,

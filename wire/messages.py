@@ -37,7 +37,7 @@ ToNode = (
 FromClient = (
     Upload | Submit | JobList | JobShow | JobWait | JobTerminate | JobDelete | JobNodes | TaskList | TaskShow
     | Explain | NodeList | NodeShow | PoolList | PoolShow | LogRead | FilesRead | FilesList | Overview
-    | EventsRead | Finish | NodeDrain | NodeEnable | NodeForget | NodeRetryPrep
+    | EventsRead | Finish | Top | NodeDrain | NodeEnable | NodeForget | NodeRetryPrep
     | TokenCreate | TokenList | TokenRevoke | IdentityList | IdentityRevoke | NodeRevoke
     | JobDisable | JobEnable | JobSet | JobRetry | TaskCancel
 )  # fmt: skip

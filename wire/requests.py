@@ -12,7 +12,7 @@ __all__ = [
     "JobDisable", "JobEnable", "JobList", "JobNodes", "JobRetry", "JobSet", "JobShow", "JobTerminate", "JobWait",
     "LogRead", "NodeDrain", "NodeEnable", "NodeForget", "NodeList", "NodeRetryPrep", "NodeRevoke", "NodeShow",
     "Overview", "PoolList", "PoolShow", "Refused", "Reply", "Submit", "TaskCancel", "TaskList", "TaskShow",
-    "TokenCreate", "TokenList", "TokenRevoke", "Upload",
+    "TokenCreate", "TokenList", "TokenRevoke", "Top", "Upload",
 ]  # fmt: skip
 
 
@@ -267,6 +267,14 @@ class Overview(Message, frozen=True, tag=True):
     request: Int64
     jobs: list[str] = []
     changed: Int64 = -1
+
+
+class Top(Message, frozen=True, tag=True):
+    """What `top` draws: `{"pools", "jobs": {"total", "live"}, "tasks", "nodes", "slots", "slots_used", "owed",
+    "top_jobs", "top_nodes", "releases"}`, at most `rows` in each of the last three, those first that matter."""
+
+    request: Int64
+    rows: Int64 = 50
 
 
 class Finish(Message, frozen=True, tag=True):

@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "task": ("coordinator.cli.tasks", "task"),
     "node": ("coordinator.cli.nodes", "node"),
     "pool": ("coordinator.cli.pools", "pool"),
+    "top": ("coordinator.cli.top", "top"),
     "explain": ("coordinator.cli.explain", "explain"),
     "logs": ("coordinator.cli.logs", "logs"),
     "events": ("coordinator.cli.events", "events"),

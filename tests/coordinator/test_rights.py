@@ -188,6 +188,7 @@ TABLE: list[tuple[str, str, Ask]] = [
     ("events", "AAAAAA", ask(m.EventsRead)),
     ("events of a job", "AAUAAA", ask(m.EventsRead, 0, JOB)),
     ("overview", "AAAAAA", ask(m.Overview)),
+    ("top", "AAAAAA", ask(m.Top)),
     ("finish", "CCCCCA", ask(m.Finish)),
     ("token create", "CCCCCA", ask(m.TokenCreate, **TOKEN)),
     ("token list", "CCCCCA", ask(m.TokenList)),
@@ -241,7 +242,7 @@ def everything_told_to(person: Person, name: str) -> str:
     """All that a person gets to see without naming a job, and what is said when one is nearly named."""
     told = [
         person.ask(m.JobList), person.ask(m.NodeList), person.ask(m.NodeShow, "n1"), person.ask(m.PoolList),
-        person.ask(m.PoolShow, "p"), person.ask(m.Overview), person.ask(m.Overview, [name]),
+        person.ask(m.PoolShow, "p"), person.ask(m.Top), person.ask(m.Overview), person.ask(m.Overview, [name]),
         person.refused(m.JobShow, name), person.refused(m.JobShow, "secre"), person.refused(m.JobNodes, "secret-2"),
         person.refused(m.TaskShow, f"{name}/t[9]"), person.refused(m.Explain, name),
         person.refused(m.JobTerminate, "ecret-1"),

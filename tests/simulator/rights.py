@@ -355,6 +355,9 @@ def _shown(asked: Message, body: Any) -> Iterator[str]:
             yield body["job"]
         case m.Explain():
             yield body["id"].partition("/")[0]
+        case m.Top():
+            yield from (row["id"] for row in body["top_jobs"])
+            yield from (row["job"] for row in body["releases"])
         case m.Overview() | m.Submit():
             yield from (row["id"] for row in body["jobs"])
         case m.JobNodes() if body:

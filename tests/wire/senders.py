@@ -86,6 +86,7 @@ _WRITTEN: Final = {
     "FilesList": "uoa",
     "EventsRead": "uoa",
     "Overview": "uoa",
+    "Top": "uoa",
     "Finish": "a",
     "TokenCreate": "a",
     "TokenList": "a",
