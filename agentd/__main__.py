@@ -58,30 +58,33 @@ def _pairs(kind: str, given: tuple[str, ...]) -> dict[str, str]:
     pairs = {}
     for pair in given:
         name, equals, value = pair.partition("=")
-        if not equals or not _NAME.match(name):
+        if not _NAME.match(name) or not (equals or kind == "label"):
             raise Failure(f"{pair!r} is no {kind}: write NAME=VALUE.", 2)
         pairs[name] = value
     return pairs
 
 
-def _resources(given: tuple[str, ...]) -> dict[str, float]:
-    resources = {}
+def _resources(given: tuple[str, ...]) -> list[tuple[str, float]]:
+    resources = []
     for name, text in _pairs("resource", given).items():
         try:
-            resources[name] = float(text)
+            resources.append((name, float(text)))
         except ValueError:
             raise Failure(f"--resource {name}={text}: {text!r} is no number.", 2) from None
-        if not 0 <= resources[name] < float("inf"):
-            raise Failure(f"--resource {name}={text}: an amount is finite and not negative.", 2)
     return resources
 
 
-def _measured() -> dict[str, float]:
-    """What a node has without being told."""
-    return {
-        "cpus": float(len(os.sched_getaffinity(0))),
-        "memory": float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")),
-    }
+def _offers(config: FileConfig, resource: tuple[str, ...], label: tuple[str, ...]) -> dict[str, Any]:
+    """What the node offers and is, by the file and the command line, which wins."""
+    from agentd.offers import GPUS, OfferError, gpus_of, labels_of, measured, resources_of
+
+    try:
+        resources = resources_of([*measured().items(), *config.resources.items(), *_resources(resource)])
+        gpus = gpus_of(resources, config.gpus)
+        labels = labels_of({**config.labels, **_pairs("label", label)})
+    except OfferError as error:
+        raise Failure(str(error), 2) from None
+    return {"resources": {**resources, GPUS: float(len(gpus))} if gpus else resources, "gpus": gpus, "labels": labels}
 
 
 def _version() -> str:
@@ -97,8 +100,13 @@ def _version() -> str:
 @click.option("--name", metavar="NODE", help="The node's id (default: this machine's name).")
 @click.option("--root", metavar="DIR", help="The node's directory (default: in the user's state directory).")
 @click.option("--slots", type=click.IntRange(1, 4096), help="Tasks at once (default: as the pool says).")
-@click.option("--resource", multiple=True, metavar="NAME=N", help="What this node offers.")
-@click.option("--label", multiple=True, metavar="K=V", help="What this node is.")
+@click.option(
+    "--resource",
+    multiple=True,
+    metavar="NAME=N",
+    help="What this node offers: `gpus=2`, or anything that tasks may need.",
+)
+@click.option("--label", multiple=True, metavar="K=V", help="What this node is: K, or K=V.")
 @click.option("--config", "config_file", metavar="FILE", help="Configuration (TOML).")
 @click.option("--join", metavar="JOIN", help="A join string for the first start: @FILE, - for stdin, or itself.")
 @click.option("--allow-elevation", is_flag=True, help="Let jobs run elevated commands here, as root.")
@@ -157,8 +165,7 @@ def agentd(  # one parameter an option
         pool=pool,
         node=name,
         slots=slots or config.slots,
-        resources={**_measured(), **config.resources, **_resources(resource)},
-        labels={**config.labels, **_pairs("label", label)},
+        **_offers(config, resource, label),
         elevation=elevation,
         elevation_refused=refused,
         users=users,
@@ -279,6 +286,7 @@ def _stand_on(node: NodeConfig, file: FileConfig) -> tuple[NodeConfig, Place]:
     from agentd.containment import Containment, probe
     from agentd.files import NodeFiles
     from agentd.model import Staging
+    from agentd.offers import room_below
     from agentd.session import Place
     from agentd.spawn import (
         become_subreaper,
@@ -312,6 +320,10 @@ def _stand_on(node: NodeConfig, file: FileConfig) -> tuple[NodeConfig, Place]:
     nofile = open_files_limit()
     raise_open_files_limit()
     become_subreaper()
+    resources = node.resources
+    if "disk" not in resources:
+        remembered = Path(files.agent_directory) / "disk"
+        resources = {**resources, "disk": room_below(files.root, node.disk_floor, remembered, holds=files.holds_jobs())}
     given = file.files
     bringing = Staging(
         program=staging_program(files.scripts, given.python, job_users=users is not None),
@@ -319,7 +331,7 @@ def _stand_on(node: NodeConfig, file: FileConfig) -> tuple[NodeConfig, Place]:
         proxy=given.proxy, ca=given.ca,
     )  # fmt: skip
     config = msgspec.structs.replace(
-        node, root=files.root, incarnation=files.incarnation, containment=containment.level.value,
+        node, root=files.root, resources=resources, incarnation=files.incarnation, containment=containment.level.value,
         limits=tuple(containment.limits), life=secrets.token_hex(8), staging=bringing,
     )  # fmt: skip
     return config, Place(files, boot, containment, nofile, uids)

@@ -3,12 +3,13 @@
 path = ["/opt/tools/bin"]         # before the standard PATH of every command
 boot_id_file = "/run/boot-id"     # what stands for the kernel's boot id
 slots = 8                         # as --slots
+gpus = ["0", "GPU-6d7e-0c1f"]     # GPUs by number or id; --resource gpus=2 is ["0", "1"]
 
 [env]                             # variables that every command sees
 HTTP_PROXY = "http://proxy:3128"
 
 [resources]                       # as --resource
-gpus = 2
+licences = 2
 
 [labels]                          # as --label
 zone = "a"
@@ -89,6 +90,7 @@ class FileConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     env: dict[str, str] = {}
     boot_id_file: str | None = None
     slots: Annotated[int, msgspec.Meta(ge=1, le=4096)] | None = None
+    gpus: list[str] = []
     resources: dict[str, float] = {}
     labels: dict[str, str] = {}
     allow_elevation: bool = False

@@ -58,22 +58,23 @@ class Waiting:
             self.spans.appendleft(span)
 
 
-def key_of(grant: int, position: int, slots: tuple[int, ...]) -> str:
+def key_of(grant: int, position: int, slots: tuple[int, ...], gpus: tuple[str, ...] = ()) -> str:
     """What a keeper calls a task: all that an agent which lost its memory must know of what runs."""
-    return f"{grant}.{position}.{slots[0]}.{len(slots)}"
+    key = f"{grant}.{position}.{slots[0]}.{len(slots)}"
+    return f"{key}.{','.join(gpus)}" if gpus else key
 
 
-def parse_key(key: str) -> tuple[int, int, tuple[int, ...]] | None:
-    """(grant, position, slots), or None for what is no task's key."""
+def parse_key(key: str) -> tuple[int, int, tuple[int, ...], tuple[str, ...]] | None:
+    """(grant, position, slots, GPUs), or None for what is no task's key."""
     parts = key.split(".")
-    if len(parts) != 4 or not all(part.isdecimal() for part in parts):
+    if len(parts) not in (4, 5) or not all(part.isdecimal() for part in parts[:4]):
         return None
-    grant, position, slot, width = map(int, parts)
-    return grant, position, tuple(range(slot, slot + width))
+    grant, position, slot, width = map(int, parts[:4])
+    return grant, position, tuple(range(slot, slot + width)), tuple(parts[4].split(",")) if len(parts) == 5 else ()
 
 
 class Dispatch:
-    """Invariants: the slots of keepers with work are disjoint and, but for what an earlier life or a larger limit
+    """Invariants: slots and GPUs of keepers with work are disjoint and, but for what an earlier life or a larger limit
     left, within the limit; a position is either in `spans`, at one keeper, or no longer open."""
 
     def __init__(self, desk: Desk, keepers: Keepers, texts: Callable[[str, int, int], TaskTexts]) -> None:
@@ -247,7 +248,7 @@ class Dispatch:
             if parsed is None:
                 self._desk.say(keeper.name, StopItem(key=key, reason="It is no task of this node."))
                 continue
-            grant, position, keeper.slots = parsed
+            grant, position, keeper.slots, keeper.gpus = parsed
             keeper.items[key] = (grant, position)
             if self._desk.is_open(grant, position) is None:
                 self._desk.say(keeper.name, StopItem(key=key, reason=VOID))
@@ -335,7 +336,7 @@ class Dispatch:
         item = keeper.items.pop(key, None)
         keeper.started.pop(key, None)
         if item is not None and not keeper.items:
-            keeper.slots = ()
+            keeper.rest()
             keeper.since = self._desk.now.boottime
         return item
 
@@ -375,7 +376,7 @@ class Dispatch:
     ) -> None:
         """Give keepers what may run, in the order in which it was granted. `lacking` says why a command can't have its
         files here."""
-        feeding = Feeding(slots, self._desk.config.resources, self._keepers)
+        feeding = Feeding(slots, self._desk.config, self._keepers)
         for waiting in list(self._waiting.values()):
             if not waiting.spans or waiting.held or waiting.returned is not None:
                 continue
@@ -411,9 +412,9 @@ class Dispatch:
         items: list[tuple[str, str, list[str], str]] = []
         while waiting.spans and len(keeper.items) < depth:
             position = waiting.take()
-            key = key_of(grant.grant, position, keeper.slots)
+            key = key_of(grant.grant, position, keeper.slots, keeper.gpus)
             try:
-                template, values, directory = texts.item(grant, position, keeper.slots[0])
+                template, values, directory = texts.item(grant, position, keeper.slots[0], keeper.gpus)
             except TemplateError as error:
                 self._failed(grant.grant, position, f"Its texts have no value: {error}.")
                 continue

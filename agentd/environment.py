@@ -32,6 +32,7 @@ from wire.sweep import Scalar, Sweep, axis_from_plain, text_of
 from wire.template import Scope, TemplateError, render, varies_by_task
 
 _T = TypeVar("_T")
+GPUS_VARIABLE: Final = "CUDA_VISIBLE_DEVICES"
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PHASE_DIRECTORIES: Final = {Phase.PREPARATION: PREPARATION_DIRECTORY, Phase.RELEASE: RELEASE_DIRECTORY}
 _SHELL: Final = ("bash", "-euo", "pipefail")
@@ -231,6 +232,11 @@ def refuse_elevation(config: NodeConfig, command: Command) -> None:
         raise CommandRefused(f"It asks for elevation, {config.elevation_refused}.")
 
 
+def _no_gpus(config: NodeConfig) -> dict[str, str]:
+    """Where GPUs are some task's own, who claimed none sees none; elsewhere nothing is said of them."""
+    return {GPUS_VARIABLE: ""} if config.gpus else {}
+
+
 def _limits(command: Command) -> dict[str, Any]:
     return {
         "timeout_s": None if command.timeout_ms is None else command.timeout_ms / 1000,
@@ -259,6 +265,7 @@ def phase_template(config: NodeConfig, job: Job, held: Round, phase: Phase, atte
         _set(env, texts, lambda text: render(text, scope))
     env.update(node.own())
     env.update(_both({"TASK_ID": name, "TASK_DIR": directory, "TASK_WORKING_DIR": f"{directory}/wd"}))
+    env.update(_no_gpus(config))
     env["BATCH_ATTEMPT"] = str(attempt)
     if phase is Phase.PREPARATION:
         env["BATCH_REBOOTED"] = "true" if held.rebooted else "false"
@@ -348,7 +355,12 @@ class TaskTexts:
             BATCH_TASK_SLOTS=str(self.spec.slots),
             BATCH_SLOT=_SLOT,
             BATCH_ATTEMPT=_ATTEMPT,
+            **_no_gpus(node.config),
         )
+        if gpus := self.spec.needs.gpus:
+            if gpus > len(node.config.gpus):
+                raise CommandRefused(f"It needs {gpus} GPUs, of {len(node.config.gpus)} that this node declares.")
+            self._env[GPUS_VARIABLE] = _FIRST_AXIS + len(self.sweep.names) + len(self._varying)
 
     def _text(self, expr: Any) -> str | int:
         """A constant, or the number of the value that will stand here."""
@@ -363,7 +375,9 @@ class TaskTexts:
             self._varying.append(expr)
         return _FIRST_AXIS + len(self.sweep.names) + self._varying.index(expr)
 
-    def item(self, grant: Grant, position: int, slot: int) -> tuple[Template, list[str], str]:
+    def item(
+        self, grant: Grant, position: int, slot: int, gpus: tuple[str, ...] = ()
+    ) -> tuple[Template, list[str], str]:
         """The template, the values and the directory of one task. Raises TemplateError."""
         index = grant.index(position)
         task_id = self.sweep.task_id(index)
@@ -375,6 +389,8 @@ class TaskTexts:
         if self._varying:
             scope = self._scope(axes, task_id, index, grant.attempt)
             values += [render(expr, scope) for expr in self._varying]
+        if gpus:
+            values.append(",".join(gpus))
         return self._template_for(axes), values, directory
 
     def _scope(self, axes: tuple[Scalar, ...], task_id: str, index: int, attempt: int) -> Scope:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Final
 
 from agentd.keepers import Keeper, Keepers, Stage
-from agentd.model import Grant
+from agentd.model import Grant, NodeConfig
 from agentd.records import Allowance, Purpose
 
 EXACT: Final = 1e-9
@@ -16,21 +16,24 @@ EXACT: Final = 1e-9
 class Feeding:
     """One pass of feeding: which slots and how much of the node's resources are free, and which keepers got what."""
 
-    def __init__(self, slots: int, resources: Mapping[str, float], keepers: Keepers) -> None:
+    def __init__(self, slots: int, config: NodeConfig, keepers: Keepers) -> None:
         self._keepers = keepers
         busy = [keeper for keeper in keepers.all.values() if keeper.slots]
         taken = [slot for keeper in busy for slot in keeper.slots]
         free = set(range(slots)).difference(taken)
         self._free = sorted(free)[: max(0, slots - len(taken))]
-        self._resources = resources
-        self._left = dict(resources)
+        self._resources = config.resources
+        self._left = dict(config.resources)
+        held = {gpu for keeper in busy for gpu in keeper.gpus}
+        self._gpus = [gpu for gpu in config.gpus if gpu not in held]
         for keeper in busy:
             self._claim(keeper.allowance)
 
     def _claims(self, allowance: Allowance) -> Iterator[tuple[str, float]]:
-        """What a command of this allowance takes of the node: all of a resource, if it wants more than there is."""
+        """What a command of this allowance takes of the node, GPUs aside: all of what is less than it wants."""
         needs = allowance.needs
-        for name, wanted in (("cpus", needs.cpus), ("memory", needs.memory_bytes)):
+        named = ("cpus", needs.cpus), ("memory", needs.memory_bytes), ("disk", needs.disk_bytes)
+        for name, wanted in (*named, *needs.others.items()):
             if wanted is not None and name in self._resources:
                 yield name, min(wanted, self._resources[name])
 
@@ -44,6 +47,8 @@ class Feeding:
         for name, amount in self._claims(allowance):
             if amount > 0:
                 lanes = min(lanes, int(self._left[name] / amount + EXACT))
+        if allowance.needs.gpus:
+            lanes = min(lanes, len(self._gpus) // allowance.needs.gpus)
         return max(0, lanes)
 
     def share(self, keepers: list[Keeper], width: int, count: int) -> int:
@@ -59,6 +64,8 @@ class Feeding:
             return len(keeper.slots) == width and len(keeper.items) <= depth // 2
         if not keeper.slots and self._lanes(keeper.allowance, width) > 0:
             keeper.slots, self._free = tuple(self._free[:width]), self._free[width:]
+            if gpus := keeper.allowance.needs.gpus:
+                keeper.gpus, self._gpus = tuple(self._gpus[:gpus]), self._gpus[gpus:]
             self._claim(keeper.allowance)
         return len(keeper.slots) == width
 
@@ -71,7 +78,7 @@ class Feeding:
                 self._keepers.start(grant.job, grant.round, Purpose.TASKS, allowance)
 
     def settle(self) -> None:
-        """An idle keeper holds no slots."""
+        """An idle keeper holds nothing."""
         for keeper in self._keepers.all.values():
             if keeper.slots and not keeper.items:
-                keeper.slots = ()
+                keeper.rest()

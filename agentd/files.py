@@ -365,6 +365,10 @@ class NodeFiles:
             points = [unescaped(line.split(" ")[4]) for line in file]
         return [shown(point) for point in points if point.startswith(path + "/")]
 
+    def holds_jobs(self) -> bool:
+        """Whether anything of a job is below the root, in the trash included. Raises OSError."""
+        return bool(os.listdir(self._workitems) or os.listdir(self._trash_fd))
+
     # ---- the trash
 
     def _discard_path(self, here: int, path: str, job: str) -> None:

@@ -16,6 +16,11 @@ MAX_STUCK: Final = 1_000
 """Jobs that are named at once."""
 
 
+def floor_of(said: int | None, size: int) -> int:
+    """The bytes that stay free on a disk of so many, by what was said of it: None is the default, 0 is none."""
+    return min(FLOOR_BYTES, int(size * FLOOR_SHARE)) if said is None else said
+
+
 class Vitals:
     """What is known of it, and what the coordinator was told. `floor` in bytes: None is the default, 0 is none."""
 
@@ -28,7 +33,7 @@ class Vitals:
 
     def disk_seen(self, free: int, size: int) -> None:
         """So many bytes are free for the root, of so many."""
-        floor = min(FLOOR_BYTES, int(size * FLOOR_SHARE)) if self._floor is None else self._floor
+        floor = floor_of(self._floor, size)
         if free < floor and self._short is None:
             self._short = f"the disk of its root has {_mib(free)} left, less than {_mib(floor)}"
         elif free >= floor * BACK_AT:

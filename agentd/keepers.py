@@ -52,6 +52,8 @@ class Keeper:
     templates: set[str] = field(default_factory=set)
     slots: tuple[int, ...] = ()
     """The numbers of the slots it holds while it has work."""
+    gpus: tuple[str, ...] = ()
+    """The GPUs that it holds as long."""
     started: dict[str, float] = field(default_factory=dict)
     leftovers: bool = False
     ack: int = 0
@@ -60,6 +62,10 @@ class Keeper:
     answered: int = 0
     kill_at: float | None = None
     told_to_stop: bool = False
+
+    def rest(self) -> None:
+        """It has no work: what it held is free."""
+        self.slots = self.gpus = ()
 
     @property
     def usable(self) -> bool:

@@ -74,6 +74,8 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     incarnation: str
     slots: int | None = None
     resources: dict[str, float] = {}
+    gpus: tuple[str, ...] = ()
+    """What tasks call each of its GPUs."""
     labels: dict[str, str] = {}
     elevation: bool = False
     elevation_refused: str = "which this node does not allow (agentd --allow-elevation)"

@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from wire.bounds import LABEL_NAME, MAX_RESOURCES, NAME, is_label_value
 from wire.messages import Cleanliness, Join, KeptStream, PhaseEnd, TaskEnd
 
 MAX_WALL: Final = 253_000_000_000.0
@@ -20,7 +21,7 @@ MAX_TAIL: Final = 64 * 1024
 MAX_KEPT_TAIL: Final = 192 * 1024
 MAX_SAID: Final = 64
 MAX_WORD: Final = 256
-"""Letters of one label, or of anything else that a node says of itself."""
+"""Letters of anything that a node says of itself."""
 MAX_LISTED: Final = 100
 """Leftovers of each kind."""
 
@@ -33,11 +34,14 @@ def wall(at: float) -> float:
 def too_much(join: Join) -> str | None:
     """Why what a node says of itself can't be kept and listed; None: it can."""
     texts = (join.incarnation, join.boot, join.containment, join.users, join.version, join.life, *join.limits)
-    pairs = (*join.labels.items(), *((name, "") for name in join.resources))
-    if len(pairs) > MAX_SAID or len(join.limits) > MAX_SAID:
-        return f"a node has {MAX_SAID} labels and resources at most"
-    if any(len(text) > MAX_WORD for text in (*texts, *(name for name, _ in pairs), *(value for _, value in pairs))):
+    if len(join.labels) > MAX_RESOURCES or len(join.resources) > MAX_RESOURCES or len(join.limits) > MAX_SAID:
+        return f"a node has {MAX_RESOURCES} labels and {MAX_RESOURCES} resources at most"
+    if any(len(text) > MAX_WORD for text in texts):
         return f"what a node says of itself is {MAX_WORD} letters each at most"
+    if not all(NAME.match(name) for name in join.resources):
+        return "a node names a resource as no task could: letters, digits and `_`, 48 at most"
+    if not all(LABEL_NAME.match(name) and is_label_value(value) for name, value in join.labels.items()):
+        return "a node has a label that nobody could ask for: a name, and a value that can be printed"
     return None
 
 

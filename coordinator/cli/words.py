@@ -314,7 +314,7 @@ def _resource(name: str, figure: object) -> str:
     if not isinstance(figure, Mapping):
         return f"{name} {figure}"
     used, total = figure.get("used", 0), figure.get("total", 0)
-    return f"{name} {size(used)} of {size(total)}" if name == "memory" else f"{name} {used:g} of {total:g}"
+    return f"{name} {size(used)} of {size(total)}" if name in ("memory", "disk") else f"{name} {used:g} of {total:g}"
 
 
 def pool_row(pool: Document) -> list[object]:

@@ -94,3 +94,23 @@ def test_what_is_plausible_is_left_as_it_is() -> None:
     end = m.TaskEnd(1, 0, m.Outcome.EXITED, 0, None, 1.7e9, 1.7e9 + 5, 0.5, 1 << 20, "fine")
     assert plausible.task_end(end) is end
     assert plausible.wall(1.7e9) == 1.7e9
+
+
+@pytest.mark.parametrize(
+    ("offers", "said"),
+    [
+        ({"resources": {f"r{n}": 1.0 for n in range(33)}}, "32 resources at most"),
+        ({"worn": {f"l{n}": "" for n in range(33)}}, "32 labels"),
+        ({"resources": {"\x1b[2J": 1.0}}, "names a resource as no task could"),
+        ({"worn": {"zone": "\x1b[2J"}}, "a label that nobody could ask for"),
+        ({"worn": {"a b": ""}}, "a label that nobody could ask for"),
+    ],
+)
+def test_a_node_that_offers_what_can_not_be_listed_or_asked_for_may_not_join(offers: dict[str, Any], said: str) -> None:
+    play = Play()
+    node = FakeNode(play, "n1", "p", 1, "boot-1")
+    for field, value in offers.items():
+        setattr(node, field, value)
+    node.join()
+    assert not node.joined
+    assert said in node.closed[0]
