@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
 
-from agentd.model import decode_body
+from agentd.model import decode_body, decode_start
 from wire.limits import MAX_DOCUMENT
-from wire.messages import BodyChunk, JobBody, OpenRound
+from wire.messages import BodyChunk, JobBody, OpenRound, StartNode
 
 MAX_COMING: Final = 4
 """Bodies that may be on their way at once."""
@@ -41,17 +42,35 @@ class Bodies:
 
     def take(self, opening: OpenRound) -> tuple[bytes, JobBody] | None:
         """The body a round is opened with, or None if it brings none. Raises BodyRefused."""
+        what = f"the body of job {opening.job}"
         body = opening.body
         if body is None and opening.digest is not None:
-            body = bytes(self._coming.pop(opening.digest, b""))
-            if hashlib.sha256(body).hexdigest() != opening.digest:
-                raise BodyRefused(f"the body of job {opening.job} is not what was announced")
+            body = self._whole(what, opening.digest)
         if body is None:
             return None
-        try:
-            decoded = decode_body(body)
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:  # text that is no UTF-8 is a ValueError
-            raise BodyRefused(f"the body of job {opening.job} does not fit: {error}") from None
+        decoded = _decoded(what, body, decode_body)
         if decoded.job != opening.job:
             raise BodyRefused(f"the body of job {opening.job} is that of {decoded.job[:100]}")
         return body, decoded
+
+    def take_start(self, order: StartNode) -> bytes:
+        """The body of a pool's start. Raises BodyRefused."""
+        what = "a pool's start"
+        body = self._whole(what, order.digest) if order.body is None else order.body
+        if hashlib.sha256(body).hexdigest() != order.digest:
+            raise BodyRefused(f"{what} is not what was announced")
+        _decoded(what, body, decode_start)
+        return body
+
+    def _whole(self, what: str, digest: str) -> bytes:
+        body = bytes(self._coming.pop(digest, b""))
+        if hashlib.sha256(body).hexdigest() != digest:
+            raise BodyRefused(f"{what} is not what was announced")
+        return body
+
+
+def _decoded(what: str, body: bytes, decode: Callable[[bytes], JobBody]) -> JobBody:
+    try:
+        return decode(body)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:  # text that is no UTF-8 is a ValueError
+        raise BodyRefused(f"{what} does not fit: {error}") from None

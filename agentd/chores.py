@@ -22,7 +22,7 @@ from agentd.files import NodeFiles
 from agentd.processes import ContainmentError, now_s
 from agentd.reading import Owners
 from agentd.uids import Lease, Uids, UidsError
-from wire.messages import Cleanliness
+from wire.messages import START_JOB, Cleanliness
 
 LOOK_STEPS: Final = 500
 """So many entries are deleted or looked at for one quarantined user before others have their turn."""
@@ -70,14 +70,16 @@ class Chores:
                 return self._empty(chore.job)
             case events.MakeJob():
                 return self._make(chore)
+            case events.MakeStart():
+                return self._make_start(chore)
             case events.CleanJob():
                 return self._clean(chore)
             case events.TakePiece():
                 return self._take_piece(chore)
             case events.ReadTails():
-                owners = self.owners(f"workitems/{chore.directory}")
+                owners = self.owners(chore.directory)
                 tails = [
-                    self._files.tail(f"workitems/{chore.directory}/{name}.txt", owners=owners)
+                    self._files.tail(f"{chore.directory}/{name}.txt", owners=owners)
                     for name in ("stdout", "stderr")
                 ]
                 return events.TailsRead(chore.keeper, chore.key, *tails)
@@ -107,6 +109,15 @@ class Chores:
             self._log.error("a job's directory could not be made", job=chore.job, reason=str(error))
             return events.JobDirectoryMade(chore.job, str(error))
         return events.JobDirectoryMade(chore.job)
+
+    def _make_start(self, chore: events.MakeStart) -> Event:
+        try:
+            user = self._lease(START_JOB)
+            self._files.make_start(chore.directory, chore.scripts, user=user, elevated=chore.elevated)
+        except _DISK_ERRORS as error:
+            self._log.error("the start's directory could not be made", reason=str(error))
+            return events.JobDirectoryMade(START_JOB, str(error))
+        return events.JobDirectoryMade(START_JOB)
 
     def _take_piece(self, chore: events.TakePiece) -> Event:
         reader = None if chore.closed or self._uids is None else self._uids.of(chore.job)

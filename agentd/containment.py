@@ -33,6 +33,7 @@ from agentd.cgroups import (
     remembered,
     unified_parents,
 )
+from agentd.model import START_MARK
 from agentd.processes import (
     KILL_PATIENCE_S,
     ContainmentError,
@@ -46,6 +47,7 @@ from agentd.processes import (
 )
 from agentd.uidkill import kill_uid
 from agentd.uids import Range
+from wire.messages import START_JOB
 from wire.spec import Needs
 
 PROBE_S: Final = 10.0
@@ -83,8 +85,9 @@ class Leaves:
 
 
 def job_marks(job: str, root: str) -> dict[str, str]:
-    """What every command of a job on the node with this root has in its environment."""
-    return {"BATCH_JOB_ID": job, "BATCH_NODE_ROOT_DIR": root}
+    """What every command of a job (or of the pool's start) on the node with this root has in its environment."""
+    own = {START_MARK: "true"} if job == START_JOB else {"BATCH_JOB_ID": job}
+    return {**own, "BATCH_NODE_ROOT_DIR": root}
 
 
 class Containment:

@@ -90,6 +90,8 @@ class AgentCore:
         self._slots = 0
         self._full = False
         self._leaving = False
+        self._dismissed = False
+        """The coordinator has let it go."""
         self._cut = False
         self._was_in = False
         self._fenced: str | None = None
@@ -178,8 +180,10 @@ class AgentCore:
             self._desk.send(news)
         self._desk.flush_if_due()
         if self._surveyed and not self._full and self._fenced is None:
+            if self._may_go():
+                self._phases.end_start()
             self._phases.advance()
-            if self._lease.valid(self._desk.now):
+            if self._lease.valid(self._desk.now) and self._phases.started:
                 self._dispatch.feed(self._slots, self._runnable, self._phases.courses.lacking)
             self._desk.flush_if_due()
         self._dispatch.flushed()
@@ -215,7 +219,7 @@ class AgentCore:
 
     def _lease_over(self) -> None:
         """Whatever was granted may be given to others from now on: start nothing of it, and join again."""
-        self._dispatch.lease_over()
+        self._dispatch.return_everything()
         if self._connected:
             self._hang_up("its lease ran out")
 
@@ -230,7 +234,7 @@ class AgentCore:
         self._orphan = True
         for job in list(self.ledger.jobs.values()):
             for held in list(job.rounds.values()):
-                if held.open:
+                if held.open and not held.is_start:
                     self._phases.release_asked(held, "UserTerminate")
 
     # ---- sessions
@@ -307,6 +311,9 @@ class AgentCore:
         if isinstance(message, m.BlobPiece):
             self._phases.courses.brought(self._phases.courses.bringing.piece(message))
             return
+        if getattr(message, "job", None) == m.START_JOB:
+            self._hang_up(f"no job is called {m.START_JOB}")
+            return
         match message:
             case m.HeartbeatAck():
                 if self._lease.acked(message.beat) and self._lease.until is not None:
@@ -317,6 +324,8 @@ class AgentCore:
                 self._run(message)
             case m.BodyChunk() | m.OpenRound():
                 self._open(message)
+            case m.StartNode():
+                self._order_start(message)
             case m.Prepare():
                 self._prepare(message)
             case m.Recall():
@@ -331,8 +340,7 @@ class AgentCore:
                 if self._named(message.job):
                     self._phases.courses.remove(message.job)
             case m.Depart():
-                if self._leaving:
-                    self._leave(Leave.DEPARTED)
+                self._dismissed = self._leaving
             case _:
                 self._hang_up(f"a node has no answer to {type(message).__name__}")
 
@@ -391,6 +399,18 @@ class AgentCore:
         self._desk.keep(RoundOpened(message.job, message.round))
         self._phases.course(message.job).made = False
 
+    def _order_start(self, message: m.StartNode) -> None:
+        held = self.ledger.start
+        if not message.digest:
+            self._phases.end_start()
+        elif held is None or held.number != message.number:
+            try:
+                body = self._bodies.take_start(message)
+            except BodyRefused as error:
+                self._hang_up(str(error))
+                return
+            self._phases.start_ordered(message.number, message.digest, body)
+
     def _prepare(self, message: m.Prepare) -> None:
         held = self.ledger.round(message.job, message.round)
         if held is None:
@@ -407,7 +427,7 @@ class AgentCore:
             self._hang_up(f"a grant of {message.count} tasks")
             return
         held = self.ledger.round(message.job, message.round)
-        if held is None or not held.open or self._barred(held):
+        if held is None or not held.open or self._barred(held) or self._phases.start_failed:
             self._desk.send(m.Recalled(message.grant, [(0, message.count)]))
             return
         if not self._within(message):
@@ -548,15 +568,17 @@ class AgentCore:
             if not self._fenced_keepers():
                 self._leave(Leave.REFUSED, self._fenced)
             return
-        if not self._orphan and not ((self._leaving or self._cut) and not self._connected):
-            return
-        released = all(
-            held.state is m.RoundState.RELEASED for job in self.ledger.jobs.values() for held in job.rounds.values()
-        )
-        if not self._orphan and self.ledger.outbox:
-            return
-        if self._surveyed and released and not self._keepers.all:
-            self._leave(Leave.DEPARTED)
+        if self._surveyed and self._may_go() and self._phases.end_start():
+            if self._dismissed or not self._keepers.all:
+                self._leave(Leave.DEPARTED)
+
+    def _may_go(self) -> bool:
+        """Whether it goes, and nothing but its start is left to end."""
+        if self._dismissed:
+            return True
+        alone = (self._leaving or self._cut) and not self._connected and not self.ledger.outbox
+        rounds = (held for job in self.ledger.jobs.values() for held in job.rounds.values() if not held.is_start)
+        return (self._orphan or alone) and all(held.state is m.RoundState.RELEASED for held in rounds)
 
     def _leave(self, why: Leave, reason: str = "") -> None:
         if self._desk.ready.leave is None:

@@ -12,8 +12,8 @@ from typing import Final
 from agentd.bringing import Bringing
 from agentd.desk import Desk
 from agentd.dialogue import ItemEnded
-from agentd.environment import elevated_of, scripts_of
-from agentd.events import CleanJob, EmptyJob, JobCleaned, MakeJob
+from agentd.environment import elevated_of, phase_directory, scripts_of
+from agentd.events import CleanJob, EmptyJob, JobCleaned, MakeJob, MakeStart
 from agentd.model import PREPARATION_DIRECTORY, RELEASE_DIRECTORY, Job, Round
 from agentd.records import RemovalAsked, Removed
 from wire.messages import Phase, RoundState
@@ -66,6 +66,11 @@ class Courses:
             return
         course.making = True
         attempts = held.prep.attempts
+        if held.is_start:
+            course.made_for = (Phase.START, attempts + 1)
+            directory = phase_directory(held.job, Phase.START, attempts + 1)
+            self._desk.ready.chores.append(MakeStart(directory, scripts_of(job), bool(elevated_of(job))))
+            return
         began = attempts or held.release.attempts or held.ran or held.state is RoundState.RELEASING
         fresh: tuple[str, ...] = ()
         if held.state is RoundState.PREPARING and held.prep.live is None:

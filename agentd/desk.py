@@ -19,6 +19,7 @@ from agentd.records import (
     Retained,
     RoundBegun,
     RoundForgotten,
+    StartOrdered,
     TasksRan,
     count_scope,
     grant_scope,
@@ -85,6 +86,10 @@ class Desk:
         if scope in self._scopes:
             self.ready.records = [record for record in self.ready.records if scope_of(record) != scope]
         self.ready.forget.append(scope)
+
+    def order_start(self, number: int, digest: str, body: bytes) -> None:
+        """The pool's start is to run (again); what was known of an earlier one is forgotten."""
+        self._keep_latest(StartOrdered(number, digest, body))
 
     def keep_of_grant(self, record: Ended | GaveBack | Dropped) -> None:
         """A fact of a grant; with its last open position the grant is over and leaves nothing but its count."""

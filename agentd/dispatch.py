@@ -201,13 +201,19 @@ class Dispatch:
             for key in keeper.items:
                 self._desk.say(keeper.name, StopItem(key=key, reason=reason))
 
-    def lease_over(self) -> None:
-        """Nothing starts any more of what was granted so far; keepers kill what runs."""
+    def return_everything(self) -> None:
+        """Nothing starts any more of what was granted so far."""
         for waiting in list(self._waiting.values()):
             self._return_spans(waiting)
             waiting.returning = True
         for keeper in self._keepers.of_purpose(Purpose.TASKS):
             if keeper.items:
+                self._desk.say(keeper.name, RecallItems(keys=None))
+
+    def hold(self) -> None:
+        """Have keepers give back what they have not begun; it waits here."""
+        for keeper in self._keepers.of_purpose(Purpose.TASKS):
+            if len(keeper.items) > 1:
                 self._desk.say(keeper.name, RecallItems(keys=None))
 
     def fail_waiting(self, job: str, reason: str, allowance: Allowance | None = None) -> None:

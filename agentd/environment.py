@@ -18,6 +18,8 @@ from agentd.model import (
     PRIVATE_ELEVATED,
     RELEASE_DIRECTORY,
     SCRIPTS,
+    START_MARK,
+    STARTUP,
     WORKITEMS,
     Grant,
     Job,
@@ -26,7 +28,7 @@ from agentd.model import (
 )
 from agentd.records import Allowance, Verdict
 from wire.bounds import steers
-from wire.messages import Phase
+from wire.messages import START_JOB, Phase
 from wire.spec import Command, GroupSpec
 from wire.sweep import Scalar, Sweep, axis_from_plain, text_of
 from wire.template import Scope, TemplateError, render, varies_by_task
@@ -34,7 +36,11 @@ from wire.template import Scope, TemplateError, render, varies_by_task
 _T = TypeVar("_T")
 GPUS_VARIABLE: Final = "CUDA_VISIBLE_DEVICES"
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-PHASE_DIRECTORIES: Final = {Phase.PREPARATION: PREPARATION_DIRECTORY, Phase.RELEASE: RELEASE_DIRECTORY}
+PHASE_DIRECTORIES: Final = {
+    Phase.START: STARTUP,
+    Phase.PREPARATION: PREPARATION_DIRECTORY,
+    Phase.RELEASE: RELEASE_DIRECTORY,
+}
 _SHELL: Final = ("bash", "-euo", "pipefail")
 STAGING_LATE_S: Final = 5.0
 """What brings files in ends by itself in time; its keeper waits so much longer."""
@@ -62,7 +68,7 @@ def _commands_of(job: Job) -> dict[str, Command]:
     spec = job.spec
     named = {f"task.{group.name}": group.command for group in spec.groups}
     if spec.preparation is not None:
-        named[PREPARATION_DIRECTORY] = spec.preparation.command
+        named[STARTUP if job.body.job == START_JOB else PREPARATION_DIRECTORY] = spec.preparation.command
     if spec.release is not None:
         named[RELEASE_DIRECTORY] = spec.release.command
     return named
@@ -108,7 +114,13 @@ def attempt_directory(base: str, attempt: int) -> str:
 
 
 def phase_directory(job: str, phase: Phase, attempt: int) -> str:
-    return attempt_directory(f"{job}/{PHASE_DIRECTORIES[phase]}", attempt)
+    """Below `workitems`; that of a start below the root."""
+    return attempt_directory(STARTUP if phase is Phase.START else f"{job}/{PHASE_DIRECTORIES[phase]}", attempt)
+
+
+def below_root(phase: Phase, directory: str) -> str:
+    """Where a phase's directory is below the root."""
+    return directory if phase is Phase.START else f"{WORKITEMS}/{directory}"
 
 
 # ---- the environment
@@ -251,25 +263,28 @@ def _limits(command: Command) -> dict[str, Any]:
 def phase_template(config: NodeConfig, job: Job, held: Round, phase: Phase, attempt: int, tasks_run: int) -> Template:
     """All of a phase's attempt in one template. Raises CommandRefused, TemplateError."""
     node = _Node(config, job)
-    block = job.spec.preparation if phase is Phase.PREPARATION else job.spec.release
+    block = job.spec.release if phase is Phase.RELEASE else job.spec.preparation
     if block is None:
         raise CommandRefused(f"The job has no {phase.value} block.")
     command = block.command
     refuse_elevation(config, command)
     name = PHASE_DIRECTORIES[phase]
-    directory = f"{config.root}/{WORKITEMS}/{phase_directory(node.name, phase, attempt)}"
+    directory = f"{config.root}/{below_root(phase, phase_directory(node.name, phase, attempt))}"
     known = {**node.scope.run, "attempt": attempt, "task.id": name, "task.index": 0}
     scope = Scope((), known, node.dirs)
     env = node.given(command)
     for texts in node.wanted(command):
         _set(env, texts, lambda text: render(text, scope))
-    env.update(node.own())
-    env.update(_both({"TASK_ID": name, "TASK_DIR": directory, "TASK_WORKING_DIR": f"{directory}/wd"}))
+    env.update(_both({"TASK_DIR": directory, "TASK_WORKING_DIR": f"{directory}/wd"}))
     env.update(_no_gpus(config))
     env["BATCH_ATTEMPT"] = str(attempt)
+    if phase is Phase.START:
+        env.update({**_node_variables(config), START_MARK: "true"})
+    else:
+        env.update({**node.own(), **_both({"TASK_ID": name})})
     if phase is Phase.PREPARATION:
         env["BATCH_REBOOTED"] = "true" if held.rebooted else "false"
-    else:
+    elif phase is Phase.RELEASE:
         env.update(node.preparation_directories(held.prep.attempts))
         env.update(_what_went_before(held, tasks_run))
     return Template(
@@ -277,7 +292,7 @@ def phase_template(config: NodeConfig, job: Job, held: Round, phase: Phase, atte
         argv=[render(part, scope) for part in node.argv_of(command, name)],
         env=dict(env),
         stage=_stage(node, command, lambda text: render(text, scope)),
-        leave_running=phase is Phase.PREPARATION,
+        leave_running=phase is not Phase.RELEASE,
         leased=False,
         **_limits(command),
     )

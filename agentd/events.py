@@ -67,7 +67,7 @@ class JobEmptied:
 
 @dataclass(frozen=True, slots=True)
 class JobDirectoryMade:
-    """The answer to MakeJob; `failure` says why it could not be done."""
+    """The answer to MakeJob and MakeStart; `failure` says why it could not be done."""
 
     job: str
     failure: str | None = None
@@ -225,6 +225,16 @@ class MakeJob:
 
 
 @dataclass(frozen=True, slots=True)
+class MakeStart:
+    """As MakeJob, for an attempt of the pool's start: `directory` (below the root) is moved to the trash, and with
+    `startup` itself all that earlier ones left. Answered by JobDirectoryMade for `START_JOB`."""
+
+    directory: str
+    scripts: dict[str, str]
+    elevated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class CleanJob:
     """Remove the job's directory but what is to be kept: `keep_s` maps a group's name, `jobpreparation` or
     `jobrelease` to the seconds its directories stay after they ended. An empty one keeps nothing. Scripts go too."""
@@ -249,14 +259,14 @@ class TakePiece:
 
 @dataclass(frozen=True, slots=True)
 class ReadTails:
-    """Read the last 64 KiB of stdout.txt and stderr.txt in `directory` (below workitems); missing files are empty."""
+    """Read the last 64 KiB of stdout.txt and stderr.txt in `directory` (below the root); missing files are empty."""
 
     keeper: str
     key: str
     directory: str
 
 
-Chore = EmptyJob | MakeJob | CleanJob | TakePiece | ReadTails
+Chore = EmptyJob | MakeJob | MakeStart | CleanJob | TakePiece | ReadTails
 
 
 class Leave(enum.Enum):

@@ -25,6 +25,8 @@ from agentd.trash import Trash
 PRIVATE_JOB: Final = "private"
 PRIVATE_ELEVATED: Final = "private-elevated"
 PHASE_DIRECTORIES: Final = ("jobpreparation", "jobrelease")
+STARTUP: Final = "startup"
+"""Of the pool's start: below the root, and as a job's where it has what jobs have."""
 _MAKE_TRIES: Final = 5
 _SWEEP_TOGETHER_S: Final = 60.0
 
@@ -97,7 +99,7 @@ class NodeFiles:
             self._agent = _make_directory(self._root, PRIVATE, 0o700)
             self._lock = self._take_lock()
             self.shared = _make_directory(self._root, "shared", 0o1777)
-            os.close(_make_directory(self._root, "startup", 0o755))
+            os.close(_make_directory(self._root, STARTUP, 0o755))
             self._workitems = _make_directory(self._root, "workitems", 0o755)
             if job_users:
                 os.fchmod(self._workitems, 0o711)
@@ -288,6 +290,25 @@ class NodeFiles:
         if tenant.user is not None and (found.st_uid != os.geteuid() or not stat.S_ISDIR(found.st_mode)):
             self._discard(here, name, tenant.job)
 
+    def make_start(
+        self, directory: str, scripts: Mapping[str, str], *, user: int | None = None, elevated: bool = False
+    ) -> None:
+        """As `make_job`, for an attempt of the pool's start in `directory` (`startup`, a later one below it), which
+        anybody may list. What is there goes to the trash, and with `startup` all else of earlier ones. Raises
+        FilesError."""
+        tenant = Tenant(STARTUP, user)
+        try:
+            if directory == STARTUP:
+                for parent in (self._root, self._workitems, self._scripts):
+                    self._discard(parent, STARTUP, STARTUP)
+            whose = _Whose(0o755) if elevated or user is None else _Whose(0o755, user, user)
+            with closing(self._made(self._root, STARTUP, whose, tenant)) as here:
+                if directory != STARTUP:
+                    self._discard_path(here, directory.removeprefix(f"{STARTUP}/"), STARTUP)
+        except OSError as error:
+            raise FilesError(sentence(error, f"make {STARTUP}")) from error
+        self.make_job(STARTUP, (), scripts, user=user, elevated=(STARTUP,) if elevated else ())
+
     def script_path(self, job: str, name: str) -> str:
         """Where `make_job` put a script."""
         return f"{self.root}/scripts/{job}/{name}"
@@ -306,6 +327,9 @@ class NodeFiles:
                 leftovers += kept
             if due is None:
                 self._discard(self._workitems, job, job)
+            if job == STARTUP:
+                self._discard(self._root, STARTUP, job)
+                os.close(_make_directory(self._root, STARTUP, 0o755))
         except OSError as error:
             leftovers.append(sentence(error, f"remove workitems/{job}"))
         return Cleaned(leftovers, due, mounts)

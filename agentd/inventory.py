@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from agentd.model import Grant, Ledger
-from wire.messages import GrantHeld, Inventory, RoundHeld
+from wire.messages import GrantHeld, Inventory, RoundHeld, StartHeld
 
 PIECE: Final = 2000
 """Rounds, or grants and spans, in one piece."""
@@ -15,7 +15,10 @@ PIECE: Final = 2000
 def inventory(ledger: Ledger) -> Iterator[Inventory]:
     """The pieces, the last one marked."""
     rounds = [
-        RoundHeld(held.job, held.number, held.state) for job in ledger.jobs.values() for held in job.rounds.values()
+        RoundHeld(held.job, held.number, held.state)
+        for job in ledger.jobs.values()
+        for held in job.rounds.values()
+        if not held.is_start
     ]
     for first in range(0, len(rounds) - PIECE, PIECE):
         yield Inventory(rounds[first : first + PIECE], [], False)
@@ -29,7 +32,12 @@ def inventory(ledger: Ledger) -> Iterator[Inventory]:
             grants, size = [], 0
         grants.append(held)
         size += 1 + len(held.spans)
-    yield Inventory(last_rounds, grants, True)
+    yield Inventory(last_rounds, grants, True, _start(ledger))
+
+
+def _start(ledger: Ledger) -> StartHeld | None:
+    held = ledger.start
+    return None if held is None else StartHeld(held.number, ledger.jobs[held.job].digest, held.state)
 
 
 def open_spans(grant: Grant) -> list[tuple[int, int]]:

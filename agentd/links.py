@@ -24,6 +24,7 @@ from agentd.dialogue import FromKeeper, KeeperHello, ToKeeper
 from agentd.events import Event, ForgetKeeper, KeeperDead, KeeperSaid, KillKeeper, StartKeeper, SurveyKeeper, Unkillable
 from agentd.keeper import Outbox, ProtocolError, receive_packet
 from agentd.processes import ContainmentError, ProcessProof, open_process, proof_of
+from agentd.records import Purpose
 from agentd.spawn import AS_WE_ARE, Fence, Starter
 from wire.address import short_path
 
@@ -217,7 +218,9 @@ class Links:
     def _spawn(self, kept: Kept, order: StartKeeper) -> ProcessProof:
         fence = self._fence(order)
         kept.uid = fence.uid
-        proof = self._starter.start(kept.name, kept.job, self._base, fence)
+        # The start runs beside the jobs' directories, not among them.
+        base = os.path.dirname(self._base) if order.purpose is Purpose.START else self._base
+        proof = self._starter.start(kept.name, kept.job, base, fence)
         who = "-" if fence.uid is None else fence.uid
         try:
             (self._proofs / kept.name).write_text(f"{proof.pid} {proof.starttime} {proof.boot} {who}\n", "ascii")

@@ -32,12 +32,13 @@ from agentd.records import (
     RoundBegun,
     RoundForgotten,
     RoundOpened,
+    StartOrdered,
     TasksRan,
     Verdict,
 )
 from wire.instant import Instant
-from wire.messages import JobBody, Phase, PhaseEnd, Report, RoundState
-from wire.spec import JobSpec
+from wire.messages import START_JOB, JobBody, Phase, PhaseEnd, Report, RoundState, StartBody
+from wire.spec import JobSpec, Preparation
 
 WORKITEMS: Final = "workitems"
 SCRIPTS: Final = "scripts"
@@ -48,7 +49,13 @@ PRIVATE_ELEVATED: Final = "private-elevated"
 PREPARATION_DIRECTORY: Final = "jobpreparation"
 RELEASE_DIRECTORY: Final = "jobrelease"
 
+STARTUP: Final = "startup"
+"""Below the root: where the pool's start runs."""
+START_MARK: Final = "BATCH_NODE_START"
+"""By this variable what a start left running is found; it has no job's."""
+
 _BODY: Final = msgspec.msgpack.Decoder(JobBody)
+_START: Final = msgspec.msgpack.Decoder(StartBody)
 
 
 class Staging(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,6 +104,14 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
 def decode_body(body: bytes) -> JobBody:
     """Raises msgspec.MsgspecError, ValueError or RecursionError for what is no JobBody."""
     return _BODY.decode(body)
+
+
+def decode_start(body: bytes) -> JobBody:
+    """A pool's start as the job that stands for it, whose preparation it is: on a node both are run, tried again and
+    taken up after a restart in one way. Raises as `decode_body` does."""
+    start = _START.decode(body)
+    spec = JobSpec(name=START_JOB, pool=start.pool, preparation=Preparation(command=start.command))
+    return JobBody(START_JOB, f"pool:{start.pool}", spec)
 
 
 @dataclass(slots=True)
@@ -183,8 +198,18 @@ class Round:
         """Whether anything but the release may still start."""
         return self.state not in (RoundState.RELEASING, RoundState.RELEASED)
 
+    @property
+    def is_start(self) -> bool:
+        """Whether it stands for the pool's start."""
+        return self.job == START_JOB
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """What is run in it, beside tasks."""
+        return (Phase.START,) if self.is_start else (Phase.PREPARATION, Phase.RELEASE)
+
     def book(self, phase: Phase) -> PhaseBook:
-        return self.prep if phase is Phase.PREPARATION else self.release
+        return self.release if phase is Phase.RELEASE else self.prep
 
     def boot_changed(self, rerun: bool) -> None:
         if self.state is RoundState.PREPARED and rerun:
@@ -202,6 +227,8 @@ class Job:
     body: JobBody
     rounds: dict[int, Round] = field(default_factory=dict)
     removal: bool = False
+    digest: str = ""
+    """Of a start: what it is known by."""
 
     @property
     def spec(self) -> JobSpec:
@@ -274,6 +301,12 @@ class Ledger:
         held = self.jobs.get(job)
         return held.rounds.get(number) if held is not None else None
 
+    @property
+    def start(self) -> Round | None:
+        """The pool's start, if the node was given one."""
+        held = self.jobs.get(START_JOB)
+        return None if held is None else next(iter(held.rounds.values()))
+
     def apply(self, record: Record) -> None:
         """Fold one record. Records name only what earlier ones made; a row that does not fit is a broken journal."""
         match record:
@@ -297,6 +330,10 @@ class Ledger:
                 del self.keepers[record.keeper]
             case BootSeen():
                 self._boot_seen(record.boot)
+            case StartOrdered():
+                self.jobs[START_JOB] = Job(decode_start(record.body), digest=record.digest)
+                held = Round(START_JOB, record.number, RoundState.PREPARING)
+                self.jobs[START_JOB].rounds[record.number] = held
             case _:
                 self._apply_job(record)
 
@@ -388,7 +425,7 @@ def _apply_round(
             held.book(record.phase).started(record)
         case AttemptEnded():
             held.book(record.phase).ended(record)
-            if record.phase is Phase.PREPARATION and held.open:
+            if record.phase is not Phase.RELEASE and held.open:
                 held.state = _AFTER_PREPARATION[record.verdict]
             if record.phase is Phase.RELEASE:
                 held.release_end = record.end

@@ -1,4 +1,4 @@
-"""Preparation and release of rounds: attempts, retries, and the order: stop all, empty, release, clean, report.
+"""Start, preparation and release: attempts, retries, and the order: stop all, empty, release, clean, report.
 
 `advance` takes whatever step is due and may be called at any time; what it waits for is an event or `next_due`.
 """
@@ -15,7 +15,7 @@ from agentd.courses import Course, Courses, command_of, keep_s
 from agentd.desk import MAX_REASON, Desk
 from agentd.dialogue import ItemEnded, RunItems, StopItem, Template
 from agentd.dispatch import Dispatch
-from agentd.environment import CommandRefused, phase_directory, phase_template, refuse_elevation
+from agentd.environment import CommandRefused, below_root, phase_directory, phase_template, refuse_elevation
 from agentd.events import JobCleaned, ReadTails, TailsRead
 from agentd.keepers import Keeper, Keepers, Stage
 from agentd.model import Job, PhaseBook, Round
@@ -31,7 +31,7 @@ from agentd.records import (
     Verdict,
 )
 from wire.arms import first_match, own_retries, unless_named
-from wire.messages import Cleanliness, NotHeld, Outcome, Phase, PhaseEnd, PhaseStarted, RoundState
+from wire.messages import START_JOB, Cleanliness, NotHeld, Outcome, Phase, PhaseEnd, PhaseStarted, RoundState
 from wire.retry import delay_s
 from wire.spec import Command, ExitAction
 from wire.template import TemplateError
@@ -42,7 +42,11 @@ MAX_LEFTOVER: Final = 200
 INTERRUPTED_FIRST_S: Final = 1.0
 INTERRUPTED_CAP_S: Final = 60.0
 DELETED: Final = "Deleted"
-PURPOSES: Final = {Phase.PREPARATION: Purpose.PREPARATION, Phase.RELEASE: Purpose.RELEASE}
+PURPOSES: Final = {
+    Phase.START: Purpose.START,
+    Phase.PREPARATION: Purpose.PREPARATION,
+    Phase.RELEASE: Purpose.RELEASE,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +62,14 @@ class How:
     leftovers: bool = False
     stdout: bytes = b""
     stderr: bytes = b""
+    refused: bool = False
+    """It is not allowed here: to try again is no use."""
 
 
 class Phases:
     """Invariants: at most one attempt of a phase is live; a release attempt starts only when no process of the job is
-    left; nothing of a round starts after its release was asked for but the release."""
+    left; nothing of a round starts after its release was asked for but the release; no task and no preparation starts
+    before the pool's start has succeeded in this boot, if the node was given one."""
 
     def __init__(self, desk: Desk, keepers: Keepers, dispatch: Dispatch) -> None:
         self._desk = desk
@@ -74,6 +81,32 @@ class Phases:
         return self.courses.of(job)
 
     # ---- orders
+
+    def start_ordered(self, number: int, digest: str, body: bytes) -> None:
+        """The pool's start is to run before anything more begins: what keepers have not begun comes back to us."""
+        self._desk.order_start(number, digest, body)
+        course = self.course(START_JOB)
+        course.made = course.emptied = False
+        self._dispatch.hold()
+
+    @property
+    def started(self) -> bool:
+        """Whether the pool's start, if there is one, has succeeded in this boot."""
+        start = self._desk.ledger.start
+        return start is None or start.state is RoundState.PREPARED or not start.open
+
+    @property
+    def start_failed(self) -> bool:
+        """Whether it failed for good."""
+        start = self._desk.ledger.start
+        return start is not None and start.state is RoundState.BARRED
+
+    def end_start(self) -> bool:
+        """The node goes: what its start left is ended and removed. Whether nothing is left to do for that."""
+        start = self._desk.ledger.start
+        if start is not None and start.open:
+            self.release_asked(start, "")
+        return start is None and not self._keepers.of(START_JOB)
 
     def release_asked(self, held: Round, reason: str) -> None:
         """The round ends now, whatever state it is in."""
@@ -158,7 +191,7 @@ class Phases:
         if course.reading is None:
             course.reading = (keeper.name, said)
             directory = phase_directory(held.job, phase, held.book(phase).attempts)
-            self._desk.ready.chores.append(ReadTails(keeper.name, said.key, directory))
+            self._desk.ready.chores.append(ReadTails(keeper.name, said.key, below_root(phase, directory)))
 
     def keeper_dead(self, keeper: Keeper, started: frozenset[str], ends: tuple[ItemEnded, ...], reason: str) -> None:
         """Take what its record file says of the attempt it had. Of a preparation in an earlier boot nothing counts,
@@ -168,7 +201,7 @@ class Phases:
             if found is None or not self._void_by_reboot(*found):
                 self.ended(keeper, said)
         for held in self._rounds(keeper.job):
-            for phase in (Phase.PREPARATION, Phase.RELEASE):
+            for phase in held.phases:
                 live = held.book(phase).live
                 if live is None or live.keeper != keeper.name:
                     continue
@@ -185,14 +218,14 @@ class Phases:
     def _void_by_reboot(self, held: Round, phase: Phase) -> bool:
         preparation = self._desk.ledger.jobs[held.job].spec.preparation
         live = held.book(phase).live
-        if phase is not Phase.PREPARATION or preparation is None or live is None:
+        if phase is Phase.RELEASE or preparation is None or live is None:
             return False
         return preparation.rerun_after_reboot and live.at.boot != self._desk.ledger.boot
 
     def settled(self, keeper: Keeper) -> None:
         """It has said all: an attempt that it was to run and does not know never reached it."""
         for held in self._rounds(keeper.job):
-            for phase in (Phase.PREPARATION, Phase.RELEASE):
+            for phase in held.phases:
                 live = held.book(phase).live
                 if live is None or live.keeper != keeper.name:
                     continue
@@ -223,7 +256,7 @@ class Phases:
 
     def _live(self, job: str, key: str) -> tuple[Round, Phase] | None:
         for held in self._rounds(job):
-            for phase in (Phase.PREPARATION, Phase.RELEASE):
+            for phase in held.phases:
                 live = held.book(phase).live
                 if live is not None and _key(held, phase, live.number) == key:
                     return held, phase
@@ -263,7 +296,9 @@ class Phases:
             self.course(held.job).emptied = False
         if held.state is RoundState.BARRED:
             preparation = job.spec.preparation
-            if preparation is not None and preparation.wait:
+            if held.is_start:
+                self._dispatch.return_everything()
+            elif preparation is not None and preparation.wait:
                 self._dispatch.return_all(held.job, held.number)
 
     def _judge(self, held: Round, phase: Phase, how: How, arm: int | None) -> Verdict:
@@ -272,12 +307,12 @@ class Phases:
         action = command.arms[arm].action if arm is not None else unless_named(how.outcome, how.exit_code)
         if action is ExitAction.SUCCEED:
             return Verdict.SUCCEEDED
-        if phase is Phase.PREPARATION and not held.open:
+        if phase is not Phase.RELEASE and not held.open:
             return Verdict.ABANDONED
         if how.outcome in (Outcome.LOST, Outcome.KILLED):
             rebooted = book.live is not None and book.live.at.boot != self._desk.ledger.boot
-            return Verdict.ABANDONED if phase is Phase.PREPARATION and rebooted else Verdict.INTERRUPTED
-        if action is not ExitAction.RETRY:
+            return Verdict.ABANDONED if phase is not Phase.RELEASE and rebooted else Verdict.INTERRUPTED
+        if action is not ExitAction.RETRY or how.refused:
             return Verdict.FAILED
         spent, limit = _budget(book, command, arm)
         return Verdict.RETRY if limit is None or spent < limit else Verdict.FAILED
@@ -292,14 +327,16 @@ class Phases:
             return 0.0
         return min(INTERRUPTED_CAP_S, INTERRUPTED_FIRST_S * 2.0 ** min(book.interruptions - 1, 10))
 
-    def _fail_unstarted(self, held: Round, phase: Phase, reason: str, keeper: str = "") -> None:
+    def _fail_unstarted(
+        self, held: Round, phase: Phase, reason: str, keeper: str = "", *, refused: bool = False
+    ) -> None:
         """An attempt that fails before there is anything to spawn."""
         book = held.book(phase)
-        if phase is Phase.PREPARATION:
+        if phase is not Phase.RELEASE:
             self._desk.begin(held.job, held.number)
         self._desk.keep(AttemptStarted(held.job, held.number, phase, book.attempts + 1, keeper, self._desk.now))
         wall = self._desk.now.wall
-        self._end_attempt(held, phase, How(Outcome.START_FAILED, None, None, wall, wall, reason))
+        self._end_attempt(held, phase, How(Outcome.START_FAILED, None, None, wall, wall, reason, refused=refused))
 
     # ---- steps
 
@@ -316,14 +353,37 @@ class Phases:
             self._dispatch.forget_job(over)
 
     def _advance_open(self, job: Job, held: Round) -> None:
+        phase = held.phases[0]
         if held.state is RoundState.PREPARING:
-            self._advance_attempt(job, held, Phase.PREPARATION)
+            if self._may_begin(held):
+                self._advance_attempt(job, held, phase)
             return
-        for keeper in self._keepers.of(held.job, Purpose.PREPARATION):
+        for keeper in self._keepers.of(held.job, PURPOSES[phase]):
             if not keeper.leftovers or not held.prep.over:
                 self._keepers.retire(keeper, 0.0)
-        if not self.course(held.job).made:
+        if not self.course(held.job).made and not held.is_start:
             self.courses.make(job, held)
+
+    def _may_begin(self, held: Round) -> bool:
+        """Whether a preparation, or the start, may begin now: the one waits for the other, which first lets end what
+        runs, then ends what an earlier start left running."""
+        if not held.is_start:
+            return self.started
+        if held.prep.attempts:
+            return True
+        if self._is_busy():
+            return False
+        earlier = [keeper for keeper in self._keepers.of(START_JOB) if keeper.round != held.number]
+        for keeper in earlier:
+            self._keepers.retire(keeper, _command(self._desk.ledger.jobs[START_JOB], Phase.START).stop_grace_ms / 1000)
+        return not earlier and self.courses.empty(START_JOB)
+
+    def _is_busy(self) -> bool:
+        """Whether a task or a preparation runs."""
+        rounds = (held for job in self._desk.ledger.jobs.values() for held in job.rounds.values())
+        return any(not held.is_start and held.prep.live is not None for held in rounds) or any(
+            keeper.items for keeper in self._keepers.of_purpose(Purpose.TASKS)
+        )
 
     def _advance_attempt(self, job: Job, held: Round, phase: Phase) -> None:
         """Towards the next attempt of a phase: directory, keeper, then the attempt itself."""
@@ -332,12 +392,12 @@ class Phases:
         try:
             refuse_elevation(self._desk.config, _command(job, phase))
         except CommandRefused as error:
-            self._fail_unstarted(held, phase, str(error))
+            self._fail_unstarted(held, phase, str(error), refused=True)
             return
         course = self.course(held.job)
         attempt = held.book(phase).attempts + 1
         anew = phase is Phase.PREPARATION and any(spec.fresh for spec in job.spec.dirs)
-        anew = anew or _command(job, phase).elevated  # what other commands of the job put in its way goes first
+        anew = anew or held.is_start or _command(job, phase).elevated  # what other commands of the job put in its way goes first
         if not course.made or (anew and course.made_for != (phase, attempt)):
             self.courses.make(job, held)
             return
@@ -409,11 +469,11 @@ class Phases:
         for keeper in keepers:
             self._keepers.retire(keeper, 0.0)
         if not keepers and self.courses.empty(held.job):
-            self.courses.clean(held.job, {} if job.removal else keep_s(job))
+            self.courses.clean(held.job, {} if job.removal or held.is_start else keep_s(job))
 
     def _stop_others(self, job: Job, held: Round) -> bool:
         """Stop tasks and preparation of the job; whether any keeper of theirs is still there."""
-        keepers = self._keepers.of(held.job, Purpose.TASKS, Purpose.PREPARATION)
+        keepers = self._keepers.of(held.job, Purpose.TASKS, Purpose.PREPARATION, Purpose.START)
         for keeper in keepers:
             if keeper.stage in (Stage.SURVEYED, Stage.SETTLING):
                 continue
@@ -430,6 +490,9 @@ class Phases:
 
     def _release_over(self, held: Round, clean: Cleanliness) -> None:
         """Cleaned: the release has run to its end, and is told. A round of which nothing ever began was none."""
+        if held.is_start:
+            self._desk.keep_of_job(RoundForgotten(held.job, held.number))
+            return
         if not held.begun:
             self._desk.keep_of_job(RoundForgotten(held.job, held.number))
             self._desk.send(NotHeld(held.job, held.number))
@@ -452,7 +515,7 @@ class Phases:
             held.book(phase).retry_at
             for job in self._desk.ledger.jobs.values()
             for held in job.rounds.values()
-            for phase in (Phase.PREPARATION, Phase.RELEASE)
+            for phase in held.phases
             if _wanted_phase(held) is phase and not held.book(phase).over
         ]
         left = [self._desk.now.seconds_until(at) for at in due if at is not None]
@@ -471,7 +534,7 @@ def _budget(book: PhaseBook, command: Command, arm: int | None) -> tuple[int, in
 def _wanted_phase(held: Round) -> Phase | None:
     """The phase whose attempts are this round's business now."""
     if held.state is RoundState.PREPARING:
-        return Phase.PREPARATION
+        return held.phases[0]
     return Phase.RELEASE if held.state is RoundState.RELEASING else None
 
 

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from wire.instant import Instant
-from wire.messages import Phase, PhaseEnd, TaskEnd
+from wire.messages import START_JOB, Phase, PhaseEnd, TaskEnd
 from wire.spec import Needs
 
 
@@ -29,6 +29,7 @@ class Verdict(enum.Enum):
 class Purpose(enum.Enum):
     """What a keeper is for; one of each phase, several for tasks."""
 
+    START = "start"
     TASKS = "tasks"
     PREPARATION = "prep"
     RELEASE = "release"
@@ -57,6 +58,15 @@ class BootSeen(_Record, frozen=True, tag=True):
     """The agent came up in this boot of the machine: nothing that ran in another one is alive."""
 
     boot: str
+
+
+class StartOrdered(_Record, frozen=True, tag=True):
+    """The pool's start (a StartBody, as msgpack) is to run: nothing else begins before it has succeeded. It stands for
+    all earlier ones."""
+
+    number: int
+    digest: str
+    body: bytes
 
 
 class JobHeld(_Record, frozen=True, tag=True):
@@ -223,7 +233,7 @@ class KeeperOver(_Record, frozen=True, tag=True):
 
 
 Record = (
-    Counted | BootSeen | JobHeld | RoundOpened | RoundBegun | PreparationAsked | ReleaseAsked | AttemptStarted
+    Counted | BootSeen | StartOrdered | JobHeld | RoundOpened | RoundBegun | PreparationAsked | ReleaseAsked | AttemptStarted
     | AttemptEnded | Released | RoundForgotten | Retained | RemovalAsked | Removed | Granted | Ended | GaveBack
     | Dropped | TasksRan | Reported | KeeperBegun | KeeperOver
 )  # fmt: skip
@@ -241,6 +251,8 @@ def scope_of(record: Record) -> str:
             return COUNTERS
         case BootSeen():
             return BOOT
+        case StartOrdered():
+            return job_scope(START_JOB)
         case Granted() | Ended() | GaveBack() | Dropped():
             return grant_scope(record.grant)
         case TasksRan():

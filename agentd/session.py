@@ -26,6 +26,7 @@ from agentd.journal import open_journal
 from agentd.links import KILL_AGAIN_S, Links
 from agentd.model import NodeConfig
 from agentd.processes import ContainmentError
+from agentd.records import Purpose
 from agentd.spawn import Fence, Starter
 from agentd.uids import Uids, UidsError
 from wire.clock import boot_clock
@@ -33,6 +34,7 @@ from wire.codec import FrameTooLarge
 from wire.driver import Driver
 from wire.log import daemon_log
 from wire.messages import (
+    START_JOB,
     FileContents,
     FileListing,
     FileRefused,
@@ -98,7 +100,7 @@ async def run_agent(
             core.apply(record)
         jobs = core.ledger.jobs.keys() | core.ledger.retained.keys()
         await trio.to_thread.run_sync(
-            hold_to_users, place.files.agent_directory, config.users, sorted(core.ledger.jobs)
+            hold_to_users, place.files.agent_directory, config.users, sorted(core.ledger.jobs.keys() - {START_JOB})
         )
         core.restarted(clock())
         gc.freeze()  # what was loaded stays: no collection need walk it again
@@ -136,12 +138,13 @@ def fence_of(uids: Uids | None, order: events.StartKeeper | events.SurveyKeeper)
     jobs have no users of their own, as we are. Raises ContainmentError."""
     if uids is None:
         return Fence(needs=order.needs)
+    own = f"workitems/{order.job}" if order.purpose is Purpose.START else order.job
     if order.elevated:
-        return Fence(0, 0, f"{order.job}/{PRIVATE_ELEVATED}", order.needs)
+        return Fence(0, 0, f"{own}/{PRIVATE_ELEVATED}", order.needs)
     user = uids.of(order.job)
     if user is None:
         raise ContainmentError(f"Job {order.job} has no user here: its directories were not made.")
-    return Fence(user, user, f"{order.job}/{PRIVATE_JOB}", order.needs)
+    return Fence(user, user, f"{own}/{PRIVATE_JOB}", order.needs)
 
 
 class Agent:
@@ -279,7 +282,7 @@ class Agent:
                 await self._driver.put(events.Unkillable(chore.job))
             await trio.sleep(KILL_AGAIN_S)
             answer = await trio.to_thread.run_sync(self.chores.done, chore, limiter=self._threads)
-        if isinstance(chore, events.CleanJob | events.MakeJob):
+        if isinstance(chore, events.CleanJob | events.MakeJob | events.MakeStart):
             self._trash.set()
         await self._driver.put(answer)
 

@@ -38,6 +38,8 @@ from coordinator.records import (
     RoundMoved,
     RoundOpened,
     RoundVoided,
+    StartEnded,
+    StartOrdered,
     TaskCancelled,
     TasksDone,
     TasksReturned,
@@ -89,6 +91,7 @@ class Kind(enum.Enum):
     ROUND_MOVED = "round.moved"
     ROUND_VOIDED = "round.voided"
     ROUND_PAID = "round.paid"
+    START_ORDERED = "start.ordered"
     START_ENDED = "start.ended"
     START_RETRIED = "start.retried"
     PREP_ENDED = "prep.ended"
@@ -130,6 +133,7 @@ MEANINGS: Final[dict[Kind, str]] = {
     Kind.ROUND_MOVED: "the round is in `data.state` now, for another reason than its node's report",
     Kind.ROUND_VOIDED: "the node never heard of the round: nothing began, nothing is owed",
     Kind.ROUND_PAID: "a node released what it still owed a deleted job",
+    Kind.START_ORDERED: "the node was given its pool's start, to run before anything else",
     Kind.START_ENDED: "the node's start ended for good",
     Kind.START_RETRIED: "an attempt of the start ended, another follows",
     Kind.PREP_ENDED: "the preparation ended for good on this node",
@@ -220,6 +224,10 @@ def _told(record: Record, job: Job | None, start: int) -> Iterable[Happening]:
             return [_of_the_cluster(record)]
         case TokenMade() | TokenRevoked() | IdentityAdmitted() | IdentityRevoked():
             return [_of_an_identity(record)]
+        case StartOrdered():
+            return [Happening(Kind.START_ORDERED, node=record.node, data={"boot": record.boot})]
+        case StartEnded():
+            return [_phase_end(None, record.node, record.end, 0)]
         case RoundOpened() | RoundMoved() | RoundVoided() | DebtPaid():
             return [_of_a_round(record)]
         case JobSubmitted() | TasksDone() | JobCompleted() | JobDeleting() | JobDeleted():
@@ -329,7 +337,7 @@ def _report(record: ReportTaken, job: Job | None, start: int) -> Iterator[Happen
     for place in range(start, len(record.tasks)):
         yield _task_end(record, job, record.tasks[place], place)
     for place, end in enumerate(record.phases, len(record.tasks)):
-        yield _phase_end(record, end, place)
+        yield _phase_end(record.job, record.node, end, place)
 
 
 def _task_end(record: ReportTaken, job: Job | None, end: Ended, place: int) -> Happening:
@@ -347,13 +355,13 @@ def _task_end(record: ReportTaken, job: Job | None, end: Ended, place: int) -> H
     return Happening(kind, place, record.job, task, record.node, None, end.attempt or None, facts)
 
 
-def _phase_end(record: ReportTaken, end: PhaseEnd, place: int) -> Happening:
+def _phase_end(job: str | None, node: str, end: PhaseEnd, place: int) -> Happening:
     facts = {
         "succeeded": end.succeeded, "outcome": end.outcome.value, "exit_code": end.exit_code, "signal": end.signal,
         "reason": end.reason, "started_at": time_text(end.started_at), "ended_at": time_text(end.ended_at),
     }  # fmt: skip
     kind = _PHASES[end.phase][0 if end.final else 1]
-    return Happening(kind, place, record.job, None, record.node, end.round, end.attempt, facts)
+    return Happening(kind, place, job, None, node, None if job is None else end.round, end.attempt, facts)
 
 
 def _granted(record: Granted, job: Job | None, start: int) -> Iterator[Happening]:

@@ -14,6 +14,7 @@ from coordinator.claims import Claim
 from coordinator.identities import Identities
 from coordinator.model import Disabled, Drain, Grant, Group, Job, JobState, Node, Pool, TaskState
 from coordinator.preparation import NodeJob, PhaseView
+from coordinator.startup import NodeStart
 from coordinator.records import (
     DebtPaid,
     Ended,
@@ -41,6 +42,8 @@ from coordinator.records import (
     RoundMoved,
     RoundOpened,
     RoundVoided,
+    StartEnded,
+    StartOrdered,
     TaskCancelled,
     TasksDone,
     TasksReturned,
@@ -110,6 +113,10 @@ class Cluster:
                 self._submitted(record)
             case NodeJoined():
                 self._joined(record)
+            case StartOrdered():
+                self._start_ordered(record)
+            case StartEnded():
+                self._start_ended(record)
             case NodeLeft():
                 self.nodes[record.node].left, self.nodes[record.node].revoked = True, record.revoked
             case NodeMarked():
@@ -151,6 +158,19 @@ class Cluster:
             self.pools[record.pool.name] = Pool(record.pool.name, record.pool, record.declared)
         else:
             pool.options, pool.declared = record.pool, record.declared
+        self.pools[record.pool.name].pack_start()
+
+    def _start_ordered(self, record: StartOrdered) -> None:
+        node = self.nodes[record.node]
+        node.start = NodeStart(record.number, record.digest, record.incarnation, record.boot, record.life)
+
+    def _start_ended(self, record: StartEnded) -> None:
+        node = self.nodes[record.node]
+        if node.incarnation == record.incarnation:
+            node.reported = max(node.reported, record.number)
+        if node.start is not None and node.start.number == record.end.round:
+            node.start.running = None
+            node.start.view.take(record.end)
 
     def _joined(self, record: NodeJoined) -> None:
         pool = self.pools[record.pool]

@@ -8,7 +8,20 @@ from __future__ import annotations
 
 from typing import Final, assert_never
 
-from coordinator import admission, draining, ending, files, joining, logs, nodes, placement, readers, requests, work
+from coordinator import (
+    admission,
+    draining,
+    ending,
+    files,
+    joining,
+    logs,
+    nodes,
+    placement,
+    readers,
+    requests,
+    starting,
+    work,
+)
 from coordinator.deadlines import Key
 from coordinator.desk import Desk
 from coordinator.events import (
@@ -124,6 +137,7 @@ class Core(Desk):
             return
         match message:
             case m.Report():
+                starting.take_ends(self, node, message)
                 work.take_report(self, node, message)
             case m.Heartbeat():
                 self._heartbeat(session, node, message)
@@ -131,6 +145,8 @@ class Core(Desk):
                 work.take_started(self, node, message)
             case m.Recalled():
                 work.take_recalled(self, node, message)
+            case m.PhaseStarted(phase=m.Phase.START):
+                starting.take_started(self, node, message)
             case m.PhaseStarted():
                 work.take_phase_started(self, node, message)
             case m.Inventory():
@@ -223,6 +239,7 @@ class Core(Desk):
                 if (job := self.cluster.jobs.get(job_id)) is not None:
                     ending.look_at(self, job)
         draining.settle(self)
+        starting.pool_changed(self)
         for pool in self.cluster.pools.values():
             if pool.dirty:
                 work.place(self, placement.Round(pool))

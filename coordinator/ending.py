@@ -7,7 +7,7 @@ from typing import Final
 from coordinator import disabling, draining, readiness, work
 from coordinator.claims import Claim
 from coordinator.desk import Desk
-from coordinator.model import Job, JobState, Node, TaskState
+from coordinator.model import Job, JobState, Node, NodeState, TaskState
 from coordinator.placement import unfit
 from coordinator.preparation import OPEN, NodeJob
 from coordinator.readiness import Link
@@ -125,6 +125,7 @@ def _end_if_due(desk: Desk, job: Job) -> None:
 def _no_node_is_eligible(desk: Desk, job: Job) -> bool:
     """One node at least is barred, and for the whole grace there was no hope for another."""
     barred = {name for name, r in job.current.items() if r.state is NodeJobState.BARRED}
+    barred |= {node.name for node in desk.cluster.pools[job.spec.pool].nodes.values() if _never_starts(node)}
     if not barred or _has_hope(desk, job, barred):
         job.ineligible_since = None
         desk.deadlines.clear(("eligible", job.id))
@@ -133,6 +134,11 @@ def _no_node_is_eligible(desk: Desk, job: Job) -> bool:
         job.ineligible_since = desk.now
         desk.arm(("eligible", job.id), desk.now.after(ELIGIBLE_GRACE_S))
     return _is_over(desk.now.seconds_since(job.ineligible_since), ELIGIBLE_GRACE_S)
+
+
+def _never_starts(node: Node) -> bool:
+    """Whether its start failed and nobody will enable it again: the nodes of `run` have no operator."""
+    return node.join is not None and node.join.embedded and node.held_back is NodeState.START_FAILED
 
 
 def _has_hope(desk: Desk, job: Job, barred: set[str]) -> bool:

@@ -6,7 +6,7 @@ import re
 from math import inf
 from typing import Final
 
-from coordinator import draining, ending, nodes, plausible, work
+from coordinator import draining, ending, nodes, plausible, starting, work
 from coordinator.claims import Claim
 from coordinator.desk import Desk
 from coordinator.identities import ANOTHER_TOKEN
@@ -288,7 +288,7 @@ def take_inventory(desk: Desk, node: Node, message: m.Inventory) -> None:
                 mask |= ((1 << count) - 1) << first
         holding.grants[grant.grant] = mask
     if message.last:
-        node.holding = None
+        node.holding, holding.start = None, message.start
         _reconcile(desk, node, holding)
 
 
@@ -309,6 +309,7 @@ def _reconcile(desk: Desk, node: Node, holding: Holding) -> None:
         _reconcile_round(desk, node, job_id, number, holding.rounds.pop((job_id, number), None))
         desk.touch(job_id)
     node.moved = False
+    starting.reconcile(desk, node, holding.start)
     for (job_id, number), state in holding.rounds.items():
         if state is not m.RoundState.RELEASED:
             _release_unowed(desk, node, job_id, number)

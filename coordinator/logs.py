@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from coordinator import plausible
+from coordinator import access, plausible
 from coordinator.desk import Desk
 from coordinator.files import Plain, ask_read, check_room, in_contact
 from coordinator.finding import RefusedError, check_own, find_node, find_own_job, find_task
@@ -50,15 +50,16 @@ def read_log(desk: Desk, session: Session, message: m.LogRead) -> None:
         return
     source = _source(desk, session, message)
     if source is None:
-        raise RefusedError(
-            m.RefusalCode.FAILED, f"task `{_name_of(desk, session, message)}` has not started: there is no output yet"
-        )
+        name = _name_of(desk, session, message)
+        raise RefusedError(m.RefusalCode.FAILED, f"{name} has not started: there is no output yet")
     _read(desk, session.epoch, message, source)
 
 
 def _name_of(desk: Desk, session: Session, message: m.LogRead) -> str:
+    if message.task is None:
+        return f"the start of node `{message.node}`"
     job, group, index = find_task(desk, session, message.task or "")
-    return f"{job.id}/{group.sweep.label(index)}"
+    return f"task `{job.id}/{group.sweep.label(index)}`"
 
 
 # ---- whose output
@@ -68,6 +69,8 @@ def _source(desk: Desk, session: Session, message: m.LogRead) -> Source | None:
     """Where the output is; None: what it is of has not begun. Raises RefusedError."""
     if message.task is not None:
         return _of_task(desk, session, message)
+    if message.phase is m.Phase.START:
+        return _of_start(desk, session, message)
     return _of_phase(desk, session, message)
 
 
@@ -115,6 +118,32 @@ def _attempts(desk: Desk, job: Job, group: Group, index: int) -> dict[int, str]:
     elif group.finished is not None and group.finished.started_at[index]:
         where[group.attempts.get(index, 1)] = list(job.node_numbers)[group.finished.node[index]]
     return where
+
+
+def _of_start(desk: Desk, session: Session, message: m.LogRead) -> Source | None:
+    """A node's start belongs to its pool: its operators read what it wrote."""
+    if message.node is None or message.job is not None:
+        raise RefusedError(m.RefusalCode.INVALID, "a start is a node's: `logs --node NODE --phase start`")
+    node = find_node(desk, message.node)
+    if not access.may_operate(desk, session, node.pool.name):
+        raise RefusedError(
+            m.RefusalCode.REFUSED, f"what the start of node `{node.name}` wrote is for the operators of its pool"
+        )
+    if not node.pool.start_digest:
+        raise RefusedError(m.RefusalCode.FAILED, f"pool `{node.pool.name}` of node `{node.name}` has no start")
+    if node.start is None or not node.start_counts:
+        return None
+    view, running = node.start.view, node.start.running
+    attempt = message.attempt or max(1, view.attempts, 0 if running is None else running[0])
+    tail = view.stderr_tail if message.stderr else view.stdout_tail
+    return Source(
+        node.name,
+        "startup" + (f"/attempt-{attempt}" if attempt > 1 else ""),
+        attempt,
+        over=attempt <= view.attempts,
+        last=view.finished and attempt >= view.attempts,
+        tail=tail if view.ends and attempt == view.attempts else None,
+    )
 
 
 def _of_phase(desk: Desk, session: Session, message: m.LogRead) -> Source | None:
@@ -257,6 +286,11 @@ def _stands(desk: Desk, session: Session, message: m.LogRead) -> object:
             job, group, index = find_task(desk, session, message.task)
             nodes = tuple(in_contact(node) for node in _nodes_of(desk, job)) if group.state[index] not in OVER else ()
             return group.state[index], group.attempts.get(index, 1), nodes
+        if message.phase is m.Phase.START:
+            node = find_node(desk, message.node or "")
+            given = node.start
+            how = None if given is None else (given.number, given.running, given.view.ends, given.view.finished)
+            return how, node.start_counts, in_contact(node)
         _, node_job, view = _phase(desk, session, message)
     except RefusedError:
         return None

@@ -7,6 +7,7 @@ A task has no object. A group is an index space (`wire.sweep`) with a byte a tas
 from __future__ import annotations
 
 import enum
+import hashlib
 import heapq
 import re
 from array import array
@@ -22,9 +23,10 @@ from coordinator.gates import Gate
 from coordinator.preparation import SETTLED, NodeJob
 from coordinator.records import Ended, NodeJobState
 from coordinator.records import JobState as JobState
+from coordinator.startup import NodeStart
 from wire.arms import first_match, own_retries
 from wire.instant import Instant
-from wire.messages import Disabling, Join, Phase, PhaseEnd, RoundState
+from wire.messages import Disabling, Join, Phase, PhaseEnd, RoundState, StartBody, StartHeld
 from wire.spec import (
     DEFAULT_LOST_AFTER_MS,
     After,
@@ -569,6 +571,7 @@ class Holding:
     rounds: dict[tuple[str, int], RoundState] = field(default_factory=dict)
     grants: dict[int, int] = field(default_factory=dict)
     """Grant id to the bit mask of positions queued or alive there."""
+    start: StartHeld | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -582,6 +585,17 @@ class Pool:
     """Jobs that may still be granted work, in order of submission."""
     dirty: bool = False
     """Something changed that placement should look at."""
+    start_body: bytes = b""
+    """The pool's start as nodes are given it; empty where there is none."""
+    start_digest: str = ""
+    start_told: str = ""
+    """The one that connected nodes were told of."""
+
+    def pack_start(self) -> None:
+        """After its options were set."""
+        start = self.options.start
+        self.start_body = b"" if start is None else msgspec.msgpack.encode(StartBody(self.name, start))
+        self.start_digest = hashlib.sha256(self.start_body).hexdigest() if self.start_body else ""
 
     @property
     def lost_after_s(self) -> float:
@@ -615,6 +629,10 @@ class Node:
     """It went by itself, owing nothing, or it was revoked."""
     revoked: bool = False
     """Its identity was revoked, and no other was admitted under its name and joined since."""
+    start: NodeStart | None = None
+    """The pool's start as it was given it last."""
+    start_held: str = ""
+    """The digest of the start that it holds in this session, as far as it said and was told."""
     drain: Drain | None = None
     """Until an operator enables it again, whatever becomes of its agent and of us."""
     forgotten_by: str | None = None
@@ -712,9 +730,25 @@ class Node:
         return not self.grants and not self.owes
 
     @property
+    def start_counts(self) -> bool:
+        """Whether the start that it was given is its pool's as it is now, in this boot."""
+        if self.start is None:
+            return False
+        given = (self.start.digest, self.start.incarnation, self.start.boot)
+        return given == (self.pool.start_digest, self.incarnation, self.boot)
+
+    @property
+    def held_back(self) -> NodeState | None:
+        """`STARTING` or `START_FAILED` while its pool's start has not succeeded there in this boot."""
+        if not self.pool.start_digest or (self.start is not None and self.start.succeeded and self.start_counts):
+            return None
+        failed = self.start is not None and self.start.failed and self.start_counts
+        return NodeState.START_FAILED if failed else NodeState.STARTING
+
+    @property
     def takes_work(self) -> bool:
         """Whether it may be given work: the only answer to that."""
-        return self.connected and not self.draining and self.unusable is None
+        return self.connected and not self.draining and self.unusable is None and self.held_back is None
 
     @property
     def state(self) -> NodeState:
@@ -728,4 +762,6 @@ class Node:
             return NodeState.DRAINED if self.drain is not None and self.empty else NodeState.DRAINING
         if self.unusable is not None:
             return NodeState.UNUSABLE
+        if (held_back := self.held_back) is not None:
+            return held_back
         return NodeState.RUNNING if self.grants else NodeState.IDLE

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from coordinator import access, draining, views, work
+from coordinator import access, draining, starting, views, work
 from coordinator.desk import Desk
 from coordinator.finding import RefusedError, find_node, find_own_job
 from coordinator.model import JobState, Node
@@ -58,6 +58,7 @@ def is_drained(desk: Desk, node: Node) -> bool:
 def node_enable(desk: Desk, session: Session, message: m.NodeEnable) -> None:
     node = find_own_node(desk, session, message.node)
     draining.enable(desk, node, session.owner)
+    starting.again(desk, node)
     reply(desk, session, message.request, node)
 
 

@@ -17,7 +17,7 @@ from itertools import islice, takewhile
 from typing import Final
 
 from coordinator.claims import CPUS, DISK, GPUS, MEMORY, NOTHING, Claim, counted, missing_label, told
-from coordinator.model import AHEAD_S, AHEAD_TASKS, Group, Job, JobState, Node, Pool
+from coordinator.model import AHEAD_S, AHEAD_TASKS, Group, Job, JobState, Node, NodeState, Pool
 from coordinator.records import NodeJobState
 from coordinator.render import count_of
 from wire.spec import Placement, Sharing
@@ -35,6 +35,8 @@ class Obstacle(enum.Enum):
     LEAVING = "leaving"
     DRAINING = "drained, or about to be"
     UNUSABLE = "unusable"
+    STARTING = "the pool's start has not ended"
+    START_FAILED = "the pool's start failed there"
     BARRED = "the job's preparation failed there"
     RELEASING = "the job's release runs there"
     TOO_SMALL = "fewer slots than the task needs"
@@ -109,6 +111,8 @@ def obstacle(job: Job, group: Group, node: Node, free: int, left: Claim | None =
         return Obstacle.DRAINING
     if node.unusable is not None:
         return Obstacle.UNUSABLE
+    if (held_back := node.held_back) is not None:
+        return Obstacle.START_FAILED if held_back is NodeState.START_FAILED else Obstacle.STARTING
     node_job = job.current.get(node.name)
     if node_job is not None and node_job.state is NodeJobState.BARRED:
         return Obstacle.BARRED

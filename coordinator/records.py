@@ -140,6 +140,29 @@ class IdentityRevoked(_Record, frozen=True, tag=True):
     at: Instant
 
 
+class StartOrdered(_Record, frozen=True, tag=True):
+    """The node is to run its pool's start, as number `number`, in this boot; what came of an earlier one is
+    forgotten."""
+
+    node: str
+    number: int
+    digest: str
+    incarnation: str
+    boot: str
+    life: str
+    at: Instant
+
+
+class StartEnded(_Record, frozen=True, tag=True):
+    """An attempt of a node's start ended; report `number` said so."""
+
+    node: str
+    incarnation: str
+    number: int
+    end: PhaseEnd
+    at: Instant
+
+
 class NodeLeft(_Record, frozen=True, tag=True):
     """A node that owed nothing went by itself, or its identity was revoked; joining again undoes it."""
 
@@ -384,7 +407,8 @@ class DebtPaid(_Record, frozen=True, tag=True):
 
 
 Record = (
-    PoolSet | TokenMade | TokenRevoked | IdentityAdmitted | IdentityRevoked | JobSubmitted | NodeJoined | NodeLeft
+    StartOrdered | StartEnded
+    | PoolSet | TokenMade | TokenRevoked | IdentityAdmitted | IdentityRevoked | JobSubmitted | NodeJoined | NodeLeft
     | RoundOpened | RoundMoved | RoundVoided | Granted | ReportTaken | TasksReturned | GroupSkipped
     | TasksSkipped | TasksDone
     | JobEnding | JobCompleted | JobDeleting | JobDeleted | DebtPaid | NodeMarked
@@ -416,10 +440,17 @@ def is_of_a_job(scope: str) -> bool:
     return scope != CLUSTER_SCOPE and " " not in scope
 
 
+def start_scope(node: str) -> str:
+    """The scope of the rows of a node's start."""
+    return f"start {node}"
+
+
 def scope_of(record: Record) -> str:
     """What this row is forgotten with: its job, token or key, or the cluster (never)."""
     if isinstance(record, JobDeleted | DebtPaid):
         return CLUSTER_SCOPE
+    if isinstance(record, StartOrdered | StartEnded):
+        return start_scope(record.node)
     if isinstance(record, TokenMade | TokenRevoked):
         return token_scope(record.digest)
     if isinstance(record, IdentityAdmitted | IdentityRevoked):

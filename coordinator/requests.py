@@ -197,6 +197,12 @@ def _node(desk: Desk, session: Session, node: Node) -> views.Plain:
     return views.node(node, desk.now, access.owes(desk, session, node))
 
 
+def _node_with_tails(desk: Desk, session: Session, node: Node) -> views.Plain:
+    """What a start wrote is its pool's operators' to read."""
+    operates = access.may_operate(desk, session, node.pool.name)
+    return views.node(node, desk.now, access.owes(desk, session, node), tails=operates)
+
+
 def _pool(desk: Desk, session: Session, pool: Pool) -> views.Plain:
     return views.pool(pool, access.pool_jobs(desk, session, pool))
 
@@ -204,7 +210,7 @@ def _pool(desk: Desk, session: Session, pool: Pool) -> views.Plain:
 def _node_show(desk: Desk, session: Session, message: m.NodeShow) -> None:
     node = find_node(desk, message.node)
     quarantined = views.quarantined(desk.cluster, node, lambda job: access.may_look(desk, session, job))
-    _reply(desk, session, message.request, {**_node(desk, session, node), "quarantined": quarantined})
+    _reply(desk, session, message.request, {**_node_with_tails(desk, session, node), "quarantined": quarantined})
 
 
 def _node_drain(desk: Desk, session: Session, message: m.NodeDrain) -> None:

@@ -153,6 +153,9 @@ def _not_permitted(desk: Desk, session: Session, document: SpecDocument) -> list
     """What the document asks for that its submitter has no right to."""
     found: list[Problem] = []
     declared = {claim.name: claim for claim in document.pools}
+    for claim in document.pools:
+        if claim.start is not None and claim.start.elevated and not _is_declared(desk, claim.name):
+            found += _start_not_permitted(desk, session, claim)
     for job in document.jobs:
         if job.pool not in declared and job.pool not in desk.cluster.pools:
             continue
@@ -170,6 +173,17 @@ def _not_permitted(desk: Desk, session: Session, document: SpecDocument) -> list
                 text = f"{session.owner} may submit no elevated commands: `elevation` of {rules} names who may"
                 found.append((path, "B802", text))
     return found
+
+
+def _start_not_permitted(desk: Desk, session: Session, claim: PoolSpec) -> list[Problem]:
+    """An elevated start is a right as that of any other elevated command."""
+    path = f"pool/{claim.name}/start/elevated"
+    if claim.elevation is not Elevation.ALLOWED:
+        return [(path, "B802", f"the start of pool `{claim.name}` is elevated, and the pool has no `elevation = allowed`")]
+    if not desk.policy.may_elevate(session.owner, session.role, claim.name):
+        rules = f"`[pools.{claim.name}]` in the coordinator's configuration"
+        return [(path, "B802", f"{session.owner} may have no elevated start: `elevation` of {rules} names who may")]
+    return []
 
 
 def _elevated(job: JobSpec) -> list[str]:
@@ -191,7 +205,19 @@ def _differs(desk: Desk, claim: PoolSpec) -> list[Problem]:
         if wanted is not None and wanted != now:
             text = f"pool `{claim.name}` is live with `{option} = {_spoken(field, now)}`, not {_spoken(field, wanted)}"
             found.append((f"pool/{claim.name}/{option}", "B604", text))
+    if claim.start is not None and claim.start != live.start:
+        found.append((f"pool/{claim.name}/start", "B604", _other_start(claim, live)))
     return found
+
+
+def _other_start(claim: PoolSpec, live: PoolSpec) -> str:
+    """Which option of the start differs first; what it runs is not told, it may be nobody's but the operators'."""
+    if live.start is None:
+        return f"pool `{claim.name}` is live without a `start`"
+    options = ("argv", "script", "env", "lets", "timeout_ms", "retries", "backoff", "elevated", "arms", "files")
+    differs = next((name for name in options if getattr(claim.start, name) != getattr(live.start, name)), "stop_signal")
+    option = {"argv": "run", "timeout_ms": "timeout", "arms": "exit", "lets": "let", "files": "file"}.get(differs, differs)
+    return f"pool `{claim.name}` is live with another `start`: its `{option}` differs"
 
 
 def _spoken(field: str, value: Any) -> str:

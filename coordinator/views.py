@@ -157,15 +157,33 @@ def phase(node_job: NodeJob, which: Phase, tails: bool = True) -> Plain | None:
     view = node_job.preparation if which is Phase.PREPARATION else node_job.release
     if view is None:
         return None
-    attempt, since = node_job.running.get(which, (view.attempts, view.started_at))
+    plain = _phase(view, _phase_state(node_job, view, which), node_job.running.get(which), tails)
+    plain["reason"] = view.reason or (node_job.reason if which is Phase.RELEASE else None)
+    return plain
+
+
+def start(shown: Node, tails: bool = True) -> Plain | None:
+    """A PHASE: how its pool's start goes on the node in this boot; None where the pool has none."""
+    if not shown.pool.start_digest:
+        return None
+    given = shown.start if shown.start_counts else None
+    if given is None:
+        return _phase(PhaseView(), "waiting", None, tails)
+    over = "succeeded" if given.succeeded else "failed"
+    going = "running" if given.running is not None or given.view.attempts else "waiting"
+    return _phase(given.view, over if given.view.finished else going, given.running, tails)
+
+
+def _phase(view: PhaseView, state: str, running: tuple[int, float] | None, tails: bool) -> Plain:
+    attempt, since = running or (view.attempts, view.started_at)
     return {
-        "state": _phase_state(node_job, view, which),
+        "state": state,
         "attempts": max(view.attempts, attempt),
         "exit_code": view.exit_code,
         "signal": view.signal,
         "started_at": time_text(since),
-        "ended_at": time_text(view.ended_at) if which not in node_job.running else None,
-        "reason": view.reason or (node_job.reason if which is Phase.RELEASE else None),
+        "ended_at": time_text(view.ended_at) if running is None else None,
+        "reason": view.reason,
         "stdout_tail": view.stdout_tail.decode("utf-8", "replace") if tails else "",
         "stderr_tail": view.stderr_tail.decode("utf-8", "replace") if tails else "",
         "leftovers": view.leftovers,
@@ -332,8 +350,8 @@ def _history(shown: Job, group: Group, index: int, plain: Plain) -> list[Plain]:
 # ---- nodes and pools
 
 
-def node(shown: Node, now: Instant, owes: list[str]) -> Plain:
-    """What `node show` prints; `owes` as far as whoever asks may know."""
+def node(shown: Node, now: Instant, owes: list[str], tails: bool = False) -> Plain:
+    """What `node show` prints; `owes` as far as whoever asks may know. `tails`: with what its start wrote last."""
     join = shown.join
     return {
         "id": shown.name,
@@ -351,7 +369,7 @@ def node(shown: Node, now: Instant, owes: list[str]) -> Plain:
         "users": join.users if join else None,
         "version": join.version if join else None,
         "last_seen_s": round(max(0.0, now.boottime - shown.heard_at), 1),
-        "start": None,
+        "start": start(shown, tails),
         "drain": _drain(shown.drain),
         "owes": owes,
     }
@@ -400,8 +418,15 @@ def _node_reason(shown: Node) -> str | None:
         "it is leaving" if shown.leaving else None,
         _why_drained(shown.drain) if shown.drain is not None else None,
         shown.unusable,
+        _why_held_back(shown),
     ]
     return "; ".join(part for part in parts if part is not None) or None
+
+
+def _why_held_back(shown: Node) -> str | None:
+    if shown.held_back is NodeState.START_FAILED and shown.start is not None:
+        return f"its pool's start failed: {shown.start.said}"
+    return None
 
 
 def _why_left(shown: Node) -> str:

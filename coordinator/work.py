@@ -86,13 +86,18 @@ def send_round(desk: Desk, job: Job, node: Node, number: int) -> None:
     if body is None:
         body = msgspec.msgpack.encode(m.JobBody(job.id, job.owner, job.spec))
         desk.bodies[job.id] = body
+    digest = None if len(body) <= INLINE_BODY else hashlib.sha256(body).hexdigest()
+    inline = body if digest is None else send_ahead(desk, node, digest, body)
+    desk.send(node.session, m.OpenRound(job=job.id, round=number, body=inline, digest=digest))
+
+
+def send_ahead(desk: Desk, node: Node, digest: str, body: bytes) -> bytes | None:
+    """What a frame that brings this body is to hold of it: all, or None when it was too long and has been sent."""
     if len(body) <= INLINE_BODY:
-        desk.send(node.session, m.OpenRound(job=job.id, round=number, body=body))
-        return
-    digest = hashlib.sha256(body).hexdigest()
+        return body
     for offset in range(0, len(body), CHUNK):
         desk.send(node.session, m.BodyChunk(digest, offset, len(body), body[offset : offset + CHUNK]))
-    desk.send(node.session, m.OpenRound(job=job.id, round=number, digest=digest))
+    return None
 
 
 # ---- back

@@ -18,7 +18,7 @@ from dsl.schema import Kind, Option
 from dsl.sources import Sources
 from dsl.sweeps import SweepReading, Sweeps, known_as
 from dsl.values import Type
-from dsl.worth import OF_TASKS, RUN_TYPES, Scope, Varying, Worth
+from dsl.worth import OF_JOBS, OF_TASKS, RUN_TYPES, Scope, Varying, Worth
 from wire.bounds import ENVIRONMENT_NAME, MAX_RESOURCES, MAX_TASKS, SYSTEM_PREFIXES, is_label, steers
 from wire.near import did_you_mean
 
@@ -92,14 +92,27 @@ class Compiler:
         path = f"pool/{reading.name}"
         self._place(path, reading.block.header)
         values = self._values(reading, self._names.scope, path)
-        for start in reading.blocks.get("start", []):
-            self._command(start, f"{path}/start", {}, RUN_TYPES.keys() - OF_TASKS - {"job.id", "job.name"})
         return {
             "name": reading.name,
             **{name: values.get(name) for name in ("nodes", "slots", "placement", "sharing", "elevation")},
             "lost_after_ms": values.get("lost_after"),
-            "start": None,
+            "start": self._start(reading.the("start"), f"{path}/start"),
         }
+
+    def _start(self, reading: Reading | None, path: str) -> dict[str, Any] | None:
+        """A pool's start belongs to no job: what names one is unknown to it, and params reach it only by name, since
+        the pool would be another one for each value of any other."""
+        if reading is None:
+            return None
+        command, _ = self._command(reading, path, {}, RUN_TYPES.keys() - OF_TASKS - OF_JOBS)
+        if command["script"] is not None:
+            command["lets"] = {**self._names.params_in(command["script"]), **command["lets"]}
+        exits = reading.the("exit")
+        for arm in exits.arms if exits is not None else ():
+            if arm.action.name.text == "stop":
+                help_ = "`fail` ends the start for good on its node"
+                self._report.error("B210", "`stop` ends a job, and a start belongs to none", arm.action, help=help_)
+        return command
 
     def _job(self, reading: Reading, pools: list[str]) -> dict[str, Any]:
         path = f"job/{reading.name}"

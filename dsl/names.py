@@ -93,6 +93,11 @@ class Names:
                 found[name] = text(worth.value)
         return found
 
+    def params_in(self, script: str) -> dict[str, str]:
+        """The params that a script names, as its environment shows them."""
+        words = set(re.findall(r"[a-z][a-z0-9_]*", script)) if self.params else set()
+        return {name: shown for name, shown in self.texts().items() if name in words}
+
     # ---- declaring
 
     def _declare(self, file: ast.File, reader: Reader) -> None:

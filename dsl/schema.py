@@ -200,7 +200,6 @@ _BLOCKS: Final = (
         blocks=_COMMAND_BLOCKS,
         once=True,
         command=True,
-        support=Support.NONE,
     ),
     Block(
         "prep",

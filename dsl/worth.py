@@ -15,6 +15,7 @@ RUN_TYPES: Final = {
 }  # fmt: skip
 """Known when it runs."""
 OF_TASKS: Final = frozenset({"task.id", "task.index"})
+OF_JOBS: Final = frozenset({"job.id", "job.name"})
 RUN_ROOTS: Final = frozenset({"job", "task", "node"})
 
 

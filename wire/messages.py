@@ -31,7 +31,8 @@ Enrolling = AskAuthority | Authority | Enroll | Enrolled
 Renewal = Renew | Renewed
 ToNode = (
     Joined | JoinRefused | HeartbeatAck | Ack | BodyChunk | OpenRound | Prepare | Run | Recall | Drop | ReleaseRound
-    | RemoveJob | Depart | ReadFile | ListFiles | BlobPiece | StopTasks
+    | RemoveJob | Depart | ReadFile | ListFiles | BlobPiece
+    | StopTasks | StartNode
     | OutputsTaken
 )  # fmt: skip
 FromClient = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from wire.spec import JobSpec
+from wire.spec import Command, JobSpec
 from wire.vocabulary import Int64, Message, Outcome, Phase, RoundState
 
 __all__ = [
@@ -12,7 +12,8 @@ __all__ = [
     "FileRefused", "GrantHeld", "Health", "Heartbeat", "HeartbeatAck", "Inventory", "JobBody", "Join", "JoinRefused",
     "Joined", "KeptStream", "Leaving", "ListFiles", "NotHeld", "OpenRound", "OutputsTaken", "PhaseEnd",
     "PhaseStarted", "Prepare", "ReadFile", "Recall", "Recalled", "ReleaseRound", "RemoveJob", "Removed", "Report",
-    "RoundHeld", "Run", "Started", "StopTasks", "TaskEnd", "TaskOutput", "TaskOutputs",
+    "RoundHeld", "Run", "StartBody", "StartHeld", "StartNode", "Started", "StopTasks", "TaskEnd", "TaskOutput",
+    "TaskOutputs",
 ]  # fmt: skip
 
 
@@ -57,12 +58,22 @@ class GrantHeld(msgspec.Struct, frozen=True, array_like=True):
     spans: list[tuple[Int64, Int64]]
 
 
+class StartHeld(msgspec.Struct, frozen=True, array_like=True):
+    """The start that the node was given last: `OPENED` when it has to be given again, as after a reboot."""
+
+    number: Int64
+    digest: str
+    state: RoundState
+
+
 class Inventory(Message, frozen=True, tag=True):
     """All that is held on the node, in pieces that fit a frame. Sent once per session, after the unacked reports."""
 
     rounds: list[RoundHeld]
     grants: list[GrantHeld]
     last: bool
+    start: StartHeld | None = None
+    """In the last piece."""
 
 
 class Heartbeat(Message, frozen=True, tag=True):
@@ -109,6 +120,7 @@ class Cleanliness(msgspec.Struct, frozen=True, array_like=True):
 class PhaseEnd(msgspec.Struct, frozen=True, array_like=True):
     """The end of one attempt of a node-bound command. `final`: no further attempt follows by itself.
 
+    Of a start, `round` is the number that StartNode gave it and `job` is `START_JOB`.
     For a release without a block the agent's own clean-up is reported: EXITED with `exit_code` None.
     `clean` stands in the final end of a release: what the clean-up after it left.
     """
@@ -292,6 +304,23 @@ class BodyChunk(Message, frozen=True, tag=True):
     offset: Int64
     size: Int64
     content: bytes
+
+
+class StartBody(msgspec.Struct, frozen=True):
+    """A pool's start, as nodes are given it."""
+
+    pool: str
+    command: Command
+
+
+class StartNode(Message, frozen=True, tag=True, kw_only=True):
+    """Run the pool's start, with its retries, before anything else begins here: the StartBody (msgpack) whose sha256
+    in hex is `digest`, sent before in pieces if `body` is None. Single-flight by `number`. Without a digest the pool
+    has no start any more: what an earlier one left is ended and removed."""
+
+    number: Int64
+    digest: str = ""
+    body: bytes | None = None
 
 
 class BlobPiece(Message, frozen=True, tag=True, kw_only=True):

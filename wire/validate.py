@@ -35,6 +35,8 @@ MAX_PATTERNS: Final = 100
 """In one arm of `exit`."""
 OF_TASKS: Final = frozenset({"task.id", "task.index"})
 """Names known when it runs that nothing but a task has."""
+OF_JOBS: Final = frozenset({"job.id", "job.name"})
+"""Those that a pool's start does not have."""
 
 OWN_RESOURCES: Final = frozenset({"cpus", "memory", "disk", "gpus", "labels", "slots"})
 """Words that mean something of their own in `needs`."""
@@ -129,15 +131,20 @@ def _pool(pool: PoolSpec) -> Problems:
     yield from _within(f"{path}/nodes", pool.nodes, 1, bounds.MAX_NODES)
     yield from _within(f"{path}/slots", pool.slots, 1, bounds.MAX_SLOTS)
     yield from _within(f"{path}/lost_after", pool.lost_after_ms, bounds.MIN_LOST_AFTER_MS, bounds.MAX_DURATION_MS)
+    if pool.start is not None:
+        yield from _command(f"{path}/start", pool.start, _Names(0, frozenset(), task=False, job=False))
+        if any(arm.action is ExitAction.STOP for arm in pool.start.arms):
+            yield f"{path}/start/exit", "`stop` ends a job, and a start belongs to none"
 
 
 class _Names:
     """What the expressions of one command may refer to."""
 
-    def __init__(self, axes: int, dirs: frozenset[str], *, task: bool) -> None:
+    def __init__(self, axes: int, dirs: frozenset[str], *, task: bool, job: bool = True) -> None:
         self.axes = axes
         self.dirs = dirs
         self.task = task
+        self.job = job
 
     def check(self, path: str, expr: Any, name: str = "") -> Problems:
         try:
@@ -149,6 +156,8 @@ class _Names:
             yield from _text(path, name, expr)
         if not self.task and (of_tasks := template.run_names(expr) & OF_TASKS):
             yield path, f"`{min(of_tasks)}` is known in tasks only"
+        if not self.job and (of_jobs := template.run_names(expr) & OF_JOBS):
+            yield path, f"`{min(of_jobs)}` is not known in a start: it belongs to no job"
 
 
 def _job(job: JobSpec) -> Problems:

@@ -18,6 +18,7 @@ __all__ = [
     "Role",
     "RoundState",
     "Unsuccess",
+    "START_JOB",
 ]  # fmt: skip
 
 PROTOCOL_VERSION: Final = 1
@@ -40,6 +41,10 @@ class Phase(enum.Enum):
     START = "start"
     PREPARATION = "prep"
     RELEASE = "release"
+
+
+START_JOB: Final = "startup"
+"""What stands for the job in all that is said of a pool's start: no job is called so, as each has a number."""
 
 
 class Outcome(enum.Enum):

@@ -42,6 +42,7 @@ from agentd.events import (
     KillKeeper,
     Leave,
     MakeJob,
+    MakeStart,
     PieceTaken,
     ReadTails,
     Ready,
@@ -360,6 +361,8 @@ class Node:
                 return JobEmptied(chore.job)
             case MakeJob():
                 return JobDirectoryMade(chore.job)
+            case MakeStart():
+                return JobDirectoryMade(m.START_JOB)
             case CleanJob():
                 return JobCleaned(chore.job, kept_s=self.kept_s if chore.keep_s else None)
             case ReadTails():

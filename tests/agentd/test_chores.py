@@ -251,5 +251,5 @@ def test_the_output_of_a_command_is_not_read_from_what_another_user_put_there(gr
     for name, uid in (("stdout.txt", FIRST), ("stderr.txt", FIRST + 1)):
         (directory / name).write_text(f"of {uid}")
         os.chown(directory / name, uid, uid)
-    read = ground.chores.done(events.ReadTails("k1", "release.1.1", "j-1/jobrelease"))
+    read = ground.chores.done(events.ReadTails("k1", "release.1.1", "workitems/j-1/jobrelease"))
     assert read == events.TailsRead("k1", "release.1.1", f"of {FIRST}".encode(), b"")

@@ -113,6 +113,7 @@ class FakeNode:
         self.resources: dict[str, float] = {}
         self.worn: dict[str, str] = {}
         self.elevation = False
+        self.embedded = False
         self.epoch: int | None = None
         self.joined = False
         self.silent = False
@@ -124,6 +125,7 @@ class FakeNode:
         self.rounds: dict[tuple[str, int], m.RoundState] = {}
         self.waits: dict[str, bool] = {}
         self.reasons: dict[tuple[str, int], str] = {}
+        self.start: m.StartHeld | None = None
         self.grants: dict[int, Held] = {}
         self.recalls: list[int] = []
         """Asked for and not answered (by `obey`)."""
@@ -150,7 +152,7 @@ class FakeNode:
             return self
         self.say(
             m.Join(
-                pool=self.pool, node=self.name, incarnation=self.incarnation, boot=self.boot, slots=self.slots,
+                embedded=self.embedded, pool=self.pool, node=self.name, incarnation=self.incarnation, boot=self.boot, slots=self.slots,
                 resources=self.resources, labels=self.worn, elevation=self.elevation, life=self.life,
             )
         )  # fmt: skip
@@ -176,7 +178,7 @@ class FakeNode:
             for number, held in self.grants.items()
             if held.open
         ]
-        self.say(m.Inventory(rounds, grants, True))
+        self.say(m.Inventory(rounds, grants, True, self.start))
 
     def drop(self) -> None:
         """The connection breaks."""
@@ -189,6 +191,8 @@ class FakeNode:
         """The machine starts again: nothing runs; what was prepared is so only if `prepared` (no rerun wanted)."""
         self.drop()
         self.boot = boot
+        if self.start is not None:
+            self.start = m.StartHeld(self.start.number, self.start.digest, m.RoundState.OPENED)
         for held in self.grants.values():
             held.open.clear()
         self.grants.clear()
@@ -201,6 +205,7 @@ class FakeNode:
     def wiped(self) -> None:
         """Its root directory is another one from now on."""
         self.drop()
+        self.start = None
         self.incarnation += "'"
         self.rounds.clear()
         self.grants.clear()
@@ -221,6 +226,9 @@ class FakeNode:
                 preparation = msgspec.msgpack.decode(body, type=m.JobBody).spec.preparation if body else None
                 self.waits[name] = preparation is not None and preparation.wait
                 self.rounds.setdefault((name, number), m.RoundState.OPENED)
+            case m.StartNode():
+                state = m.RoundState.PREPARING
+                self.start = m.StartHeld(message.number, message.digest, state) if message.digest else None
             case m.Prepare(name, number):
                 if self.rounds.get((name, number)) in (m.RoundState.OPENED, m.RoundState.BARRED):
                     self.rounds[(name, number)] = m.RoundState.PREPARING
@@ -326,6 +334,16 @@ class FakeNode:
             self.rounds[job_id, number] = m.RoundState.PREPARED if ok else m.RoundState.BARRED
         self.report(phases=[phase_end(job_id, number, m.Phase.PREPARATION, ok, attempt=attempt, final=final)])
 
+    def started(self, ok: bool = True, *, attempt: int = 1, final: bool = True, **more: Any) -> None:
+        """An attempt of the pool's start ended."""
+        assert self.start is not None, "no start was ordered here"
+        number = self.start.number
+        if final:
+            state = m.RoundState.PREPARED if ok else m.RoundState.BARRED
+            self.start = m.StartHeld(number, self.start.digest, state)
+        end = phase_end(m.START_JOB, number, m.Phase.START, ok, attempt=attempt, final=final, **more)
+        self.report(phases=[end])
+
     def give_back(self, job_id: str | None = None) -> None:
         """Say of all that is open here that it never started."""
         for number, held in list(self.grants.items()):
@@ -378,6 +396,9 @@ class FakeNode:
         """Answer one thing that is open here, as an agent would; whether there was any."""
         if self.epoch is None or not self.joined:
             return False
+        if self.start is not None and self.start.state is m.RoundState.PREPARING:
+            self.started()
+            return True
         for (name, number), state in list(self.rounds.items()):
             if state is m.RoundState.PREPARING:
                 self.prepared(name)

@@ -438,7 +438,7 @@ def test_a_param_without_a_value_is_an_error_only_when_it_is_needed() -> None:
 
 
 LATER = [
-    ("pool", "start { run = ['x'] }", 1),
+    ("pool", "start { run = ['x'] }", 0),
     ("job", "dir d { size = 4GiB }", 0),
     ("task", "needs { gpus = 1 }", 0),
     ("task", "needs { disk = 1GiB }", 0),
