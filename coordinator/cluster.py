@@ -213,7 +213,8 @@ class Cluster:
         )  # fmt: skip
         self.jobs[job.id] = job
         self.numbers[job.spec.name] = record.number
-        self.submissions.setdefault((record.owner, record.submission), []).append(job.id)
+        given = self.submissions.get((record.owner, record.submission), [])  # with `once` also earlier ones, deleted
+        self.submissions[record.owner, record.submission] = [name for name in given if name in self.jobs] + [job.id]
         self.pools[job.spec.pool].jobs[job.id] = job
 
     def _ending(self, record: JobEnding) -> None:

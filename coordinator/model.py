@@ -30,6 +30,7 @@ from wire.messages import Disabling, Join, Phase, PhaseEnd, RoundState, StartBod
 from wire.spec import (
     DEFAULT_LOST_AFTER_MS,
     After,
+    Elevation,
     ExitAction,
     GroupSpec,
     JobSpec,
@@ -713,7 +714,9 @@ class Node:
 
     @property
     def elevates(self) -> bool:
-        return self.join is not None and self.join.elevation
+        """Whether elevated commands start there: its own policy and its pool, as it is now, both allow it."""
+        allowed = self.pool.options.elevation is Elevation.ALLOWED
+        return allowed and self.join is not None and self.join.elevation
 
     @property
     def connected(self) -> bool:

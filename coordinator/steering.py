@@ -166,11 +166,8 @@ def _add_skipped_dependents(job: Job, chosen: Chosen) -> None:
     for number in again:
         group = job.groups[number]
         if group.counts[TaskState.SKIPPED] and again.intersection(_sources(group)):
-            named = {index for first, count in chosen.get(number, []) for index in range(first, first + count)}
-            skipped = (
-                index for first, count in group.spans_in({TaskState.SKIPPED}) for index in range(first, first + count)
-            )
-            chosen[number] = _spans(sorted(named.union(skipped)))
+            runs = [*chosen.get(number, []), *group.spans_in({TaskState.SKIPPED})]
+            chosen[number] = _spans(sorted({index for first, count in runs for index in range(first, first + count)}))
 
 
 def _sources(group: Group) -> set[int]:

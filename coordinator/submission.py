@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any, Final
 
-from coordinator import ending, readiness
+from coordinator import access, ending, pools, readiness
 from coordinator.desk import Desk
 from coordinator.fitting import Problem, too_wide
-from coordinator.model import Pool
-from coordinator.records import JobSubmitted, PoolSet
+from coordinator.pools import OPTIONS
+from coordinator.records import JobSubmitted
 from coordinator.sessions import Session
 from wire import messages as m
 from wire.near import near
 from wire.spec import (
-    DEFAULT_LOST_AFTER_MS,
     Elevation,
     JobSpec,
-    Placement,
     PoolSpec,
-    Sharing,
     SpecDocument,
 )
 from wire.validate import InvalidSpec, validate
@@ -28,22 +26,16 @@ MAX_JOBS: Final = 10_000
 """Jobs kept at once, ended ones included: `job delete` makes room."""
 MAX_SOURCE: Final = 1_024
 SUBMISSION_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}\Z")
-OPTIONS: Final[dict[str, tuple[str, Any]]] = {
-    "nodes": ("nodes", 1),
-    "slots": ("slots", 1),
-    "placement": ("placement", Placement.SPREAD),
-    "sharing": ("sharing", Sharing.FAIR),
-    "elevation": ("elevation", Elevation.FORBIDDEN),
-    "lost_after_ms": ("lost_after", DEFAULT_LOST_AFTER_MS),
-}
-"""Pool options in the document, as people write them, and what each is in a pool whose block does not name it."""
 
 
 def submit(desk: Desk, session: Session, message: m.Submit) -> None:
     """Answer a Submit: the ids of its jobs, new ones or those that this submission id gave before."""
     known = desk.cluster.submissions.get((session.owner, message.submission))
+    if known is not None and message.once:
+        known = [name for name in known if (job := desk.cluster.jobs.get(name)) and not job.deleting] or None
     if known is not None:
-        desk.send(session.epoch, m.Reply(message.request, {"jobs": [_named(job) for job in known]}))
+        existing = {"existing": True} if message.once else {}
+        desk.send(session.epoch, m.Reply(message.request, {"jobs": [{**_named(job), **existing} for job in known]}))
         return
     refusal = _why_not_now(desk, message)
     if refusal is not None:
@@ -57,10 +49,11 @@ def submit(desk: Desk, session: Session, message: m.Submit) -> None:
             diagnostics=[_diagnostic(message, path, "B900", text) for path, text in invalid.problems],
         )  # fmt: skip
         return
-    if (refusal := _may_not_declare(desk, session, document)) is not None:
+    if (refusal := _may_not_declare(desk, session, document, message.update_pool)) is not None:
         desk.refuse(session.epoch, message.request, m.RefusalCode.REFUSED, refusal)
         return
-    wrong, forbidden = _problems(desk, document), _not_permitted(desk, session, document)
+    wrong = _problems(desk, document, message.update_pool)
+    forbidden = _not_permitted(desk, session, document, message.update_pool)
     if problems := wrong + forbidden:
         code = m.RefusalCode.INVALID if wrong else m.RefusalCode.REFUSED
         desk.refuse(
@@ -87,11 +80,14 @@ def _why_not_now(desk: Desk, message: m.Submit) -> str | None:
     return None
 
 
-def _may_not_declare(desk: Desk, session: Session, document: SpecDocument) -> str | None:
+def _may_not_declare(desk: Desk, session: Session, document: SpecDocument, update: bool) -> str | None:
     """What a pool is like is no user's to say."""
     if session.role is not m.Role.USER:
         return None
-    new = [claim.name for claim in document.pools if not _is_declared(desk, claim.name)]
+    for claim in document.pools if update else ():
+        if pools.changes(desk, claim) and not access.may_operate(desk, session, claim.name):
+            return f"pool `{claim.name}` is live, and only its operators may change it: ask one of them"
+    new = [claim.name for claim in document.pools if not pools.is_declared(desk, claim.name)]
     if not new:
         return None
     return (
@@ -100,18 +96,13 @@ def _may_not_declare(desk: Desk, session: Session, document: SpecDocument) -> st
     )
 
 
-def _is_declared(desk: Desk, name: str) -> bool:
-    """Whether some file has set the pool's options; an agent that names a pool sets none."""
-    live = desk.cluster.pools.get(name)
-    return live is not None and live.declared
-
-
 def _accept(desk: Desk, session: Session, message: m.Submit, document: SpecDocument) -> None:
+    changed = []
     for claim in document.pools:
-        if not _is_declared(desk, claim.name):
-            desk.keep(PoolSet(claim, at=desk.now))
-            _resize(desk, desk.cluster.pools[claim.name])
-            desk.touch_pool(desk.cluster.pools[claim.name])
+        if message.update_pool or not pools.is_declared(desk, claim.name):
+            created = claim.name not in desk.cluster.pools
+            changed.append({"id": claim.name, "created": created, "changed": pools.changes(desk, claim)})
+            pools.set_options(desk, claim)
     jobs = []
     for spec in document.jobs:
         number = desk.cluster.numbers.get(spec.name, 0) + 1
@@ -120,26 +111,19 @@ def _accept(desk: Desk, session: Session, message: m.Submit, document: SpecDocum
         readiness.rebuild(desk.cluster.jobs[job_id])
         ending.rearm(desk, desk.cluster.jobs[job_id])
         jobs.append({"id": job_id, "name": spec.name})
-    desk.send(session.epoch, m.Reply(message.request, {"jobs": jobs}))
+    told = {"pools": changed} if message.update_pool else {}
+    desk.send(session.epoch, m.Reply(message.request, {"jobs": jobs, **told}))
 
 
-def _resize(desk: Desk, pool: Pool) -> None:
-    """The first file that declares a pool sets its slots also for nodes that joined before and named none, and its
-    lease for all of them: they join again, because the node itself holds to the numbers it was told."""
-    for node in pool.nodes.values():
-        asked = node.join.slots if node.join is not None else None
-        resized = asked is None and node.slots != (pool.options.slots or 1)
-        if node.session is not None and (resized or node.lease_s != pool.lost_after_s):
-            desk.close(node.session, "the options of the pool were set: join again")
-
-
-def _problems(desk: Desk, document: SpecDocument) -> list[Problem]:
+def _problems(desk: Desk, document: SpecDocument, update: bool) -> list[Problem]:
     found: list[Problem] = []
     declared = {claim.name: claim for claim in document.pools}
-    for claim in document.pools:
+    for claim in document.pools if not update else ():
         found += _differs(desk, claim)
     for job in document.jobs:
         live = desk.cluster.pools.get(job.pool)
+        if live is not None and update and job.pool in declared:
+            live = replace(live, options=pools.options_after(desk, declared[job.pool]))
         if job.pool not in declared and live is None:
             close = near(job.pool, desk.cluster.pools)
             hint = f"; did you mean `{close[0]}`?" if close else "; `coordinator pool list` shows those there are"
@@ -149,7 +133,7 @@ def _problems(desk: Desk, document: SpecDocument) -> list[Problem]:
     return found
 
 
-def _not_permitted(desk: Desk, session: Session, document: SpecDocument) -> list[Problem]:
+def _not_permitted(desk: Desk, session: Session, document: SpecDocument, update: bool) -> list[Problem]:
     """What the document asks for that its submitter has no right to."""
     found: list[Problem] = []
     declared = {claim.name: claim for claim in document.pools}
@@ -164,7 +148,10 @@ def _not_permitted(desk: Desk, session: Session, document: SpecDocument) -> list
             text = f"{session.owner} may not submit to pool `{job.pool}`: `users` of {rules} names who may"
             found.append((f"job/{job.name}/pool", "B801", text))
             continue
-        options = desk.cluster.pools[job.pool].options if _is_declared(desk, job.pool) else declared.get(job.pool)
+        claim = declared.get(job.pool)
+        options = desk.cluster.pools[job.pool].options if pools.is_declared(desk, job.pool) else claim
+        if update and claim is not None:
+            options = pools.options_after(desk, claim)
         for path in _elevated(job):
             if options is None or options.elevation is not Elevation.ALLOWED:
                 text = f"pool `{job.pool}` runs no elevated commands: it has `elevation = forbidden`"
@@ -195,7 +182,7 @@ def _elevated(job: JobSpec) -> list[str]:
 
 
 def _differs(desk: Desk, claim: PoolSpec) -> list[Problem]:
-    if not _is_declared(desk, claim.name):
+    if not pools.is_declared(desk, claim.name):
         return []
     live = desk.cluster.pools[claim.name].options
     found = []

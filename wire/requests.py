@@ -32,7 +32,11 @@ class Submit(Message, frozen=True, tag=True, kw_only=True):
     the same jobs. Exactly one of `document` and `digest` (an uploaded msgpack document) is set.
 
     `spans` maps `job/NAME`, `job/NAME/task/NAME`, `pool/NAME/OPTION` ... to `[line, column, end_line, end_column]`,
-    so that refusals come back as diagnostics."""
+    so that refusals come back as diagnostics.
+
+    `once`: the same submission id gives the same jobs while one of them is kept, each with `existing`; then new ones.
+    `update_pool`: pools that live become as their blocks say, where these name an option (for their operators). The
+    body has `pools` then: `[{"id", "created", "changed": [option]}]`. A document may have no jobs."""
 
     request: Int64
     submission: str
@@ -40,6 +44,8 @@ class Submit(Message, frozen=True, tag=True, kw_only=True):
     digest: str | None = None
     source: str = ""
     spans: dict[str, list[Int64]] = {}
+    once: bool = False
+    update_pool: bool = False
 
 
 class JobList(Message, frozen=True, tag=True):

@@ -195,11 +195,14 @@ class Coordinator:
         *,
         source: str = "",
         spans: dict[str, list[int]] | None = None,
+        once: bool = False,
+        update_pool: bool = False,
         timeout_s: float | None = REPLY_S,
     ) -> Any:
         """Submit a document of any size. The same `submission` gives the same jobs. Raises ThinError."""
         packed = msgpack.packb(document)
         fields: dict[str, Any] = {"submission": submission, "source": source, "spans": spans or {}}
+        fields |= {"once": once, "update_pool": update_pool}
         if len(packed) <= _INLINE:
             fields["document"] = document
         else:

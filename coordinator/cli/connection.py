@@ -92,11 +92,12 @@ class Connection:
             rows += page
         return rows
 
-    def submit(self, document: dict[str, Any], submission: str, *, source: str, spans: dict[str, list[int]]) -> Any:
-        """All or none, and once: when the connection is lost before the answer, the same submission is sent again."""
+    def submit(self, document: dict[str, Any], submission: str, **more: Any) -> Any:
+        """All or none, and once: when the connection is lost before the answer, the same submission is sent again.
+        `more`: what else `wire.thin` takes with it."""
         while True:
             try:
-                return self._call(lambda: self._session.submit(document, submission, source=source, spans=spans))
+                return self._call(lambda: self._session.submit(document, submission, **more))
             except NoCoordinator as lost:
                 self._reconnect(lost)
 

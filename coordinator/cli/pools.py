@@ -7,6 +7,7 @@ import sys
 import click
 
 from coordinator.cli import output, words
+from coordinator.cli.failure import misused
 from coordinator.cli.options import Terms, facts
 
 
@@ -26,7 +27,7 @@ class _Pools(click.Group):
 
 @click.group(cls=_Pools)
 def pool() -> None:
-    """Show pools, and make nodes of hosts."""
+    """Show and change pools, and make nodes of hosts."""
 
 
 @pool.command("list")
@@ -49,3 +50,27 @@ def show_pool(terms: Terms, pool_id: str) -> None:
     with terms.connect() as connection:
         document = connection.ask("PoolShow", pool=pool_id)
     terms.show(document, lambda: words.pool_lines(document, output.in_colour(sys.stdout)))
+
+
+@pool.command("apply")
+@click.argument("file", metavar="FILE")
+@click.option("--param", "pairs", multiple=True, metavar="K=V", help="Give a param its value; may be repeated.")
+@click.option("--params", "params_file", metavar="FILE", help="Values of params: JSON, or lines `name = value`.")
+@facts
+def apply_pools(terms: Terms, file: str, pairs: tuple[str, ...], params_file: str | None) -> None:
+    """Create the pools of a file, or change those that live: the options that their blocks name. Jobs in it are left
+    alone. For operators."""
+    from coordinator.cli import language, sending, sources
+
+    source = sources.read_source(file)
+    params = sources.params_of(pairs, params_file)
+    compiled = language.compiled(source, params, pools_needed=False, as_document=terms.json)
+    pools = compiled.document["pools"]
+    if not pools:
+        raise misused(f"{file} declares no pool", "write `pool NAME { … }`")
+    brought = {file["digest"] for spec in pools if spec["start"] for file in spec["start"]["files"]}
+    compiled.document = {**compiled.document, "jobs": []}
+    compiled.beside = {digest: path for digest, path in compiled.beside.items() if digest in brought}
+    with terms.connect() as connection:
+        body = sending.send(connection, compiled, sending.fresh_submission(), as_document=terms.json, update_pool=True)
+    terms.show({"pools": body["pools"]}, lambda: [words.pool_change(changed) for changed in body["pools"]])

@@ -120,13 +120,13 @@ def _carry_out(order: Order, interrupts: Interrupts) -> tuple[list[JobResult], b
 def _submit(order: Order, cluster: Cluster, connection: Connection) -> list[str]:
     cluster.used = True
     try:
-        jobs = sending.send(connection, order.compiled, sending.fresh_submission(), as_document=order.as_document)
+        body = sending.send(connection, order.compiled, sending.fresh_submission(), as_document=order.as_document)
     except NoCoordinator:
         raise
     except Failure:  # refused: there are no jobs to wait for
         cluster.used = False
         raise
-    return [job["id"] for job in jobs]
+    return [job["id"] for job in body["jobs"]]
 
 
 def _watch(

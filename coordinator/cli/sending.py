@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from coordinator.cli import language, sources
 from coordinator.cli.connection import Connection
@@ -10,19 +11,26 @@ from coordinator.cli.failure import Failure, misused, reason_of
 
 
 def send(
-    connection: Connection, compiled: language.Compiled, submission: str, *, as_document: bool
-) -> list[dict[str, str]]:
-    """Submit every job of a compiled file, all or none; `[{"id", "name"}]`. What its commands bring in goes first."""
+    connection: Connection,
+    compiled: language.Compiled,
+    submission: str,
+    *,
+    as_document: bool,
+    once: bool = False,
+    update_pool: bool = False,
+) -> dict[str, Any]:
+    """Submit every job of a compiled file, all or none; `{"jobs": [{"id", "name"}]}`. What its commands bring in goes
+    first."""
     for digest, path in compiled.beside.items():
         _bring(connection, compiled.source, path, digest)
+    more = {"source": compiled.source.name, "spans": compiled.spans, "once": once, "update_pool": update_pool}
     try:
-        body = connection.submit(compiled.document, submission, source=compiled.source.name, spans=compiled.spans)
+        body: dict[str, Any] = connection.submit(compiled.document, submission, **more)
     except Failure as failure:
         if failure.diagnostics:
             raise language.refused(compiled.source, failure.diagnostics, as_document=as_document) from None
         raise
-    jobs: list[dict[str, str]] = body["jobs"]
-    return jobs
+    return body
 
 
 def _bring(connection: Connection, source: sources.Source, path: str, digest: str) -> None:

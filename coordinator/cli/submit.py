@@ -20,10 +20,17 @@ _PARTING = "left at once; the jobs were asked to end and go on without us"
 @click.option("--param", "pairs", multiple=True, metavar="K=V", help="Give a param its value; may be repeated.")
 @click.option("--params", "params_file", metavar="FILE", help="Values of params: JSON, or lines `name = value`.")
 @click.option("--wait", is_flag=True, help="Wait until all is over and print the result.")
-@click.option("--once", is_flag=True, help="The same file with the same params is the same job.")
+@click.option("--once", is_flag=True, help="The same file with the same params is the same job, until it is deleted.")
+@click.option("--update-pool", is_flag=True, help="Change live pools to what the file says of them (operators).")
 @facts
 def submit(
-    terms: Terms, file: str, pairs: tuple[str, ...], params_file: str | None, wait: bool, once: bool
+    terms: Terms,
+    file: str,
+    pairs: tuple[str, ...],
+    params_file: str | None,
+    wait: bool,
+    once: bool,
+    update_pool: bool,
 ) -> int | None:
     """Submit every job of a file, all or none."""
     source = sources.read_source(file)
@@ -31,9 +38,14 @@ def submit(
     compiled = language.compiled(source, params, pools_needed=False, as_document=terms.json)
     submission = f"once-{compiled.digest}" if once else sending.fresh_submission()
     with terms.connect() as connection:
-        jobs = sending.send(connection, compiled, submission, as_document=terms.json)
+        body = sending.send(
+            connection, compiled, submission, as_document=terms.json, once=once, update_pool=update_pool
+        )
+        jobs = body["jobs"]
+        if any(job.get("existing") for job in jobs):
+            output.remark("it was submitted before")
         if not wait:
-            terms.show({"jobs": jobs}, lambda: [job["id"] for job in jobs])
+            terms.show(body, lambda: [job["id"] for job in jobs])
             return None
         return _until_over(terms, connection, [job["id"] for job in jobs])
 

@@ -329,6 +329,14 @@ def pool_row(pool: Document) -> list[object]:
     ]
 
 
+def pool_change(changed: Document) -> str:
+    """`gpu: slots, lost_after changed`."""
+    what = ", ".join(changed["changed"])
+    if changed["created"]:
+        return f"{changed['id']}: created"
+    return f"{changed['id']}: {what} changed" if what else f"{changed['id']}: as it was"
+
+
 def pool_lines(pool: Document, colour: bool) -> list[str]:
     wanted = pool.get("nodes_wanted")
     return pairs(

@@ -283,3 +283,37 @@ def test_who_waits_for_a_reopened_job_waits_for_its_new_end() -> None:
     answer = play.admin.answers[waits]
     assert isinstance(answer, m.Reply)
     assert answer.body["result"] == "success"
+
+
+def test_what_is_paired_by_value_with_a_retried_task_runs_after_it_and_the_rest_stays() -> None:
+    play = Play()
+    n1 = play.node("n1", slots=4)
+    paired = [{"group": 0, "axes": ["i"]}]
+    name = play.submit(job("j", tasks("a", 4), tasks("b", 4, after=paired), tasks("c", 4, after=[1])))
+    n1.end(name, exit_code=1, count=2)
+    play.run_out(name)
+    assert [play.task(f"{name}/b[{n}]")["result"] for n in range(4)] == ["skipped", "skipped", "success", "success"]
+    assert retry(play, name, named=("a[1]",))["retried"] == 1 + 2 + 4
+    play.restart()
+    n1.join()
+    assert n1.labels(name) == [1]
+    play.run_out(name)
+    assert [play.task(f"{name}/b[{n}]")["result"] for n in range(4)] == ["skipped", "success", "success", "success"]
+    assert play.show(name)["tasks"]["skipped"] == 1 + 4
+    retry(play, name)
+    play.run_out(name)
+    assert play.show(name)["result"] == "success"
+    assert [attempt for _, group, index, attempt in n1.spawned if (group, index) == (0, 0)] == [1, 2]
+    assert len([1 for _, group, _, _ in n1.spawned if group == 1]) == 4
+
+
+def test_what_waits_for_a_failure_is_told_again_of_the_one_that_was_retried() -> None:
+    play = Play()
+    n1 = play.node("n1")
+    name = play.submit(job("j", tasks("a"), tasks("b", after=[{"group": 0, "when": "failed"}])))
+    n1.end(name)
+    play.run_out(name)
+    assert play.task(f"{name}/b")["result"] == "skipped"
+    assert retry(play, name)["retried"] == 1
+    play.run_out(name)
+    assert play.task(f"{name}/b")["result"] == "skipped"

@@ -133,6 +133,11 @@ def submission(*jobs: dict[str, Any], **pools: dict[str, Any]) -> Ask:
     return ask(m.Submit, submission="another", document=plain)
 
 
+def changing(pool: str) -> Ask:
+    plain = document(pools=[{"name": pool, "slots": 3}])
+    return ask(m.Submit, submission="another", document=plain, update_pool=True)
+
+
 JOB = "secret-1"
 TOKEN = {"digest": "cd" * 32, "role": m.Role.USER}
 ELEVATED = job("j", tasks(elevated=True))
@@ -145,6 +150,8 @@ TABLE: list[tuple[str, str, Ask]] = [
     ("submit an elevated job", "ARRRRA", submission(ELEVATED)),
     ("submit a pool that nobody has set up", "RRRRAA", submission(job("j", pool="new"), new={})),
     ("submit the options of a pool that an agent named", "RRRRAA", submission(q={"slots": 2})),
+    ("submit --update-pool", "RRRAAA", changing("p")),
+    ("submit --update-pool of a pool that an agent named", "RRRRAA", changing("q")),
     ("job list", "AAAAAA", ask(m.JobList)),
     ("job show", "AAUAAA", ask(m.JobShow, JOB)),
     ("job show by name", "AAUAAA", ask(m.JobShow, "secret")),

@@ -1,0 +1,72 @@
+"""What pools are like: set by the first file that declares one, changed by their operators while they live."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from msgspec import structs
+
+from coordinator.desk import Desk
+from coordinator.model import Pool
+from coordinator.records import PoolSet
+from wire.spec import DEFAULT_LOST_AFTER_MS, Elevation, Placement, PoolSpec, Sharing
+
+OPTIONS: Final[dict[str, tuple[str, Any]]] = {
+    "nodes": ("nodes", 1),
+    "slots": ("slots", 1),
+    "placement": ("placement", Placement.SPREAD),
+    "sharing": ("sharing", Sharing.FAIR),
+    "elevation": ("elevation", Elevation.FORBIDDEN),
+    "lost_after_ms": ("lost_after", DEFAULT_LOST_AFTER_MS),
+}
+"""Pool options in the document, as people write them, and what each is in a pool whose block does not name it."""
+_ALL: Final = {**OPTIONS, "start": ("start", None)}
+
+
+def is_declared(desk: Desk, name: str) -> bool:
+    """Whether some file has set the pool's options; an agent that names a pool sets none."""
+    live = desk.cluster.pools.get(name)
+    return live is not None and live.declared
+
+
+def options_after(desk: Desk, claim: PoolSpec) -> PoolSpec:
+    """What the pool is when the block was applied: what it does not name stays."""
+    if not is_declared(desk, claim.name):
+        return claim
+    named = {field: value for field in _ALL if (value := getattr(claim, field)) is not None}
+    return structs.replace(desk.cluster.pools[claim.name].options, **named)
+
+
+def changes(desk: Desk, claim: PoolSpec) -> list[str]:
+    """The options of the pool that the block changes, as people write them."""
+    before = desk.cluster.pools[claim.name].options if is_declared(desk, claim.name) else PoolSpec(name=claim.name)
+    after = options_after(desk, claim)
+    return [
+        option
+        for field, (option, default) in _ALL.items()
+        if _or(getattr(after, field), default) != _or(getattr(before, field), default)
+    ]
+
+
+def _or(value: Any, default: Any) -> Any:
+    return default if value is None else value
+
+
+def set_options(desk: Desk, claim: PoolSpec) -> None:
+    """Apply the block. Placement, sharing and elevation hold from the next grant on; see also `_join_again`."""
+    if is_declared(desk, claim.name) and not changes(desk, claim):
+        return
+    desk.keep(PoolSet(options_after(desk, claim), at=desk.now))
+    pool = desk.cluster.pools[claim.name]
+    _join_again(desk, pool)
+    desk.touch_pool(pool)
+
+
+def _join_again(desk: Desk, pool: Pool) -> None:
+    """Slots of nodes that name none themselves, and the lease of all of them, come with the node's next join, because
+    the node itself holds to the numbers it was told: so these join at once, and what runs there goes on."""
+    for node in pool.nodes.values():
+        asked = node.join.slots if node.join is not None else None
+        resized = asked is None and node.slots != (pool.options.slots or 1)
+        if node.session is not None and (resized or node.lease_s != pool.lost_after_s):
+            desk.close(node.session, "the options of the pool were set: join again")
