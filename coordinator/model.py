@@ -199,6 +199,8 @@ class Group:
         """What a first task of its job takes of a node: the job's directories are made there too."""
         self.labels = labels_of(spec.needs)
         self.demands = self.elevated or self.opening is not None or bool(self.labels)
+        self.moves = any(arm.elsewhere for arm in spec.command.arms)
+        """Some ends of its tasks ask for another node."""
         self.sweep = Sweep(spec.name, [_axis(axis.names, axis.range, axis.values) for axis in spec.axes])
         self.state = bytearray(self.sweep.size)
         self.counts = [self.sweep.size, 0, 0, 0, 0, 0]

@@ -17,6 +17,7 @@ from itertools import islice, takewhile
 from typing import Final
 
 from coordinator.claims import CPUS, DISK, GPUS, MEMORY, NOTHING, Claim, counted, missing_label, told
+from coordinator.elsewhere import NOWHERE, failed_on, shunned
 from coordinator.model import AHEAD_S, AHEAD_TASKS, Group, Job, JobState, Node, NodeState, Pool
 from coordinator.records import NodeJobState
 from coordinator.render import count_of
@@ -24,6 +25,8 @@ from wire.spec import Placement, Sharing
 
 MAX_GRANT: Final = 1024
 """Tasks in one grant at most: a grant is one row, one frame and one bit mask."""
+MAX_PUT_OFF: Final = 64
+"""Tasks of one group that are passed over in one pass because they wait for another node."""
 MAX_LOOKED_AT: Final = 10
 """Groups of a job that it is explained by."""
 
@@ -50,6 +53,7 @@ class Obstacle(enum.Enum):
     PREPARATIONS = "as many nodes as allowed are preparing"
     CLAIMED = "what the task needs there is taken"
     BUSY = "slots are taken"
+    ELSEWHERE = "the task failed there and is tried again elsewhere"
 
 
 _TOO_LITTLE: Final = {
@@ -132,6 +136,20 @@ def obstacle(job: Job, group: Group, node: Node, free: int, left: Claim | None =
     return Obstacle.BUSY if free < group.spec.slots else None
 
 
+def able(pool: Pool, job: Job, group: Group) -> frozenset[str]:
+    """The nodes that could take a task of the group, were all that they have free."""
+    return frozenset(
+        node.name for node in pool.nodes.values() if not node.left and obstacle(job, group, node, node.slots) is None
+    )
+
+
+def shuns(pool: Pool, job: Job, group: Group, index: int) -> frozenset[str]:
+    """The nodes that a task keeps away from just now, as it failed there: it waits for another one that is busy, and
+    goes back when there is none that could take it."""
+    failed = failed_on(group, index)
+    return shunned(failed, able(pool, job, group)) if failed else NOWHERE
+
+
 def why_nowhere(pool: Pool, job: Job, group: Group) -> str | None:
     """Why no node of the pool could take a task of `group`, were all its slots free; None when one could."""
     reasons: Counter[Obstacle] = Counter()
@@ -194,6 +212,8 @@ class _Picker:
     group: Group
     again: list[int]
     cursor: int
+    passed: int = 0
+    """Tasks that were put off."""
 
     @classmethod
     def of(cls, group: Group) -> _Picker:
@@ -201,14 +221,15 @@ class _Picker:
 
     @property
     def has_more(self) -> bool:
-        return self._peek() is not None or self.cursor < self.group.size
+        return self.peek() is not None or self.cursor < self.group.size
 
     @property
     def left(self) -> int:
         gate = self.group.gate
         return len(self.again) + (self.group.size - self.cursor if gate is None else gate.open_from(self.cursor))
 
-    def _peek(self) -> int | None:
+    def peek(self) -> int | None:
+        """The next task, if it is one that runs again."""
         while self.again:
             index = self.again[0]
             if self.group.state[index] == 0 and index not in self.group.waiting:
@@ -218,7 +239,7 @@ class _Picker:
 
     def take(self, limit: int) -> tuple[int, int, int]:
         """(first, count, attempt) of the next tasks, contiguous, `limit` of them at most."""
-        index = self._peek()
+        index = self.peek()
         if index is None:
             first = self.cursor
             count = self.group.readies_at(first, limit)
@@ -228,10 +249,20 @@ class _Picker:
                 count = sum(1 for _ in alike)
             self.cursor = self.group.next_ready(first + count)
             return first, count, attempt
-        heapq.heappop(self.again)
+        self._drop(index)
+        return index, 1, self.group.attempts.get(index, 1)
+
+    def put_off(self) -> None:
+        """The next task waits for a node that is busy: in this pass those behind it go on."""
+        if (index := self.peek()) is not None:
+            self._drop(index)
+        self.passed += 1
+        if self.passed >= MAX_PUT_OFF:
+            self.again.clear()
+
+    def _drop(self, index: int) -> None:
         while self.again and self.again[0] == index:
             heapq.heappop(self.again)
-        return index, 1, self.group.attempts.get(index, 1)
 
 
 @dataclass(slots=True)
@@ -292,6 +323,8 @@ class Round:
         """Those with ready work left when the free slots were filled, where priorities differ."""
         self.newcomers: list[_Contender] = []
         """Those who hold nothing, and whose tasks are too long (or too little known) to queue ahead of slots."""
+        self.able: dict[tuple[str, int], frozenset[str]] = {}
+        """Nodes that could take tasks of a group, where some of it keep away from others."""
         self.opening: set[tuple[str, str]] = set()
         self.spans: dict[tuple[str, str, int, int], _Spans] = {}
 
@@ -339,13 +372,28 @@ class Round:
         if contender.room <= 0:
             return False
         for picker in contender.pickers:
-            if not picker.has_more:
-                continue
-            node = self._best_node(contender, picker.group)
-            if node is not None:
-                self._take(contender, picker, node, self._quantum(contender, picker, node, alone))
-                return True
+            while picker.has_more:
+                kept_from = self._kept_from(contender.job, picker)
+                node = self._best_node(contender, picker.group, kept_from)
+                if node is not None:
+                    self._take(contender, picker, node, self._quantum(contender, picker, node, alone))
+                    return True
+                if not kept_from:
+                    break
+                picker.put_off()
         return False
+
+    def _kept_from(self, job: Job, picker: _Picker) -> frozenset[str]:
+        """The nodes that the next task is not to go to."""
+        if not picker.group.moves or (index := picker.peek()) is None:
+            return NOWHERE
+        failed = failed_on(picker.group, index)
+        if not failed:
+            return NOWHERE
+        key = (job.id, picker.group.number)
+        if key not in self.able:
+            self.able[key] = able(self.pool, job, picker.group)
+        return shunned(failed, self.able[key])
 
     def _quantum(self, contender: _Contender, picker: _Picker, node: Node, alone: bool) -> int:
         """Tasks to hand out at once: all that fits where nobody else waits and nothing is left to balance."""
@@ -356,12 +404,12 @@ class Round:
             return 1
         return min(fits, contender.room, MAX_GRANT) if alone else 1
 
-    def _best_node(self, contender: _Contender, group: Group) -> Node | None:
+    def _best_node(self, contender: _Contender, group: Group, kept_from: frozenset[str]) -> Node | None:
         best: Node | None = None
         best_key: tuple[int, int, str] | None = None
         claimed = False
         for name, free in self.free.items():
-            if free <= 0 or name in self.reserved:
+            if free <= 0 or name in self.reserved or name in kept_from:
                 continue
             node = self.pool.nodes[name]
             reason = obstacle(contender.job, group, node, free, self._left_for(contender.job, group, node))
@@ -372,7 +420,7 @@ class Round:
             if best_key is None or key < best_key:
                 best, best_key = node, key
         if best is None and (claimed or group.spec.slots > 1):
-            self._keep_free(contender, group)
+            self._keep_free(contender, group, kept_from)
         return best
 
     def left_on(self, node: Node) -> Claim:
@@ -419,14 +467,14 @@ class Round:
             return True
         return contender.preparations > 0
 
-    def _keep_free(self, contender: _Contender, group: Group) -> None:
+    def _keep_free(self, contender: _Contender, group: Group, kept_from: frozenset[str]) -> None:
         """A task for which there is too little everywhere keeps the node that lacks least from others: as a whole where
         it lacks slots; where it lacks something else, what it needs of that, and who needs nothing may have the slots.
         """
         job, found = contender.job, []
         for name, free in self.free.items():
             node = self.pool.nodes[name]
-            kept = name in self.reserved or name in self.spared
+            kept = name in self.reserved or name in self.spared or name in kept_from
             if kept or obstacle(job, group, node, node.slots) is not None:
                 continue
             claim = claim_there(job, group, node)
@@ -464,6 +512,8 @@ class Round:
             for name in self.free if each else ():
                 if contender.room <= 0 or not picker.has_more:
                     break
+                if self._kept_from(contender.job, picker):
+                    break  # it waits for a slot, and may choose among all that become free
                 node = self.pool.nodes[name]
                 share = self._share_ahead(contender.job, picker.group, node, each)
                 claim = picker.group.claim
@@ -510,7 +560,9 @@ class Round:
         job, slots = contender.job, picker.group.spec.slots
         self.served += 1
         contender.served = self.served
-        while limit > 0 and picker.has_more:
+        taken = False
+        while limit > 0 and picker.has_more and not (taken and self._kept_from(job, picker)):
+            taken = True
             first, count, attempt = picker.take(limit)
             limit -= count
             contender.room -= count

@@ -46,6 +46,7 @@ class Code(enum.Enum):
     PREPARATIONS = "preparations"
     CLAIMED = "claimed"
     BUSY = "busy"
+    ELSEWHERE = "elsewhere"
     RESERVED = "reserved"
     # because of others
     PRIORITY = "priority"
@@ -69,6 +70,7 @@ class Code(enum.Enum):
 
 OF_OBSTACLE: Final = {
     Obstacle.PREPARATIONS: Code.PREPARATIONS,
+    Obstacle.ELSEWHERE: Code.ELSEWHERE,
     Obstacle.BUSY: Code.BUSY,
     Obstacle.CLAIMED: Code.CLAIMED,
     Obstacle.RELEASING: Code.RELEASING,
@@ -109,6 +111,7 @@ NEXT: Final[dict[Code, str]] = {
     Code.TOO_FEW_GPUS: "start an agent with more of `--resource gpus=N` in pool `{pool}`, or ask for fewer",
     Code.TOO_LITTLE: "start an agent in pool `{pool}` that declares it: `--resource NAME=N`",
     Code.NO_LABEL: "start an agent with this `--label` in pool `{pool}`, or leave it out",
+    Code.ELSEWHERE: "wait, or add a node to pool `{pool}`",
     Code.BUSY: "wait, or add a node to pool `{pool}`",
     Code.CLAIMED: "wait, or add a node to pool `{pool}`",
     Code.PREPARATIONS: "wait, or raise `parallel` of `prep`",

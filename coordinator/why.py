@@ -10,7 +10,7 @@ from typing import Final
 from coordinator.claims import Claim
 from coordinator.cluster import Cluster
 from coordinator.model import Grant, Group, Job, Node, TaskState
-from coordinator.placement import Obstacle, Round, held_back, needs_preparation, obstacle, shortage
+from coordinator.placement import Obstacle, Round, held_back, needs_preparation, obstacle, shortage, shuns
 from coordinator.readiness import unmet, why_skipped
 from coordinator.reasons import OF_OBSTACLE, Cause, Code, Explanation, NodeLine, Told
 from coordinator.records import Ended, Verdict
@@ -120,7 +120,8 @@ def waiting(view: View, job: Job, group: Group, index: int, found: Explanation) 
     round_ = Round(pool)
     for _ in round_.assignments():  # as placement would hand out now: after it, what is kept for whom is known
         pass
-    lines = [_node_line(view, round_, job, group, node) for node in pool.nodes.values() if not node.left]
+    kept_from = shuns(pool, job, group, index)
+    lines = [_node_line(view, round_, job, group, node, kept_from) for node in pool.nodes.values() if not node.left]
     found.nodes, found.left_out = lines[:MAX_NODES], max(0, len(lines) - MAX_NODES)
     if not lines:
         found.causes.append(Cause(Code.NO_NODE, f"pool `{pool.name}` has no node"))
@@ -144,12 +145,16 @@ def _of_job(view: View, job: Job, group: Group, index: int) -> Iterator[Cause]:
         yield Cause(Code.PARALLEL, f"{count_of(job.granted, 'task')} of the job run, and `parallel` allows no more")
 
 
-def _node_line(view: View, round_: Round, job: Job, group: Group, node: Node) -> NodeLine:
+def _node_line(
+    view: View, round_: Round, job: Job, group: Group, node: Node, kept_from: frozenset[str]
+) -> NodeLine:
     free = node.slots - node.used
     left = None if group.opening is None else round_.left_on(node)
     reason = obstacle(job, group, node, free, left)
     if reason is not None:
         return NodeLine(node.name, node.state.value, OF_OBSTACLE[reason], _detail(view, job, group, node, reason, left))
+    if node.name in kept_from:
+        return NodeLine(node.name, node.state.value, Code.ELSEWHERE, Obstacle.ELSEWHERE.value)
     if needs_preparation(job, node) and _as_many_prepare(round_, job):
         return NodeLine(node.name, node.state.value, Code.PREPARATIONS, Obstacle.PREPARATIONS.value)
     if round_.is_kept(job, group, node):

@@ -116,6 +116,7 @@ def a_job(**changed: Any) -> dict[str, Any]:
         "tasks_done_at": "2026-11-22T09:00:11.000Z",
         "completed_at": "2026-11-22T09:00:12.000Z",
         "end_reason": "AllTasksComplete",
+        "optional_failed": 0,
         "tasks": {**dict.fromkeys(TASK_STATES, 0), "total": 8, "succeeded": 8},
         "release": {"owed": 0, "succeeded": 1, "failed": 0, "unreached": 0, "waived": 0},
         **changed,

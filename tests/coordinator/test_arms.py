@@ -111,3 +111,116 @@ def test_a_preparation_that_stops_ends_its_job(exit_code: int, reasons: list[str
     n1.rounds[name, 1] = m.RoundState.BARRED
     n1.report(phases=[phase_end(name, 1, m.Phase.PREPARATION, False, exit_code=exit_code)])
     assert [ending.reason for ending in play.kept_of(JobEnding)] == reasons
+
+
+# ---- on another node
+
+
+ELSEWHERE = arm("retry", 75, times=5, elsewhere=True)
+
+
+def two_at_work(*groups: Any, **options: Any) -> tuple[Play, FakeNode, FakeNode, str]:
+    play = Play()
+    n1, n2 = play.node("n1"), play.node("n2")
+    name = play.submit(job("j", *(groups or [tasks(arms=[ELSEWHERE])]), **options))
+    return play, n1, n2, name
+
+
+def test_a_retry_elsewhere_goes_to_the_other_node_and_any_other_retry_where_it_pleases() -> None:
+    _, n1, n2, name = two_at_work(tasks(arms=[ELSEWHERE], retries=5))
+    n1.end(name, exit_code=1)
+    n1.end(name, exit_code=75)
+    assert (n1.running(name), len(n2.running(name))) == ([], 1)
+    n2.end(name, exit_code=1)
+    assert len(n2.running(name)) == 1
+
+
+def test_a_retry_elsewhere_waits_for_a_node_that_is_busy_and_holds_up_nobody() -> None:
+    play, n1, n2, name = two_at_work(tasks(size=4, arms=[ELSEWHERE]))
+    assert (n1.labels(name), n2.labels(name)) == ([0], [1])
+    n1.end(name, exit_code=75)
+    assert n1.labels(name) == [2]
+    assert [line["reason"] for line in play.admin.ask(m.Explain, f"{name}/t[0]")["nodes"]] == [
+        "1 of 1 slot are taken (1 by `j-1`)", "1 of 1 slot are taken (1 by `j-1`)",
+    ]  # fmt: skip
+    n1.end(name)
+    assert n1.labels(name) == [3]
+    n1.end(name)
+    assert n1.labels(name) == []
+    told = play.admin.ask(m.Explain, f"{name}/t[0]")
+    assert told["nodes"][0]["reason"] == "the task failed there and is tried again elsewhere"
+    n2.end(name)
+    assert n2.labels(name) == [0]
+
+
+def test_where_it_failed_everywhere_or_no_other_could_take_it_a_task_goes_back() -> None:
+    _, n1, n2, name = two_at_work()
+    n1.end(name, exit_code=75)
+    n2.end(name, exit_code=75)
+    assert len(n1.running(name)) + len(n2.running(name)) == 1
+
+
+@pytest.mark.parametrize("gone", ["lost", "barred", "leaving", "small"])
+def test_a_node_that_could_not_take_it_is_not_waited_for(gone: str) -> None:
+    play = Play()
+    n1, n2 = play.node("n1", slots=2), play.node("n2", slots=1 if gone == "small" else 2)
+    name = play.submit(job("j", tasks(arms=[ELSEWHERE], slots=2), preparation=prep()))
+    first, other = (n1, n2) if n1.grants else (n2, n1)
+    first.prepared(name)
+    if gone == "lost":
+        other.drop()
+    elif gone == "leaving":
+        other.say(m.Leaving())
+    first.end(name, exit_code=75)
+    if gone == "barred":
+        assert first.running(name) == []
+        other.prepared(name, ok=False)
+        other.give_back(name)
+    assert len(first.running(name)) == 1
+
+
+def test_a_task_that_waited_goes_back_when_the_other_node_is_gone() -> None:
+    play, n1, n2, name = two_at_work(tasks(size=2, arms=[ELSEWHERE]))
+    n1.end(name, exit_code=75)
+    assert n1.running(name) == []
+    n2.drop()
+    play.wait(20)
+    assert n1.labels(name) == [0]
+
+
+def test_where_a_task_failed_is_known_after_a_restart() -> None:
+    play, n1, n2, name = two_at_work(tasks(size=2, arms=[ELSEWHERE]))
+    n1.end(name, exit_code=75)
+    play.restart()
+    n2.join()
+    n1.join()
+    assert n1.running(name) == []
+    n2.end(name)
+    assert n2.labels(name) == [0]
+
+
+def test_a_wide_task_that_goes_elsewhere_has_the_other_node_kept_free_for_it() -> None:
+    play = Play()
+    n1, n2 = play.node("n1", slots=2), play.node("n2", slots=2)
+    name = play.submit(job("j", tasks("wide", arms=[ELSEWHERE], slots=2), tasks("thin", size=20)))
+    first, other = (n1, n2) if 0 in n1.labels(name) and len(n1.running(name)) == 1 else (n2, n1)
+    first.end(name, exit_code=75)
+    other.end(name)
+    assert len(other.running(name)) == 1
+    other.end(name)
+    assert [held.run.group for held in other.grants.values()] == [0]
+    assert play.show(name)["tasks"]["succeeded"] == 2
+
+
+def test_many_that_wait_for_another_node_cost_a_pass_little() -> None:
+    play = Play(checking=False)
+    n1 = play.node("n1", slots=500)
+    name = play.submit(job("j", tasks(size=500, arms=[ELSEWHERE])))
+    n2 = play.node("n2", slots=1)
+    other = play.submit(job("k", tasks(), pool="p", priority=5))
+    assert len(n2.running(other)) == 1
+    n1.end(name, exit_code=75, count=500)
+    assert n1.running(name) == []
+    for left in range(499, -1, -1):
+        n2.end(exit_code=0)
+        assert play.show(name)["tasks"]["active"] == left

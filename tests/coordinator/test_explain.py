@@ -205,6 +205,25 @@ def it_failed_and_waits_for_its_next_attempt(play: Play) -> str:
     return f"{name}/t"
 
 
+@situation(
+    Code.ELSEWHERE, "node `n1`: the task failed there and is tried again elsewhere",
+    also={Code.BUSY: "node `n2`: 1 of 1 slot are taken (1 by `j-1`)"},
+)  # fmt: skip
+def it_is_to_be_tried_again_on_another_node_and_that_is_busy(play: Play) -> str:
+    n1, _ = play.node("n1"), play.node("n2")
+    arm = {"codes": [[75, 75]], "action": "retry", "times": 2, "elsewhere": True}
+    name = play.submit(job("j", tasks(size=2, arms=[arm])))
+    n1.end(name, 75)
+    return f"{name}/t[0]"
+
+
+@situation(Code.DEPENDENCY, "it waits for `first[i=1]`: 1 of 1 task did not succeed yet")
+def its_own_element_of_another_is_not_over(play: Play) -> str:
+    play.node("n1")
+    then = tasks("then", size=2, after=[{"group": 0, "axes": ["i"]}])
+    return f"{play.submit(job('j', tasks('first', size=2), then))}/then[1]"
+
+
 @situation(Code.PARALLEL, "1 task of the job run, and `parallel` allows no more")
 def the_job_allows_no_more_tasks_at_once(play: Play) -> str:
     play.node("n1", slots=4)
