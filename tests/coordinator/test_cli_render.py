@@ -230,6 +230,15 @@ def test_waiting_for_tasks_only_does_not_ask_for_the_release() -> None:
     ]
 
 
+SAMPLE = """\
+Contents of shared/job_prep_and_release.txt on demo-1:
+-------------------------------------------
+demo-1 tasks:
+  hello-1
+  hello-4
+"""
+
+
 def test_the_sample_is_printed_as_it_is_documented() -> None:
     nodes = [
         a_node_job(node="demo-1", release=a_phase(stdout_tail=SAMPLE)),
