@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import sys
 import termios
@@ -88,14 +89,15 @@ def _live(connection: Connection, every: float) -> None:
             document = connection.ask("Top", rows=ROWS)
             rate = throughput.take(document["tasks"], time.monotonic())
             live.update(panorama(document, rate, time.time(), console.size.height, first), refresh=True)
-            key = keys(every)
-            if key in ("q", "\x03", "\x04"):
-                return
-            first = max(0, first + _STEPS.get(key, 0))
+            for key in _KEY.findall(keys(every)):
+                if key in ("q", "\x03", "\x04"):
+                    return
+                first = max(0, min(first + _STEPS.get(key, 0), len(document["top_jobs"]) - 1))
 
 
 _STEPS: Final = {"j": 1, "\x1b[B": 1, "k": -1, "\x1b[A": -1, " ": 10, "b": -10, "g": -(10**6)}
 """Keys that move through the jobs, by how many."""
+_KEY: Final = re.compile(r"\x1b\[[A-Z]|.", re.DOTALL)
 
 
 @contextmanager
