@@ -14,7 +14,6 @@ from coordinator.claims import Claim
 from coordinator.identities import Identities
 from coordinator.model import Disabled, Drain, Grant, Group, Job, JobState, Node, Pool, TaskState
 from coordinator.preparation import NodeJob, PhaseView
-from coordinator.startup import NodeStart
 from coordinator.records import (
     DebtPaid,
     Ended,
@@ -53,6 +52,7 @@ from coordinator.records import (
     Verdict,
 )
 from coordinator.reopening import reopen
+from coordinator.startup import NodeStart
 from wire.messages import Outcome, PhaseEnd
 
 _FINAL = {
@@ -113,30 +113,18 @@ class Cluster:
                 self._submitted(record)
             case NodeJoined():
                 self._joined(record)
-            case StartOrdered():
-                self._start_ordered(record)
-            case StartEnded():
-                self._start_ended(record)
-            case NodeLeft():
-                self.nodes[record.node].left, self.nodes[record.node].revoked = True, record.revoked
-            case NodeMarked():
-                self._marked(record)
+            case StartOrdered() | StartEnded() | NodeLeft() | NodeMarked():
+                self._of_a_node(record)
             case PoolSet():
                 self._pool_set(record)
-            case GroupSkipped():
+            case GroupSkipped() | TasksSkipped():
                 self._skipped(record)
-            case TasksSkipped():
-                for first, count, step in record.runs:
-                    run = range(first, first + count * step, step)
-                    self.jobs[record.job].groups[record.group].settle(run, TaskState.SKIPPED)
             case JobEnding():
                 self._ending(record)
-            case TasksDone() | JobCompleted():
+            case TasksDone() | JobCompleted() | JobDeleting():
                 self._came_further(record)
             case JobMoved() | JobChanged() | JobReopened() | TaskCancelled():
                 self._steered(record)
-            case JobDeleting():
-                self.jobs[record.job].deleting = True
             case JobDeleted():
                 self._deleted(record)
             case DebtPaid():
@@ -159,6 +147,17 @@ class Cluster:
         else:
             pool.options, pool.declared = record.pool, record.declared
         self.pools[record.pool.name].pack_start()
+
+    def _of_a_node(self, record: StartOrdered | StartEnded | NodeLeft | NodeMarked) -> None:
+        match record:
+            case StartOrdered():
+                self._start_ordered(record)
+            case StartEnded():
+                self._start_ended(record)
+            case NodeLeft():
+                self.nodes[record.node].left, self.nodes[record.node].revoked = True, record.revoked
+            case NodeMarked():
+                self._marked(record)
 
     def _start_ordered(self, record: StartOrdered) -> None:
         node = self.nodes[record.node]
@@ -252,7 +251,7 @@ class Cluster:
                     for index in range(first, first + count):
                         job.groups[record.group].cancel(index, record.reason)
 
-    def _came_further(self, record: TasksDone | JobCompleted) -> None:
+    def _came_further(self, record: TasksDone | JobCompleted | JobDeleting) -> None:
         job = self.jobs[record.job]
         match record:
             case TasksDone():
@@ -260,6 +259,8 @@ class Cluster:
             case JobCompleted():
                 job.move(JobState.COMPLETED)
                 job.completed_at = record.at
+            case JobDeleting():
+                job.deleting = True
 
     def _deleted(self, record: JobDeleted) -> None:
         self.numbers[record.name] = max(self.numbers.get(record.name, 0), record.number)
@@ -270,9 +271,12 @@ class Cluster:
             if node in self.nodes:
                 self.nodes[node].owes[(record.job, number)] = None
 
-    def _skipped(self, record: GroupSkipped) -> None:
+    def _skipped(self, record: GroupSkipped | TasksSkipped) -> None:
         group = self.jobs[record.job].groups[record.group]
-        if group.replace_active(TaskState.SKIPPED):
+        if isinstance(record, TasksSkipped):
+            for first, count, step in record.runs:
+                group.settle(range(first, first + count * step, step), TaskState.SKIPPED)
+        elif group.replace_active(TaskState.SKIPPED):
             group.skip_reason = record.reason
 
     # ---- rounds

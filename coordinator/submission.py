@@ -137,8 +137,8 @@ def _not_permitted(desk: Desk, session: Session, document: SpecDocument, update:
     """What the document asks for that its submitter has no right to."""
     found: list[Problem] = []
     declared = {claim.name: claim for claim in document.pools}
-    for claim in document.pools:
-        if claim.start is not None and claim.start.elevated and not _is_declared(desk, claim.name):
+    for claim in document.pools if update else [new for new in document.pools if not pools.is_declared(desk, new.name)]:
+        if claim.start is not None and claim.start.elevated and "start" in pools.changes(desk, claim):
             found += _start_not_permitted(desk, session, claim)
     for job in document.jobs:
         if job.pool not in declared and job.pool not in desk.cluster.pools:
@@ -148,10 +148,10 @@ def _not_permitted(desk: Desk, session: Session, document: SpecDocument, update:
             text = f"{session.owner} may not submit to pool `{job.pool}`: `users` of {rules} names who may"
             found.append((f"job/{job.name}/pool", "B801", text))
             continue
-        claim = declared.get(job.pool)
-        options = desk.cluster.pools[job.pool].options if pools.is_declared(desk, job.pool) else claim
-        if update and claim is not None:
-            options = pools.options_after(desk, claim)
+        block = declared.get(job.pool)
+        options = desk.cluster.pools[job.pool].options if pools.is_declared(desk, job.pool) else block
+        if update and block is not None:
+            options = pools.options_after(desk, block)
         for path in _elevated(job):
             if options is None or options.elevation is not Elevation.ALLOWED:
                 text = f"pool `{job.pool}` runs no elevated commands: it has `elevation = forbidden`"
@@ -165,8 +165,10 @@ def _not_permitted(desk: Desk, session: Session, document: SpecDocument, update:
 def _start_not_permitted(desk: Desk, session: Session, claim: PoolSpec) -> list[Problem]:
     """An elevated start is a right as that of any other elevated command."""
     path = f"pool/{claim.name}/start/elevated"
-    if claim.elevation is not Elevation.ALLOWED:
-        return [(path, "B802", f"the start of pool `{claim.name}` is elevated, and the pool has no `elevation = allowed`")]
+    if pools.options_after(desk, claim).elevation is not Elevation.ALLOWED:
+        return [
+            (path, "B802", f"the start of pool `{claim.name}` is elevated, and the pool has no `elevation = allowed`")
+        ]
     if not desk.policy.may_elevate(session.owner, session.role, claim.name):
         rules = f"`[pools.{claim.name}]` in the coordinator's configuration"
         return [(path, "B802", f"{session.owner} may have no elevated start: `elevation` of {rules} names who may")]
@@ -203,7 +205,9 @@ def _other_start(claim: PoolSpec, live: PoolSpec) -> str:
         return f"pool `{claim.name}` is live without a `start`"
     options = ("argv", "script", "env", "lets", "timeout_ms", "retries", "backoff", "elevated", "arms", "files")
     differs = next((name for name in options if getattr(claim.start, name) != getattr(live.start, name)), "stop_signal")
-    option = {"argv": "run", "timeout_ms": "timeout", "arms": "exit", "lets": "let", "files": "file"}.get(differs, differs)
+    option = {"argv": "run", "timeout_ms": "timeout", "arms": "exit", "lets": "let", "files": "file"}.get(
+        differs, differs
+    )
     return f"pool `{claim.name}` is live with another `start`: its `{option}` differs"
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from coordinator.claims import NOTHING, amount_of
 from coordinator import readiness
+from coordinator.claims import NOTHING, amount_of
 from coordinator.cluster import Cluster
 from coordinator.model import Drain, Grant, Group, Job, JobState, Node, NodeState, Pool, TaskState
 from coordinator.placement import why_nowhere, why_waiting

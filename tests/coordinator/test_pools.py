@@ -227,3 +227,17 @@ def test_once_of_another_person_is_another_job() -> None:
     play = Play()
     once(play, job("j"))
     assert once(play, job("j"), who=play.person("bob")) == [{"id": "j-2", "name": "j"}]
+
+
+def test_an_elevated_start_is_the_right_of_those_who_may_elevate_also_in_a_pool_that_lives() -> None:
+    play = Play(policy=Policy({"p": PoolRules(operators=["pia", "ann"], elevation=["ann"])}))
+    apply(play, {"name": "p", "elevation": "allowed"})
+    start = {"argv": ["setup"], "elevated": True}
+    ask = {"submission": "s", "document": document(pools=[{"name": "p", "start": start}]), "update_pool": True}
+    assert "may have no elevated start" in play.person("pia").refused(m.Submit, **ask).message
+    assert play.person("ann").ask(m.Submit, **ask)["pools"][0]["changed"] == ["start"]
+    assert play.person("pia").ask(m.Submit, **ask)["pools"][0]["changed"] == []
+    play.admin.ask(m.Submit, submission="x", document=document(pools=[{"name": "q"}]))
+    forbidden = document(pools=[{"name": "q", "start": start}])
+    refused = play.admin.refused(m.Submit, submission="s", document=forbidden, update_pool=True)
+    assert "no `elevation = allowed`" in refused.message
