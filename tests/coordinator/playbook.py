@@ -57,9 +57,13 @@ def tasks(
 ) -> Any:
     """A group: `size` tasks `name[0]`.., or a single one. In `after` a number is that group, all of it."""
     axes = [] if size is None else [{"names": ["i"], "range": [0, size - 1, 1], "values": None}]
-    return {"name": name, "axes": axes, "command": command(**options), "slots": slots, "after": [
-        {"group": each} if isinstance(each, int) else each for each in after
-    ]}
+    return {
+        "name": name,
+        "axes": axes,
+        "command": command(**options),
+        "slots": slots,
+        "after": [{"group": each} if isinstance(each, int) else each for each in after],
+    }
 
 
 def prep(wait: bool = True, parallel: int | None = None, **options: Any) -> dict[str, Any]:

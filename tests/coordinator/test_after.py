@@ -146,7 +146,10 @@ def test_an_axis_that_is_left_out_means_all_of_it() -> None:
 
 
 def test_by_value_with_done_and_with_failed() -> None:
-    after = swept("d", DESKS, after=[on(0, "desk", when="done")]), swept("f", DESKS, after=[on(0, "desk", when="failed")])
+    after = (
+        swept("d", DESKS, after=[on(0, "desk", when="done")]),
+        swept("f", DESKS, after=[on(0, "desk", when="failed")]),
+    )
     play, _, name = playing(swept("a", DESKS, DAYS), *after)
     end(play, name, "a[fx,2]", 1)
     assert [task for task in running(play, name) if task[0] in "df"] == ["f[fx]"]
@@ -215,7 +218,9 @@ def test_ready_tasks_go_out_in_order_and_as_ranges() -> None:
     big = {"names": ["i"], "range": [0, 99, 1]}
     play, n1, name = playing(swept("a", big), swept("b", big, after=[on(0, "i")]), slots=100)
     for first in (50, 10):
-        n1.report([n1.task_end(grant, at) for grant, at in n1.running(name) if first <= n1.index(grant, at) < first + 20])
+        n1.report(
+            [n1.task_end(grant, at) for grant, at in n1.running(name) if first <= n1.index(grant, at) < first + 20]
+        )
     runs = [(run.first, run.count, run.step) for run in n1.heard(m.Run) if run.group == 1]
     assert runs == [(50, 20, 1), (10, 20, 1)]
 

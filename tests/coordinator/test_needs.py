@@ -335,3 +335,96 @@ def test_a_claim_is_never_less_than_what_is_needed(cpus: float, memory: int, tok
 
 def test_no_needs_are_no_claim() -> None:
     assert Claim.of(Needs()) is None
+
+
+# ---- GPUs, disk, whatever is declared, labels
+
+
+def test_gpus_disk_and_declared_resources_are_claimed_like_processors() -> None:
+    play = Play()
+    n1 = play.node("n1", slots=16, resources={"gpus": 3, "disk": 10 * GIB, "licence": 1.5, "cpus": 8})
+    groups = [
+        needing("g", size=9, gpus=2), needing("d", size=9, disk_bytes=4 * GIB),
+        {**tasks("l", 9), "needs": {"others": {"licence": 0.5}}},
+    ]  # fmt: skip
+    play.submit(job("j", *groups))
+    assert at_work(n1) == {0: 1, 1: 2, 2: 3}
+    assert used(play, "n1") == {"gpus": 2, "disk": 8 * GIB, "licence": 1.5, "cpus": 0}
+
+
+def test_work_goes_to_nodes_with_its_labels_and_takes_nothing_of_them() -> None:
+    play = Play()
+    n1 = play.node("n1", slots=4, labels={"zone": "a", "avx512": ""})
+    n2 = play.node("n2", slots=4, labels={"zone": "b"})
+    n3 = play.node("n3", slots=4)
+    wanted = {"a": ["zone=a"], "b": ["zone=b"], "c": ["zone=a", "avx512"]}
+    play.submit(job("j", *({**tasks(name, 2), "needs": {"labels": labels}} for name, labels in wanted.items())))
+    assert [at_work(node) for node in (n1, n2, n3)] == [{0: 2, 2: 2}, {1: 2}, {}]
+    assert play.admin.ask(m.NodeShow, "n1")["labels"] == {"zone": "a", "avx512": ""}
+
+
+def test_directories_take_their_size_of_each_node_from_the_first_task_to_the_release() -> None:
+    play = Play()
+    n1 = play.node("n1", slots=8, resources={"disk": 10 * GIB})
+    dirs = [{"name": "market", "size_bytes": 5 * GIB}, {"name": "cache", "size_bytes": GIB}, {"name": "any"}]
+    name = play.submit(job("a", tasks(size=2), dirs=dirs))
+    assert at_work(n1) == {0: 2}, "the second one finds them there"
+    plain = play.submit(job("c", needing(size=9, disk_bytes=2 * GIB)))
+    other = play.submit(job("b", tasks(size=2), dirs=dirs[:1]))
+    assert used(play, "n1") == {"disk": 10 * GIB}
+    assert play.show(other)["tasks"]["running"] == 0
+    play.restart()
+    n1.join()
+    assert used(play, "n1") == {"disk": 10 * GIB}
+    n1.end(name, count=2)
+    n1.end(plain, count=2)
+    play.terminate(plain)
+    assert play.show(other)["tasks"]["running"] == 0, "the release has not ended"
+    n1.released(name)
+    assert play.show(other)["tasks"]["running"] == 2
+    assert used(play, "n1") == {"disk": 5 * GIB}
+
+
+def test_directories_that_wait_for_room_keep_no_slot_from_others() -> None:
+    play = Play()
+    n1 = play.node("n1", slots=8, resources={"disk": 10})
+    for name in ("a", "b"):
+        play.submit(job(name, tasks(), dirs=[{"name": "d", "size_bytes": 8}]))
+    play.submit(job("c", tasks(size=20)))
+    assert Counter(held.run.job for held in n1.grants.values() for _ in held.open) == {"a-1": 1, "c-1": 7}
+
+
+def test_what_no_node_has_is_refused_at_its_place() -> None:
+    play = Play()
+    play.node("n1", resources={"gpus": 2, "disk": 4 * GIB, "cpus": 1}, labels={"zone": "a"})
+    play.node("n2", resources={"licence": 1, "disk": 8 * GIB, "cpus": 8}, labels={"fast": ""})
+    groups = [
+        needing("g", gpus=3), {**tasks("o"), "needs": {"others": {"licence": 2, "tape": 1}}},
+        needing("d", disk_bytes=9 * GIB), {**tasks("l"), "needs": {"labels": ["zone=b", "fast"]}},
+        {**tasks("both"), "needs": {"labels": ["fast", "zone"]}}, needing("far", cpus=2, gpus=1),
+        needing("full", disk_bytes=5 * GIB), {**tasks("fits"), "needs": {"gpus": 2, "labels": ["zone=a"]}},
+    ]  # fmt: skip
+    dirs = [{"name": "small", "size_bytes": GIB}, {"name": "large", "size_bytes": 3 * GIB}]
+    refused = play.admin.refused(m.Submit, submission="s", document=document(job("j", *groups, dirs=dirs)))
+    assert [d["message"] for d in refused.diagnostics] == [
+        "`g` needs 3 GPUs, but no node of pool `p` has more than 2",
+        "`o` needs 2 of `licence`, but no node of pool `p` has more than 1",
+        "`o` needs 1 of `tape`, but no node of pool `p` has any",
+        "`d` needs 9.0 GiB on disk, but no node of pool `p` has more than 8.0 GiB",
+        "`l` needs a node with the label `zone=b`, but no node of pool `p` has it",
+        "`both` needs 4.0 GiB on disk, the label `fast` and the label `zone` with the directories of its job, but no "
+        "node of pool `p` has all of it",
+        "`far` needs 4.0 GiB on disk, 2 processors and 1 GPU with the directories of its job, but no node of pool `p` "
+        "has all of it",
+        "`full` needs 9.0 GiB on disk with the directories of its job, but no node of pool `p` has all of it",
+    ]
+    dirs = [{"name": "small", "size_bytes": GIB}, {"name": "large", "size_bytes": 8 * GIB}]
+    spans = {"job/j/dir/large/size": [7, 3, 7, 9]}
+    refused = play.admin.refused(
+        m.Submit, submission="t", document=document(job("j", tasks(), dirs=dirs)), spans=spans
+    )  # fmt: skip
+    (found,) = refused.diagnostics
+    assert found["message"] == (
+        "the directories of `j` take 9.0 GiB on disk, but no node of pool `p` has more than 8.0 GiB"
+    )
+    assert found["span"]["start"] == {"line": 7, "column": 3}
