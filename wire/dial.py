@@ -78,6 +78,13 @@ class Secured:
     def settimeout(self, seconds: float | None, /) -> None:
         self._tls.settimeout(seconds)
 
+    def fileno(self) -> int:
+        return self._tls.fileno()
+
+    def pending(self) -> int:
+        """Bytes that were decrypted and not read: a descriptor says nothing of them."""
+        return self._tls.pending()
+
     def close(self) -> None:
         self._tls.close()
 

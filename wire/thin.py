@@ -7,9 +7,10 @@ with connect(path) as coordinator:          a socket's path, or `host:port` wher
 from __future__ import annotations
 
 import os
+import select
 import socket
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
@@ -69,6 +70,13 @@ class NoAnswer(ThinError):
         self.seconds = seconds
 
 
+class Woken(ThinError):
+    """Something else than the answer came first; the question stays open."""
+
+    def __init__(self) -> None:
+        super().__init__("failed", "the wait for the coordinator's answer was broken off")
+
+
 class TurnedAway(NoCoordinator):
     """The coordinator refused the session, and said why; `for_good` when trying again comes to the same."""
 
@@ -83,6 +91,7 @@ class Connected(Protocol):
     def recv(self, size: int, /) -> bytes: ...
     def sendall(self, content: bytes, /) -> None: ...
     def settimeout(self, seconds: float | None, /) -> None: ...
+    def fileno(self) -> int: ...
     def close(self) -> None: ...
 
 
@@ -137,6 +146,8 @@ class Coordinator:
         self._sent = 0
         self._received = 0
         self._request = 0
+        self._open: dict[int, dict[str, Any] | None] = {}
+        """Requests that were not given up, with their answers where those have come."""
         self._buffer = bytearray()
         try:
             self._send({"kind": "Hello", "version": PROTOCOL_VERSION, "role": role})
@@ -162,12 +173,42 @@ class Coordinator:
 
     def call(self, kind: str, *, timeout_s: float | None = REPLY_S, **fields: Any) -> Any:
         """Send one request, return its reply's body. `timeout_s` None waits for ever. Raises ThinError."""
+        request = self.ask(kind, **fields)
+        try:
+            return self._answer(request, timeout_s)
+        finally:
+            self._open.pop(request, None)
+
+    def ask(self, kind: str, **fields: Any) -> int:
+        """Send one request, and don't wait: `answer` does, as often as need be. Raises ThinError."""
         self._request += 1
         self._send({"kind": kind, "request": self._request, **fields})
+        self._open[self._request] = None
+        return self._request
+
+    def answer(self, request: int, *, within_s: float | None = None, unless: Sequence[int] = ()) -> Any:
+        """The body of the reply to `ask`. Raises NoAnswer and Woken, after which it may be called again: when the time
+        is over, or one of the descriptors `unless` can be read, before the reply comes; ThinError."""
+        if self._open.get(request) is None and not self._buffer and not getattr(self._socket, "pending", int)():
+            waiting = select.poll()
+            for descriptor in (self._socket.fileno(), *unless):
+                waiting.register(descriptor, select.POLLIN)
+            ready = [descriptor for descriptor, _ in waiting.poll(None if within_s is None else within_s * 1000)]
+            if not ready:
+                raise NoAnswer(within_s or 0.0)
+            if self._socket.fileno() not in ready:
+                raise Woken
+        message = self._answer(request, REPLY_S)
+        self._open.pop(request, None)
+        return message
+
+    def _answer(self, request: int, timeout_s: float | None) -> Any:
         while True:
-            message = self._receive(timeout_s)
-            if message.get("request") != self._request:
-                continue  # the answer to a request that was given up
+            message = self._open.get(request) or self._receive(timeout_s)
+            if message.get("request") != request:
+                if message.get("request") in self._open:
+                    self._open[message["request"]] = message
+                continue  # the answer to a request that was given up, or that waits for its turn
             if message["kind"] == "Reply":
                 return message.get("body")
             raise ThinError(

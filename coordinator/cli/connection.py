@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self
@@ -23,6 +23,10 @@ _WHERE: Final = "--coordinator ADDRESS, $BATCH_COORDINATOR or $BATCH_STATE say w
 
 class NoCoordinator(Failure):
     """Nobody answers: there is none, or the connection was lost."""
+
+
+class Woken(Failure):
+    """Something else came before its answer."""
 
 
 class NoAnswer(Failure):
@@ -48,6 +52,8 @@ class Connection:
         self.path = path
         self._session = session
         self._endure: Callable[[], None] | None = None
+        self._question: tuple[str, dict[str, Any], int] | None = None
+        """Asked by `ask_or_wake` and not answered yet, with its number."""
 
     def __enter__(self) -> Self:
         return self
@@ -73,6 +79,22 @@ class Connection:
             except NoCoordinator as lost:
                 if self._endure is None:
                     raise
+                self._reconnect(lost)
+
+    def ask_or_wake(self, kind: str, unless: Sequence[int], within_s: float | None, **fields: Any) -> Any:
+        """One request whose answer may take any time; None when a descriptor of `unless` can be read, or so many
+        seconds have passed, before it comes. Asked for the same again it is not sent again, but waited for further."""
+        while True:
+            try:
+                if self._question is None or self._question[:2] != (kind, fields):
+                    self._question = kind, fields, self._call(lambda: self._session.ask(kind, **fields))
+                number = self._question[2]
+                body = self._call(partial(self._session.answer, number, within_s=within_s, unless=unless))
+                self._question = None
+                return body
+            except (NoAnswer, Woken):
+                return None
+            except NoCoordinator as lost:
                 self._reconnect(lost)
 
     @staticmethod
@@ -126,6 +148,7 @@ class Connection:
         """Connect again, as long as patience lasts. Raises TimeoutError at the deadline, and what the last try said."""
         output.remark(f"{cause.message}; trying again")
         self._session.close()
+        self._question = None
         patience = time.monotonic() + PATIENCE_S
         while True:
             if self._endure is not None:
@@ -150,6 +173,8 @@ def failure_of(error: thin.ThinError) -> Failure:
         return kind(Exit.REFUSED, "refused", error.message)
     if isinstance(error, thin.NoCoordinator):
         return NoCoordinator(Exit.REFUSED, "no_coordinator", error.message, _WHERE)
+    if isinstance(error, thin.Woken):
+        return Woken(Exit.FAILED, "woken", error.message)
     if isinstance(error, thin.NoAnswer):
         return NoAnswer(Exit.REFUSED, "no_answer", error.message, "it may be busy or stopped; its log says more")
     help_ = nearest(error.near) or error.help

@@ -47,6 +47,8 @@ class Daemon:
         self._log = log
         self._lifeline = lifeline
         self._restarts = 0
+        self._handle = 0, -1
+        """A process id, and a descriptor of that process."""
         self.process = self._spawned()
 
     def _spawned(self) -> subprocess.Popen[bytes]:
@@ -66,6 +68,19 @@ class Daemon:
             raise failed(f"{self.name} could not be started: {error.strerror}") from None
         finally:
             os.close(fd)
+
+    def ended(self) -> int:
+        """A descriptor that can be read once it has ended."""
+        if self._handle[0] != self.process.pid:
+            self.forget()
+            self._handle = self.process.pid, os.pidfd_open(self.process.pid)
+        return self._handle[1]
+
+    def forget(self) -> None:
+        """Close that descriptor."""
+        if self._handle[1] >= 0:
+            os.close(self._handle[1])
+        self._handle = 0, -1
 
     def check(self, *, restart: bool) -> None:
         """It is alive; or, if it was killed and may be started again, it is again. Raises Failure."""
@@ -130,6 +145,10 @@ class Cluster:
         for daemon in self.daemons:
             daemon.check(restart=True)
 
+    def wakes(self) -> list[int]:
+        """Descriptors that can be read when there is something for `check`."""
+        return [daemon.ended() for daemon in self.daemons]
+
     def _check_start(self) -> None:
         for daemon in self.daemons:
             daemon.check(restart=False)
@@ -191,6 +210,8 @@ class Cluster:
             if self.used and any(daemon.process.poll() is None for daemon in self.daemons):
                 output.remark("ending what is left and releasing the nodes …")
             self.gone = _ended_within(self.daemons, seconds) if self.used else self._abandoned()
+        for daemon in self.daemons:
+            daemon.forget()
         if self._lifeline >= 0:
             os.close(self._lifeline)
             self._lifeline = -1

@@ -42,6 +42,10 @@ class Interrupts:
         os.close(self._wake)
         os.close(self._woken)
 
+    def fileno(self) -> int:
+        """Can be read when one came since the last `pause`."""
+        return self._wake
+
     def pause(self, seconds: float) -> None:
         """Wait so long, or until the next interrupt."""
         ready, _, _ = select.select([self._wake], [], [], seconds)

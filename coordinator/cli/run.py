@@ -141,7 +141,9 @@ def _watch(
         Follower(job, named=len(jobs) > 1, facts_on_stdout=not order.as_document, before_print=screen.clear)
         for job in (jobs if order.follow else ())
     ]
-    watch = Watch(connection, jobs, interrupts, followers=followers, screen=screen, check=cluster.check)
+    watch = Watch(
+        connection, jobs, interrupts, followers=followers, screen=screen, check=cluster.check, wakes=cluster.wakes
+    )
     return watch.until_over()
 
 

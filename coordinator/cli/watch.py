@@ -17,12 +17,16 @@ from coordinator.cli.screen import Screen
 
 _FAST_S: Final = 0.03
 _SLOW_S: Final = 0.25
+"""Between two looks, so that one who is told of each change does not ask for nothing else."""
+_CLOCK_S: Final = 1.0
+"""Between two drawings of the same picture: the time it shows goes on."""
 _AT_ONCE: Final = 100
 """Jobs in one Overview; it tells nothing of more than 200."""
 
 
 class Watch:
-    """Looks at the jobs until all are over. `check` is called before every look and may raise."""
+    """Looks at the jobs whenever something has changed, until all are over. `check` is called before every look and
+    may raise; `wakes` gives descriptors that can be read when it may."""
 
     def __init__(
         self,
@@ -33,6 +37,7 @@ class Watch:
         followers: Sequence[Follower] = (),
         screen: Screen | None = None,
         check: Callable[[], None] = lambda: None,
+        wakes: Callable[[], Sequence[int]] = tuple,
     ) -> None:
         self._connection = connection
         self._jobs = list(jobs)
@@ -40,7 +45,10 @@ class Watch:
         self._followers = followers
         self._screen = screen or Screen(sys.stderr)
         self._check = check
+        self._wakes = wakes
         self._before: Picture | None = None
+        self._changed = -1
+        """What the coordinator called its state when it was seen last."""
         self._terminated = False
         self._open: set[str] = set()
 
@@ -54,7 +62,10 @@ class Watch:
             while True:
                 self._check()
                 self._end_jobs_if_interrupted()
-                picture = self._picture()
+                picture = self._next_picture()
+                if picture is None:
+                    self._interrupts.pause(0)
+                    continue
                 self._show(picture)
                 for follower in self._followers:
                     follower.poll(self._connection)
@@ -66,14 +77,27 @@ class Watch:
             output.drawing(None)
             self._interrupts.restore = lambda: None
 
-    def _picture(self) -> Picture:
-        picture = Picture([], [])
-        for first in range(0, len(self._jobs), _AT_ONCE):
-            asked = self._jobs[first : first + _AT_ONCE]
-            overview = self._connection.ask("Overview", jobs=asked, changed=-1)
-            picture.jobs += overview["jobs"]
-            picture.nodes = overview["nodes"]
+    def _next_picture(self) -> Picture | None:
+        """When something has changed; the one before, if there is one, when something else is to be done."""
+        wakes = (self._interrupts.fileno(), *self._wakes())
+        first, *others = [self._jobs[n : n + _AT_ONCE] for n in range(0, len(self._jobs), _AT_ONCE)] or [[]]
+        overview = self._connection.ask_or_wake(
+            "Overview", wakes, self._patience_s(), jobs=first, changed=self._changed
+        )
+        if overview is None:
+            return self._before
+        self._changed = overview["changed"]
+        picture = Picture(overview["jobs"], overview["nodes"])
+        for asked in others:
+            picture.jobs += self._connection.ask("Overview", jobs=asked, changed=-1)["jobs"]
         return picture
+
+    def _patience_s(self) -> float | None:
+        if self._before is None:
+            return None
+        if any(follower.busy for follower in self._followers):
+            return _SLOW_S
+        return _CLOCK_S if self._screen.live else None
 
     def _show(self, picture: Picture) -> None:
         if self._screen.live:

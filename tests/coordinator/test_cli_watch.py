@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +26,7 @@ from coordinator.cli.result import gather, verdict_of
 from coordinator.cli.screen import Screen
 from coordinator.cli.watch import Watch
 from tests.coordinator.standin import StandIn, a_job, a_node_job, a_task, counts, stand_in
-from wire.messages import LogRead, RefusalCode, Refused
+from wire.messages import RefusalCode, Refused
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -209,20 +211,39 @@ def test_no_colour_is_honoured_and_a_pipe_has_none(terminal: Terminal, monkeypat
     assert not output.in_colour(io.StringIO())
 
 
+def an_end(task: dict[str, Any], number: int = 1, kind: str = "task.ended", attempt: int = 1) -> dict[str, Any]:
+    return {"id": number, "kind": kind, "task": task["id"], "attempt": attempt, "job": task["job"], "data": {}}
+
+
+def told(events: list[dict[str, Any]]) -> Any:
+    """Answers EventsRead with what the list holds by then."""
+
+    def answer(asked: Any) -> dict[str, Any]:
+        after = [event for event in events if event["id"] > asked.since]
+        return {"events": after, "next": after[-1]["id"] if after else asked.since, "end": True}
+
+    return answer
+
+
 def test_output_is_followed_line_by_line_with_the_name_of_its_task(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     written = {"stdout": b"one\ntw", "stderr": b""}
-    task = a_task(state="running", result=None)
+    task = a_task(state="running", result=None, attempts=1)
+    running, events = [task], []
 
     def read(asked: Any) -> dict[str, Any]:
         content = written["stderr" if asked.stderr else "stdout"][asked.offset :]
         return {"content": content, "size": 0, "end": True}
 
-    answers: dict[str, Any] = {"TaskList": lambda asked: [task] if asked.after is None else [], "LogRead": read}
+    answers: dict[str, Any] = {
+        "TaskList": lambda asked: list(running) if asked.after is None else [], "LogRead": read,
+        "EventsRead": told(events),
+    }  # fmt: skip
     with talking(tmp_path, answers) as (_, connection):
         follower = Follower("daily-3", named=False, facts_on_stdout=True, before_print=lambda: None)
         follower.poll(connection)
+        assert follower.busy
         assert capsys.readouterr().out == "price[17,fx]: one\n"
         written["stdout"] += b"o\nlast"
         written["stderr"] += b"oh\n"
@@ -230,28 +251,36 @@ def test_output_is_followed_line_by_line_with_the_name_of_its_task(
         captured = capsys.readouterr()
         assert captured.out == "price[17,fx]: two\n"
         assert captured.err == "price[17,fx]: oh\n"
-        task = a_task()
+        running.clear()
+        events.append(an_end(task))
         follower.poll(connection)
         assert capsys.readouterr().out == "price[17,fx]: last\n"
+        assert not follower.busy
         follower.poll(connection)
         assert capsys.readouterr().out == ""
 
 
-def test_a_new_attempt_is_followed_from_its_beginning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    task = a_task(state="running", result=None)
+def test_a_task_that_was_never_seen_to_run_is_printed_when_it_has_ended(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = a_task()
+    events = [
+        an_end(task, 1, "task.retried", 1),
+        an_end(task, 2, "task.ended", 2),
+        {**an_end(task, 3), "attempt": None},
+    ]
 
     def read(asked: Any) -> dict[str, Any]:
         content = b"" if asked.stderr else f"attempt {asked.attempt}\n".encode()[asked.offset :]
         return {"content": content, "size": 0, "end": True}
 
-    with talking(tmp_path, {"TaskList": lambda asked: [task] if asked.after is None else [], "LogRead": read}) as (
-        _,
-        connection,
-    ):
+    answers = {"TaskList": [], "LogRead": read, "EventsRead": told(events)}
+    with talking(tmp_path, answers) as (standing, connection):
         follower = Follower("daily-3", named=True, facts_on_stdout=True, before_print=lambda: None)
         follower.poll(connection)
-        task = {**task, "attempts": 2}
+        standing.asked.clear()
         follower.poll(connection)
+        assert standing.kinds() == ["EventsRead", "TaskList"]
     assert capsys.readouterr().out == "daily-3/price[17,fx]: attempt 1\ndaily-3/price[17,fx]: attempt 2\n"
 
 
@@ -259,30 +288,50 @@ def test_output_that_is_not_there_yet_is_asked_for_again(tmp_path: Path, capsys:
     missing = Refused(request=0, code=RefusalCode.UNKNOWN, message="not yet")
     reads: Iterator[Any] = iter([missing, missing, {"content": b"now\n", "size": 4, "end": True}, missing])
     task = a_task(state="running", result=None)
-    with talking(tmp_path, {"TaskList": [task], "LogRead": lambda _: next(reads)}) as (_, connection):
+    answers = {"TaskList": [task], "LogRead": lambda _: next(reads), "EventsRead": told([])}
+    with talking(tmp_path, answers) as (_, connection):
         follower = Follower("daily-3", named=False, facts_on_stdout=True, before_print=lambda: None)
         follower.poll(connection)
         follower.poll(connection)
     assert capsys.readouterr().out == "price[17,fx]: now\n"
 
 
-def test_following_does_not_look_at_what_is_over_again_and_again(tmp_path: Path) -> None:
-    tasks = [a_task(id=f"daily-3/t[{n}]", attempts=1) for n in range(4)]
-    tasks[2] = {**tasks[2], "state": "running", "result": None}
-    empty = {"content": b"", "size": 0, "end": True}
+def test_a_watch_asks_again_only_when_something_has_changed(tmp_path: Path) -> None:
+    changed = threading.Event()
+    looks: Iterator[Any] = iter([overview(running()), {**overview(running()), "changed": 2}, overview(a_job())])
 
-    def page(asked: Any) -> list[dict[str, Any]]:
-        start = 0 if asked.after is None else next(n for n, t in enumerate(tasks) if t["id"] == asked.after) + 1
-        return tasks[start:]
+    def look(asked: Any) -> Any:
+        if asked.changed >= 0:
+            changed.wait(30)  # as the coordinator does: no answer before there is something new
+        return next(looks)
 
-    with talking(tmp_path, {"TaskList": page, "LogRead": empty}) as (standing, connection):
-        follower = Follower("daily-3", named=False, facts_on_stdout=True, before_print=lambda: None)
-        follower.poll(connection)
-        standing.asked.clear()
-        follower.poll(connection)
-        asked: list[Any] = list(standing.asked)
-    assert asked[0].after == "daily-3/t[1]"
-    assert {message.task for message in asked if isinstance(message, LogRead)} == {"daily-3/t[2]"}
+    with talking(tmp_path, {"Overview": look}) as (standing, connection), Interrupts("") as interrupts:
+        threading.Timer(0.5, changed.set).start()
+        assert Watch(connection, ["daily-3"], interrupts).until_over()
+    assert [asked.changed for asked in standing.asked] == [-1, 1, 2]  # type: ignore[attr-defined]
+
+
+def test_a_watch_that_waits_is_woken_when_a_daemon_has_died(tmp_path: Path) -> None:
+    died, dying = os.pipe()
+    looks: Iterator[Any] = iter([overview(running())])
+    answered = threading.Event()
+
+    def look(asked: Any) -> Any:
+        if asked.changed >= 0:
+            os.write(dying, b".")
+            answered.wait(30)
+        return next(looks, None)
+
+    def check() -> None:
+        if select.select([died], [], [], 0)[0]:
+            raise Failure(1, "failed", "demo-1 ended")  # type: ignore[arg-type]
+
+    with talking(tmp_path, {"Overview": look}) as (_, connection), Interrupts("") as interrupts:
+        with pytest.raises(Failure, match="demo-1 ended"):
+            Watch(connection, ["daily-3"], interrupts, check=check, wakes=lambda: [died]).until_over()
+        answered.set()
+    os.close(died)
+    os.close(dying)
 
 
 def test_the_result_is_gathered_with_failures_or_with_every_task(tmp_path: Path) -> None:

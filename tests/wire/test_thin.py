@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import socket
 import struct
 import subprocess
@@ -14,6 +15,7 @@ import msgpack
 import pytest
 import trio
 
+from tests.coordinator.standin import stand_in
 from wire import limits, messages, thin
 from wire.messages import JobShow, RefusalCode, Refused, Reply, Role, Submit, Upload
 from wire.stream import accepted, listen_unix
@@ -312,3 +314,32 @@ def test_a_connection_lost_in_the_middle_is_told(tmp_path):
         with pytest.raises(thin.NoCoordinator, match=r"lost|ended the connection"):
             session.call("JobList")
         session.close()
+
+
+def test_a_question_stays_open_while_others_are_asked(tmp_path):
+    answers = {"JobShow": lambda asked: {"id": asked.job}}
+    with stand_in(tmp_path / "s", answers), thin.connect(str(tmp_path / "s")) as it:
+        first, second = it.ask("JobShow", job="a"), it.ask("JobShow", job="b")
+        assert it.call("JobShow", job="c") == {"id": "c"}
+        assert it.answer(second) == {"id": "b"}
+        assert it.answer(first) == {"id": "a"}
+
+
+def test_a_wait_for_an_answer_is_broken_off_and_taken_up_again(tmp_path):
+    free, wake = threading.Event(), os.pipe()
+
+    def slow(asked):
+        free.wait(30)
+        return {"id": asked.job}
+
+    with stand_in(tmp_path / "s", {"JobShow": slow}), thin.connect(str(tmp_path / "s")) as it:
+        question = it.ask("JobShow", job="a")
+        with pytest.raises(thin.NoAnswer):
+            it.answer(question, within_s=0.01)
+        os.write(wake[1], b".")
+        with pytest.raises(thin.Woken):
+            it.answer(question, unless=[wake[0]])
+        free.set()
+        assert it.answer(question) == {"id": "a"}
+    for end in wake:
+        os.close(end)
