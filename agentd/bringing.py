@@ -74,6 +74,11 @@ class Bringing:
     def disconnected(self) -> None:
         self._asked = None
 
+    def misses(self, job: str) -> bool:
+        """Whether a file of the job could not be brought here."""
+        shelf = self._shelves.get(job)
+        return shelf is not None and bool(shelf.missing)
+
     def lacking(self, job: str, command: Command) -> str | None:
         """Why a file of this command can't be brought in here; None: all are here."""
         shelf = self._shelves.get(job)

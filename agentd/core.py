@@ -184,7 +184,7 @@ class AgentCore:
                 self._phases.end_start()
             self._phases.advance()
             if self._lease.valid(self._desk.now) and self._phases.started:
-                self._dispatch.feed(self._slots, self._runnable, self._phases.courses.lacking)
+                self._dispatch.feed(self._slots, self._runnable, self._phases.courses.bringing.lacking)
             self._desk.flush_if_due()
         self._dispatch.flushed()
         self._desk.forget_acked()
@@ -440,6 +440,7 @@ class AgentCore:
             )
         )  # fmt: skip
         self._dispatch.add(message.grant)
+        self._phases.courses.try_again(message.job)
 
     def _within(self, message: m.Run) -> bool:
         groups = self.ledger.jobs[message.job].spec.groups

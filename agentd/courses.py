@@ -99,12 +99,11 @@ class Courses:
             course = self.of(job)
             course.making, course.made = False, True
 
-    def lacking(self, job: str, command: Command) -> str | None:
-        """Why the command can't have its files here; it is tried again with its next attempt."""
-        reason = self.bringing.lacking(job, command)
-        if reason is not None:
-            self.of(job).made = False
-        return reason
+    def try_again(self, job: str) -> None:
+        """Something new of the job is to start: what could not be brought here before is asked for again."""
+        course = self.of(job)
+        if course.made and self.bringing.misses(job):
+            course.made = False
 
     def _bring(self, job: str, held: Round) -> None:
         """Nothing comes for a round that ends: what is left of it is done without."""

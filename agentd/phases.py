@@ -421,7 +421,8 @@ class Phases:
 
     def _start(self, keeper: Keeper, held: Round, phase: Phase, attempt: int) -> None:
         command = _command(self._desk.ledger.jobs[held.job], phase)
-        if (reason := self.courses.lacking(held.job, command)) is not None:
+        if (reason := self.courses.bringing.lacking(held.job, command)) is not None:
+            self.courses.try_again(held.job)
             self._desk.keep(AttemptStarted(held.job, held.number, phase, attempt, keeper.name, self._desk.now))
             wall = self._desk.now.wall
             self._end_attempt(held, phase, How(Outcome.INPUT_FAILED, None, None, wall, wall, reason))

@@ -24,6 +24,7 @@ from coordinator.events import (
     Ready,
     Received,
     RenewAsked,
+    Serving,
     SessionClosed,
     SessionOpened,
     StoreState,
@@ -554,6 +555,8 @@ class Play:
         self.admitted: list[Admitted] = []
         self.rejected: list[tuple[int, str]] = []
         self.alarms: list[str] = []
+        self.pieces: list[Serving] = []
+        """Of files, that were to be sent to nodes."""
         self.discarded: list[int] = []
         self.strangers = 0
         self.story: list[str] = []
@@ -640,6 +643,7 @@ class Play:
         self.admitted += ready.admitted
         self.rejected += ready.rejected + ready.postponed
         self.alarms += ready.alarms
+        self.pieces += ready.pieces
         self.discarded += ready.discard
         self.batches.append(Batch(list(ready.records), list(ready.forget)))
         for scope in ready.forget:

@@ -125,3 +125,33 @@ def test_a_directory_that_can_not_be_written_is_told(tmp_path):
     (tmp_path / "blobs").write_text("a file")
     with pytest.raises(StoreError, match="can't be used"):
         Blobs(tmp_path / "blobs").take("alice", DIGEST, 0, 10, b"x")
+
+
+def test_a_piece_is_read_of_whatever_owners_blob_has_the_digest(blobs):
+    bring(blobs, CONTENT, owner="bob")
+    assert blobs.piece(DIGEST, 10_000) == CONTENT[10_000:]
+    assert blobs.piece(DIGEST, len(CONTENT)) == b""
+    for digest, offset in (("0" * 64, 0), ("../x", 0), (DIGEST, -1)):
+        with pytest.raises(BlobRefused):
+            blobs.piece(digest, offset)
+
+
+def test_what_one_owner_brought_another_one_lacks(blobs):
+    bring(blobs, CONTENT, owner="bob")
+    assert (blobs.lacks("bob", DIGEST), blobs.lacks("alice", DIGEST)) == (False, True)
+
+
+def test_what_jobs_name_stays_and_what_was_asked_for_just_now(blobs, tmp_path):
+    named, asked, old = bring(blobs, b"named"), bring(blobs, b"asked"), bring(blobs, b"old")
+    for path in (tmp_path / "blobs").glob("*/*"):
+        os.utime(path, (1000, 1000))
+    assert not blobs.lacks("alice", asked)
+    blobs.expire(1000 + 90_000, {named})
+    assert [blobs.lacks("alice", digest) for digest in (named, asked, old)] == [False, False, True]
+
+
+def test_a_document_is_no_larger_than_documents_are(tmp_path):
+    blobs = Blobs(tmp_path / "blobs", max_blob=limits.MAX_DOCUMENT + 1, max_held=2 * limits.MAX_DOCUMENT)
+    digest = bring(blobs, bytes(limits.MAX_DOCUMENT + 1), piece=limits.MAX_CHUNK)
+    with pytest.raises(BlobRefused, match="a document has at most"):
+        blobs.read("alice", digest)
