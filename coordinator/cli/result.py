@@ -39,6 +39,8 @@ class JobResult:
     nodes: list[dict[str, Any]]
     tasks: list[dict[str, Any]] | None = None
     failures: list[FailedTask] = field(default_factory=list)
+    never_started: list[dict[str, Any]] = field(default_factory=list)
+    """Nodes of its pool whose start failed, where the job found none to run on."""
 
     def document(self) -> dict[str, Any]:
         """As `-o json` prints it."""
@@ -56,12 +58,19 @@ def gather(connection: Connection, jobs: Sequence[str], *, listed: bool) -> list
 def _gather(connection: Connection, name: str, listed: bool) -> JobResult:
     job = connection.ask("JobShow", job=name)
     result = JobResult(job, connection.rows("JobNodes", job=name))
+    if job["end_reason"] == "NoEligibleNodes":
+        failed = [n["id"] for n in connection.rows("NodeList") if _never_started(n, job)]
+        result.never_started = [connection.ask("NodeShow", node=name) for name in failed[:SHOWN_FAILURES]]
     if listed and job["tasks"]["total"] <= MAX_LISTED:
         result.tasks = [task for page in pages_of(connection, name) for task in page]
     if not listed and job["tasks"]["failed"]:
-        failed = next(pages_of(connection, name, state="failed", limit=SHOWN_FAILURES))
-        result.failures = [FailedTask(task, _stderr_of(connection, task)) for task in failed]
+        tasks = next(pages_of(connection, name, state="failed", limit=SHOWN_FAILURES))
+        result.failures = [FailedTask(task, _stderr_of(connection, task)) for task in tasks]
     return result
+
+
+def _never_started(node: Document, job: Document) -> bool:
+    return bool(node["pool"] == job["pool"] and node["state"] == "start_failed")
 
 
 def _stderr_of(connection: Connection, task: Document) -> list[str]:
@@ -76,6 +85,7 @@ def _stderr_of(connection: Connection, task: Document) -> list[str]:
 def verdict_of(results: Sequence[JobResult]) -> Verdict:
     verdict = Verdict()
     for result in results:
+        verdict.problems += [f"node {node['id']}: {node['reason']}" for node in result.never_started]
         verdict.add(judge(result.job, result.nodes))
     return verdict
 
@@ -92,6 +102,10 @@ def rendered(results: Sequence[JobResult], *, colour: bool, printable: bool) -> 
         sentence = job_sentence(result.job, 0)
         lines.append(paint(sentence, COLOUR_OF.get(str(result.job.get("result")))) if colour else sentence)
         lines += _failures(result)
+        for node in result.never_started:
+            lines += ["", f"{node['id']}: {node['reason']}"]
+            wrote = plain_lines(str((node.get("start") or {}).get("stderr_tail", "")))
+            lines += [f"  {line}" for line in wrote[-SHOWN_LINES:]]
         rounds = [row["node"] for row in result.nodes]
         for row in result.nodes:
             lines += ["", *_node_block(row, rounds.count(row["node"]) > 1, printable)]
