@@ -180,7 +180,7 @@ def _terminate(desk: Desk, job: Job) -> None:
             continue
         node = desk.cluster.nodes[node_job.node]
         if node.connected:
-            if _is_stuck_for_good(desk, job, node):
+            if node_job.state is NodeJobState.RELEASING and _is_stuck_for_good(desk, job, node):
                 reason = "a process of the job can't be killed there"
                 desk.keep(RoundMoved(job.id, node.name, node_job.round, NodeJobState.UNREACHED, reason, desk.now))
             elif node_job.state is not NodeJobState.RELEASING and (limit is None or job.releasing_nodes() < limit):

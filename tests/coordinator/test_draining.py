@@ -462,6 +462,17 @@ def test_f30_a_forced_end_waits_for_no_process_that_can_not_be_killed() -> None:
     assert play.rounds(name)[0] == ("n1", 1, "unreached")
 
 
+def test_f30_a_node_is_told_to_release_before_it_is_given_up() -> None:
+    play, name, n1, n2 = working()
+    n1.say(m.Health("a process can't be killed", [name]))
+    play.wait(600)
+    play.terminate(name, force=True)
+    assert n1.heard(m.ReleaseRound) == [m.ReleaseRound(name, 1, "UserTerminate")]
+    assert play.rounds(name)[0] == ("n1", 1, "unreached")
+    n1.released(name)
+    assert play.rounds(name)[0] == ("n1", 1, "released")
+
+
 def test_a_node_names_no_job_as_stuck_that_it_does_not_owe() -> None:
     play, name, n1, n2 = working()
     play.node("n3", pool="elsewhere").say(m.Health("a process can't be killed", [name, "other-1"]))

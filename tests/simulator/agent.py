@@ -27,6 +27,7 @@ from wire.messages import PROTOCOL_VERSION, Goodbye, Hello, Join, Message, Renew
 RECONNECT_S: Final = (0.2, 1.5)
 AGE_LOOKED_AT_S: Final = (3.0, 9.0)
 CHORE_S: Final = (0.001, 0.02)
+KILL_AGAIN_S: Final = 1.0
 KEEPER_START_S: Final = (0.01, 0.05)
 
 
@@ -56,6 +57,7 @@ class House(Protocol):
     def start_keeper(self, name: str, elevated: bool) -> None: ...
     def forget_keeper(self, name: str) -> None: ...
     def is_empty(self, keepers: list[str]) -> bool: ...
+    def resists(self, keepers: list[str], job: str = "") -> str | None: ...
     def kill_left(self, keeper: str) -> None: ...
     def kill_job(self, job: str) -> bool: ...
     def make_job(self, chore: events.MakeJob) -> str | None: ...
@@ -227,7 +229,10 @@ class AgentDaemon(Daemon):
             return
         self.house.kill_left(name)
         if self.stopped or not self.house.is_empty([name]):
-            self.world.after(0.01, self._bury, name)
+            job = self.house.resists([name])
+            if job is not None and not self.stopped:
+                self.post(events.Unkillable(job, name))
+            self.world.after(0.01 if job is None else KILL_AGAIN_S, self._bury, name)
             return
         self._dying.discard(name)
         ends, started = self._record_of(name)
@@ -276,7 +281,10 @@ class AgentDaemon(Daemon):
                 if self.house.kill_job(chore.job):
                     self.post(events.JobEmptied(chore.job))
                 else:
-                    self.world.after(0.01, self._do, chore)
+                    held = self.house.resists([], chore.job)
+                    if held is not None:
+                        self.post(events.Unkillable(chore.job))
+                    self.world.after(0.01 if held is None else KILL_AGAIN_S, self._do, chore)
             case events.MakeJob():
                 self.post(events.JobDirectoryMade(chore.job, self.house.make_job(chore)))
             case events.CleanJob():

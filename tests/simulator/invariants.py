@@ -150,6 +150,9 @@ class Invariants:
             )
             require(good, "I1", f"{who.task} starts on {who.node} where nothing was prepared in {boot}", job.id)
         self._attempt_starts(job, who)
+        grant = self.truth.grant_of(job.id, who.node, group, index, who.attempt)
+        back = grant is not None and (who.node, grant) in self.truth.gave_back
+        require(not back, "recall", f"{who.task} starts on {who.node}, which gave back grant {grant}", job.id)
         self._task_counts(job, host, who, group, index)
 
     def _attempt_starts(self, job: JobTruth, who: Identity) -> None:
@@ -164,7 +167,7 @@ class Invariants:
             job.id,
         )
         for number, tree in earlier.items():
-            lives = tree is not None and tree.alive and (tree.host, tree.number) not in self.unminded
+            lives = tree is not None and tree.alive and not tree.stuck and (tree.host, tree.number) not in self.unminded
             if tree is not None and lives and not self.excused(tree.host, tree.spawned_at):
                 raise Breach(
                     "I8", f"{who.task} attempt {who.attempt} starts while attempt {number} lives: {tree}", job.id
@@ -211,7 +214,8 @@ class Invariants:
         require(fits, "claims", f"{cpus} processors and {memory} bytes are claimed on {host} with {who.task}", job.id)
 
     def _release_starts(self, job: JobTruth, current: RoundTruth, host: str, who: Identity) -> None:
-        leaving = who.node in self.truth.leaving
+        leaving = who.node in self.truth.leaving or who.node in self.truth.ever_drained
+        leaving = leaving or who.node in self.truth.forgotten
         given_up = current.unreached  # its node was revoked, and has come back by another key
         require(
             job.ending_at is not None or leaving or given_up,
@@ -223,10 +227,11 @@ class Invariants:
         live = [tree for tree in self.truth.live[host] if tree.who.job == job.id]
         require(not live, "I3", f"release starts on {who.node} while {live and live[0]} lives", job.id)
         require(not current.released_well, "I4", f"release starts again on {who.node} after it succeeded", job.id)
-        late = job.completed_at is not None and not current.unreached
+        waived = current.state is NodeJobState.WAIVED and who.node in self.truth.forgotten
+        late = job.completed_at is not None and not current.unreached and not waived
         require(not late, "I4", f"release starts on {who.node} after {job.id} completed", job.id)
         require(
-            current.state not in (NodeJobState.RELEASED, NodeJobState.RELEASE_FAILED, NodeJobState.WAIVED),
+            waived or current.state not in (NodeJobState.RELEASED, NodeJobState.RELEASE_FAILED, NodeJobState.WAIVED),
             "I4",
             f"release starts on {who.node} after its outcome was {current.state.value}",
             job.id,
@@ -248,8 +253,30 @@ class Invariants:
                 self._completed(self.truth.jobs[record.job])
             case rows.JobSubmitted():
                 self._submitted(record)
+            case rows.RoundOpened():
+                self._not_drained(record.job, record.node, "a round is opened")
+            case rows.NodeMarked(mark=rows.NodeMark.DRAINED):
+                self._emptied(record.node)
             case _:
                 pass
+
+    def _not_drained(self, job: str, node: str, what: str) -> None:
+        require(node not in self.truth.drained, "drain", f"{what} on {node}, which is drained", job)
+
+    def _emptied(self, node: str) -> None:
+        """A node is drained: it holds nothing of anybody, and what it held was released, once."""
+        for (job_id, where), rounds in self.truth.rounds.items():
+            for found in rounds if where == node else ():
+                if found.voided or found.settled or found.state is NodeJobState.WAIVED:
+                    continue
+                done = found.state in (NodeJobState.RELEASED, NodeJobState.RELEASE_FAILED)
+                require(done, "drain", f"{node} is drained, round {found.round} is {found.state.value}", job_id)
+                job = self.truth.jobs[job_id]
+                well = sum(t.who.kind is Kind.RELEASE and t.succeeded for t in found.trees)
+                if found.state is NodeJobState.RELEASED and job.spec.release is not None and found.attempted:
+                    require(well > 0, "drain", f"{node} is drained, round {found.round} was not released", job_id)
+        held = [grant for grant in self.truth.grants.values() if grant.record.node == node and grant.open]
+        require(not held, "drain", f"{node} is drained and has {held and held[0].record}")
 
     def _submitted(self, record: rows.JobSubmitted) -> None:
         require(record.job not in self.truth.jobs, "I6", f"the job id {record.job} is used twice", record.job)
@@ -271,6 +298,7 @@ class Invariants:
                 job.id,
             )
         require(job.ending_at is None, "I9", f"{job.id} is granted work after it began to end", job.id)
+        self._not_drained(job.id, record.node, f"grant {record.grant} is given")
         require(record.grant not in self.truth.grants, "I7", f"grant {record.grant} is used twice", job.id)
 
     def _end_recorded(self, node: str, end: rows.Ended) -> None:

@@ -81,5 +81,10 @@ class Leases:
         for tree in machine.processes.trees:
             keeper = machine.keepers.get(tree.keeper)
             minded = keeper is not None and keeper.alive and not keeper.stopped
-            if tree.who.kind is Kind.TASK and minded and not self.invariants.excused(machine.name, tree.spawned_at):
+            if (
+                tree.who.kind is Kind.TASK
+                and minded
+                and not tree.stuck
+                and not self.invariants.excused(machine.name, tree.spawned_at)
+            ):
                 require(False, "lease", f"{tree} lives after its lease", tree.who.job)

@@ -24,6 +24,7 @@ from tests.simulator.users import Users
 from tests.simulator.world import Clock, World
 from wire.messages import Cleanliness
 
+DISK_SIZE: Final = 1 << 40
 PHASE_DIRECTORIES: Final = {"jobpreparation", "jobrelease"}
 STICKY: Final = 0.1
 """Of the jobs leave something in `shared/` for ever."""
@@ -38,6 +39,7 @@ class Observer(AgentObserver, Protocol):
     def spawn_refused(self, who: Identity) -> None: ...
     def process(self, what: str, tree: Tree) -> None: ...
     def not_let_in(self, machine: Machine) -> None: ...
+    def is_held_off(self, machine: Machine) -> bool: ...
     def signalled(self, trees: list[Tree]) -> None: ...
     def keeper_died(self, host: str, keeper: str, left: list[Tree]) -> None: ...
 
@@ -72,6 +74,8 @@ class Machine:
         """Whoever runs it changes its mind about elevation, when its agent is started anew."""
         self.powered = True
         self.suspended = False
+        self.room: int | None = None
+        """Bytes free on its disk, when that is not all of it."""
         self.agent_wanted = True
         """Its supervisor starts it again."""
         self.on_agent_gone: Callable[[Machine], None] | None = None
@@ -97,6 +101,14 @@ class Machine:
         self.agent = agent
         agent.on_crash = self._agent_gone
         agent.start()
+        if self.room is not None:
+            agent.post(events.DiskSeen(self.room, DISK_SIZE))
+
+    def set_room(self, room: int | None) -> None:
+        """So many bytes are free on its disk from now on; None: as many as ever."""
+        self.room = room
+        if self.agent is not None and self.agent.alive:
+            self.agent.post(events.DiskSeen(DISK_SIZE if room is None else room, DISK_SIZE))
 
     def _agent_gone(self) -> None:
         if self.on_agent_gone is not None:
@@ -165,6 +177,14 @@ class Machine:
 
     def is_empty(self, keepers: list[str]) -> bool:
         return not any(self.processes.children(name) for name in keepers)
+
+    def resists(self, keepers: list[str], job: str = "") -> str | None:
+        """The job of a process, of these keepers or of this job, that can't be killed just now."""
+        for tree in self.processes.trees:
+            mine = tree.keeper in keepers or tree.who.job == job
+            if mine and any(process.held for process in tree.processes.values()):
+                return tree.who.job
+        return None
 
     def kill_left(self, keeper: str) -> None:
         self.signalled(keeper)
@@ -271,6 +291,9 @@ class Machine:
 
     def boot(self) -> None:
         if self.powered:
+            return
+        if self.observer.is_held_off(self):
+            self.world.after(1.0, self.boot)
             return
         self.powered = True
         self.suspended = False

@@ -58,6 +58,8 @@ class Process:
     since: float
     timer: Timer | None = None
     dying: bool = False
+    held: bool = False
+    """It waits for something that can't be interrupted: it ends afterwards."""
 
 
 @dataclass(eq=False)
@@ -81,6 +83,8 @@ class Tree:
     exited_at: float | None = None
     ended_at: float | None = None
     powered_off: bool = False
+    stuck: bool = False
+    """Some of it could not be killed for a while."""
 
     @property
     def alive(self) -> bool:
@@ -189,8 +193,25 @@ class Processes:
         if process.timer is not None:
             process.timer.cancel()
         process.since = self.world.now
-        if not self.frozen:
+        if not self.frozen and not process.held:
             process.timer = self.world.after(process.left_s, self._dies, process)
+
+    def stick(self, tree: Tree) -> None:
+        """From now on nothing of it ends, whatever is sent to it."""
+        tree.stuck = True
+        for process in tree.processes.values():
+            if process.timer is not None:
+                process.timer.cancel()
+                process.timer = None
+                process.left_s = max(0.0, process.left_s - (self.world.now - process.since))
+            process.held = True
+
+    def unstick(self, tree: Tree) -> None:
+        for process in tree.processes.values():
+            if process.held:
+                process.held, process.since = False, self.world.now
+                if not self.frozen and process.left_s < FOREVER_S / 2:
+                    process.timer = self.world.after(process.left_s, self._dies, process)
 
     def _find(self, pid: int) -> Process | None:
         for tree in self.trees:
@@ -242,14 +263,15 @@ class Processes:
                 if process.timer is not None:
                     process.timer.cancel()
                     process.timer = None
-                process.left_s = max(0.0, process.left_s - (self.world.now - process.since))
+                if not process.held:
+                    process.left_s = max(0.0, process.left_s - (self.world.now - process.since))
 
     def thaw(self) -> None:
         self.frozen = False
         for tree in self.trees:
             for process in tree.processes.values():
                 process.since = self.world.now
-                if process.left_s < FOREVER_S / 2:
+                if process.left_s < FOREVER_S / 2 and not process.held:
                     process.timer = self.world.after(process.left_s, self._dies, process)
 
     def power_off(self) -> None:

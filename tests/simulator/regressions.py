@@ -18,6 +18,9 @@ REGRESSIONS: tuple[Regression, ...] = (
     Regression(346, "rough", "a drained node released a round of which nothing had begun"),
     Regression(120, "rough", "a task that a full disk kept from starting was told as failed: its round has begun"),
     Regression(398, "rough", "a release ran on a node where nothing of its job had ever started"),
+    Regression(
+        113, "operated", "a node with a process that could not be killed was given up and never told to release"
+    ),
     Regression(23, "strange", "a revoked node that came back was given its job anew while it still held the old round"),
     Regression(
         14, "twins", "results of a copied node were taken for old ones by their numbers, and its job never ended"

@@ -18,6 +18,9 @@ OF_THIS_LIFE: Final[dict[str, frozenset[str]]] = {
             "missing",
             "holding",
             "leaving",
+            "unusable",
+            "stuck",
+            "clearing",
             "dismissed",
             "heard_at",
             "reported",
@@ -35,7 +38,7 @@ OF_THIS_LIFE: Final[dict[str, frozenset[str]]] = {
     "Sweep": frozenset({"_plain"}),
     "Job": frozenset({"ineligible_since"}),
     "Grant": frozenset({"recalled", "kept_back", "running"}),
-    "NodeJob": frozenset({"running"}),
+    "NodeJob": frozenset({"running", "delayed"}),
     "Group": frozenset({"again", "durations", "waiting", "gate", "links", "followers"}),
 }
 """Attributes that a core keeps beside its durable state and that no record changes, by class. `reported` may fall back

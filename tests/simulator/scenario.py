@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.simulator.machine import Machine
+from tests.simulator.operators import Operators
 from tests.simulator.processes import Tree
 from tests.simulator.simulation import POOL, Plan, Simulation
 from tests.simulator.truth import JobTruth, RoundTruth
@@ -56,6 +57,7 @@ class Scenario:
         self.sim.people.plan([Submission(submit_at, "s", document(*blocks, pools=(pool,)))], [])
         self.world = self.sim.world
         self.faults = self.sim.faults
+        self.operators = Operators(self.sim)
         self.sim.start()
 
     # ---- going on

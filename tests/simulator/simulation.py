@@ -26,6 +26,7 @@ from tests.simulator.keepers import KeeperProcess
 from tests.simulator.leases import Leases
 from tests.simulator.machine import Machine
 from tests.simulator.network import Network, Weather
+from tests.simulator.operators import Operators
 from tests.simulator.people import People
 from tests.simulator.processes import Identity, Tree
 from tests.simulator.rights import Rights
@@ -70,11 +71,17 @@ class Plan:
     """Those that keep to no rule are there (in a world of strangers)."""
     twins: bool = False
     """Some machine is copied, and both live."""
+    operated: bool = False
+    """Operators drain nodes and take them back, disks fill up, and processes can't be killed."""
 
     @staticmethod
     def draw(seed: int, size: str = "short") -> Plan:
         """A plan for a seed. `long` ones have more of everything, `rough` ones a fault every few seconds; `strange`
-        ones are as those, among strangers, as is every fifth of the others; in `twins` a machine is copied."""
+        ones are as those, among strangers, as is every fifth of the others; in `twins` a machine is copied; `operated`
+        ones have people who run the cluster."""
+        if size == "operated":
+            rng = random.Random(f"plan {seed}")
+            return replace(Plan._rough(rng), operated=True, fault_every_s=rng.choice((0.0, 8.0, 20.0)))
         if size == "twins":
             return Plan._twins(random.Random(f"plan {seed}"))
         if size == "strange":
@@ -177,6 +184,9 @@ class Simulation:
         self.people = People(world, self.network)
         self.faults = Faults(self)
         self.strangers = None if self.society is None else Strangers(self)
+        self.operators = Operators(self) if plan.operated else None
+        self.held_off: set[str] = set()
+        """Machines that are off, and stay so until the coordinator was told."""
         if submissions is None:
             submissions, acts = random_workload(
                 random.Random(f"work {seed}"),
@@ -236,6 +246,8 @@ class Simulation:
         for machine in self.machines:
             self.world.after(self.world.between(0.0, 0.5), machine.start_agent)
         self.faults.plague(self.plan.fault_every_s)
+        if self.operators is not None:
+            self.operators.start()
 
     def start_coordinator(self) -> None:
         if self.coordinator is not None and self.coordinator.alive:
@@ -283,6 +295,8 @@ class Simulation:
     def settle(self, within_s: float = SETTLES_WITHIN_S) -> None:
         """The calm: everything that was begun must come to its end."""
         self.faults.stop()
+        if self.operators is not None:
+            self.operators.stop()
         if self.strangers is not None:
             self.strangers.stop()
         self.world.after(2.0, self._finish_manual)
@@ -331,6 +345,9 @@ class Simulation:
             found.append("the coordinator is down")
         if self.people.open:
             found.append(f"{self.people.open} requests wait for an answer")
+        if self.operators is not None and self.coordinator is not None:
+            nodes = self.coordinator.core.cluster.nodes.values()
+            found += [f"{node.name} is {node.state.value}" for node in nodes if node.unusable or node.drain]
         for name, machine in self.by_name.items():
             if name in self.gone or name in self.copied.get(machine.node, ()):
                 continue
@@ -429,6 +446,8 @@ class Simulation:
 
     def agent_sent(self, host: str, message: Message) -> None:
         self.leases.sent(host, message)
+        if isinstance(message, m.Recalled):
+            self.truth.gave_back.add((self.by_name[host].node, message.grant))
         if isinstance(message, m.Leaving):
             self.truth.leaving[self.by_name[host].node] = self.world.now
 
@@ -475,6 +494,9 @@ class Simulation:
         if self.strangers is not None:
             self.strangers.look_after(machine)
 
+    def is_held_off(self, machine: Machine) -> bool:
+        return machine.name in self.held_off
+
     def spawning(self, machine: Machine, keeper: KeeperProcess, who: Identity) -> None:
         require(who.node == machine.node, "templates", f"{who.kind.value} of {who.node} starts on {machine.name}")
         self.invariants.spawning(machine.name, who, machine.clock.boot, machine.incarnation)
@@ -518,7 +540,7 @@ class Simulation:
             self.world.after(limit, self._overdue, tree, command.timeout_ms / 1000, grace)
 
     def _overdue(self, tree: Tree, timeout_s: float, grace_s: float) -> None:
-        if not tree.alive or (tree.who.kind is Kind.PREPARATION and tree.succeeded):
+        if not tree.alive or tree.stuck or (tree.who.kind is Kind.PREPARATION and tree.succeeded):
             return
         machine = self.by_name[tree.host]
         keeper = machine.keepers.get(tree.keeper)

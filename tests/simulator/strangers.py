@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from tests.simulator.simulation import Simulation
 
 NODE_KINDS: Final = m.FromNode.__args__
-CLIENT_KINDS: Final = tuple(kind for kind in m.FromClient.__args__ if kind is not m.Upload)
+CLIENT_KINDS: Final = tuple(kind for kind in m.FromClient.__args__ if kind not in (m.Upload, m.NodeForget))
+"""To forget a node is to say that its machine is off: nobody says so idly."""
 OTHER_KINDS: Final = (*m.ToNode.__args__, *m.ToClient.__args__, *m.Enrolling.__args__, *m.Renewal.__args__)
 OVERSTATES: Final = 0.3
 REVOCATION_MEAN: Final = 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agentd import events as agent_events
+from coordinator.model import NodeState
 from coordinator.records import NodeJobState
 from tests.simulator.network import Weather
 from tests.simulator.scenario import Scenario, job_block
@@ -105,6 +106,29 @@ def test_f9_a_reboot_in_the_middle_of_a_task_prepares_again() -> None:
     assert scenario.verdicts() == ALL_WELL
 
 
+@pytest.mark.parametrize("rerun", [True, False])
+def test_f9_a_reboot_prepares_again_only_where_that_is_asked_for(rerun: bool) -> None:
+    block = job_block(tasks=2, task=LONG)
+    block["preparation"]["rerun_after_reboot"] = rerun
+    scenario = Scenario(block)
+    scenario.until(lambda: scenario.alive(Kind.TASK))
+    scenario.faults.lose_power(scenario.node, 5.0)
+    scenario.settle()
+    assert len(scenario.started(Kind.PREPARATION)) == (2 if rerun else 1)
+    assert len(scenario.started(Kind.RELEASE)) == 1
+    assert [found.round for found in scenario.rounds()] == [1]
+
+
+def test_f9_a_node_with_another_root_prepares_anew_and_its_old_debt_is_unreached() -> None:
+    scenario = Scenario(job_block(task=LONG))
+    scenario.until(lambda: scenario.alive(Kind.TASK))
+    scenario.faults.lose_power(scenario.node, 5.0, new_root=True)
+    scenario.settle()
+    assert len(scenario.started(Kind.PREPARATION)) == 2
+    assert [(found.round, found.state.value) for found in scenario.rounds()] == [(1, "unreached"), (2, "released")]
+    assert scenario.verdicts() == ALL_WELL
+
+
 def test_f10_a_reboot_in_the_middle_of_the_preparation_runs_it_again() -> None:
     scenario = Scenario(job_block(prep=LONG, prep_options={"timeout_ms": 90_000}))
     scenario.until(lambda: scenario.alive(Kind.PREPARATION))
@@ -123,6 +147,30 @@ def test_f11_a_reboot_before_the_release_leaves_it_owed_and_it_is_paid() -> None
     scenario.until(lambda: scenario.node.powered)
     scenario.settle()
     assert [found.state for found in scenario.rounds()] == [NodeJobState.RELEASED]
+
+
+def test_f11_a_node_that_is_back_within_the_grace_pays_before_the_job_completes() -> None:
+    scenario = Scenario(job_block(release=LONG, release_options={"timeout_ms": 90_000}, release_grace_ms=120_000))
+    scenario.until(lambda: scenario.alive(Kind.RELEASE))
+    scenario.faults.lose_power(scenario.node, 30.0)
+    scenario.settle()
+    assert not any(found.unreached for found in scenario.rounds())
+    assert [found.state for found in scenario.rounds()] == [NodeJobState.RELEASED]
+
+
+def test_f12_what_a_forgotten_node_had_goes_elsewhere_at_once_and_its_release_is_waived() -> None:
+    scenario = Scenario(job_block(tasks=2, task=LONG), nodes=2, lost_after_s=900.0)
+    scenario.until(lambda: len(scenario.alive(Kind.TASK)) == 2)
+    (lost,) = [tree for tree in scenario.alive(Kind.TASK) if tree.who.node == "n1"]
+    scenario.faults.lose_power(scenario.machine("n1"), None)
+    scenario.pass_time(30.0)
+    assert lost.who.task is not None
+    assert scenario.attempts(lost.who.task) == [1]
+    scenario.operators.forget(scenario.machine("n1"))
+    scenario.settle()
+    assert scenario.attempts(lost.who.task) == [1, 2]
+    assert sorted(found.state.value for found in scenario.rounds()) == ["released", "waived"]
+    assert set(scenario.verdicts().values()) == {"succeeded"}
 
 
 def test_f12_a_node_that_is_gone_for_ever_does_not_hold_the_job() -> None:
@@ -366,3 +414,28 @@ def test_a_node_that_returns_after_the_job_was_deleted_pays_its_debt() -> None:
     scenario.until(lambda: scenario.machine("n1").powered, within_s=500.0)
     scenario.settle()
     assert [tree.succeeded for tree in scenario.started(Kind.RELEASE, "n1")] == [True]
+
+
+# ---- a process that can't be killed
+
+
+def test_f30_a_node_with_a_process_that_can_not_be_killed_takes_no_task_and_pays_when_it_is_over() -> None:
+    block = job_block(name="stuck", task=HANGS, task_options={"timeout_ms": 3_000}, release_grace_ms=30_000)
+    scenario = Scenario(block, nodes=2)
+    scenario.until(lambda: scenario.alive(Kind.TASK))
+    (held,) = scenario.alive(Kind.TASK)
+    machine = scenario.machine(held.who.node)
+    machine.processes.stick(held)
+    assert scenario.sim.coordinator is not None
+    nodes = scenario.sim.coordinator.core.cluster.nodes
+    scenario.until(lambda: nodes[machine.name].state is NodeState.UNUSABLE)
+    scenario.sim.people.terminate("stuck-1")
+    scenario.until(lambda: scenario.job.completed_at is not None)
+    assert [found.state for found in scenario.rounds()] == [NodeJobState.UNREACHED]
+    assert held.alive
+    assert scenario.started(Kind.RELEASE) == []
+    machine.processes.unstick(held)
+    scenario.settle()
+    assert [tree.succeeded for tree in scenario.started(Kind.RELEASE)] == [True]
+    assert [found.state for found in scenario.rounds()] == [NodeJobState.RELEASED]
+    assert nodes[machine.name].state is NodeState.IDLE

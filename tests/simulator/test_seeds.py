@@ -16,6 +16,7 @@ SEEDS_IN_A_CHUNK = 20
 ROUGH_CHUNKS = 8
 STRANGE_CHUNKS = 4
 TWIN_CHUNKS = 2
+OPERATED_CHUNKS = 3
 LONG_SEEDS = 16
 ROOT = Path(__file__).parents[2]
 
@@ -45,6 +46,13 @@ def test_no_rough_seed_breaks_a_promise(chunk: int) -> None:
 def test_no_seed_among_strangers_breaks_a_promise(chunk: int) -> None:
     for seed in range(chunk * SEEDS_IN_A_CHUNK, (chunk + 1) * SEEDS_IN_A_CHUNK):
         report = run_seed(seed, "strange")[2]
+        assert report is None, report
+
+
+@pytest.mark.parametrize("chunk", range(OPERATED_CHUNKS))
+def test_no_seed_with_operators_breaks_a_promise(chunk: int) -> None:
+    for seed in range(chunk * SEEDS_IN_A_CHUNK, (chunk + 1) * SEEDS_IN_A_CHUNK):
+        report = run_seed(seed, "operated")[2]
         assert report is None, report
 
 

@@ -125,6 +125,13 @@ class Truth:
         """(host, number) of trees that somebody sent a signal."""
         self.acknowledged: dict[str, list[str]] = {}
         """By submission: the job ids a client was told."""
+        self.drained: dict[str, bool] = {}
+        """Nodes that were drained and not enabled since, as the coordinator's disk has it; whether they were empty."""
+        self.ever_drained: set[str] = set()
+        self.forgotten: set[str] = set()
+        """Nodes that were ever forgotten."""
+        self.gave_back: set[tuple[str, int]] = set()
+        """(node, grant) of which the node said that nothing more of it will start."""
         self.leaving: dict[str, float] = {}
         """Nodes that asked to leave, when."""
         self.incarnations: dict[str, str] = {}
@@ -183,6 +190,8 @@ class Truth:
                 opened = RoundTruth(record.job, record.node, record.round, now)
                 opened.incarnation = self.incarnations[record.node]
                 self.rounds[record.job, record.node].append(opened)
+            case rows.NodeMarked():
+                self._marked(record)
             case rows.NodeJoined():
                 self.incarnations[record.node] = record.incarnation
             case rows.RoundVoided():
@@ -242,7 +251,7 @@ class Truth:
         grant = self.grants[record.grant]
         for first, count in record.spans:
             grant.open.difference_update(range(first, first + count))
-        if record.cause is rows.Returned.ROUND_CLOSED:
+        if record.cause in (rows.Returned.ROUND_CLOSED, rows.Returned.DRAINED):
             job = self.jobs[grant.record.job]
             if job.ending_at is None:
                 return  # its node drained: the job goes on elsewhere
@@ -250,6 +259,29 @@ class Truth:
                 for position in range(first, first + count):
                     index = grant.record.first + position * grant.record.step
                     job.final[grant.record.group, index] = rows.Verdict.CANCELLED
+
+    def _marked(self, record: rows.NodeMarked) -> None:
+        match record.mark:
+            case rows.NodeMark.DRAIN:
+                self.drained[record.node] = False
+                self.ever_drained.add(record.node)
+            case rows.NodeMark.DRAINED:
+                self.drained[record.node] = True
+            case rows.NodeMark.ENABLE:
+                self.drained.pop(record.node, None)
+            case rows.NodeMark.FORGET:
+                self.drained.pop(record.node, None)
+                self.forgotten.add(record.node)
+
+    def grant_of(self, job: str, node: str, group: int, index: int, attempt: int) -> int | None:
+        """The last grant by which the node was given this attempt."""
+        for grant in reversed(self.grants.values()):
+            record = grant.record
+            position, off = divmod(index - record.first, record.step)
+            mine = (record.job, record.node, record.group, record.attempt) == (job, node, group, attempt)
+            if mine and off == 0 and 0 <= position < record.count:
+                return record.grant
+        return None
 
     def _ending(self, job: JobTruth, reason: str, now: float) -> None:
         if job.ending_at is None:
