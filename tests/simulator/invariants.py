@@ -6,7 +6,6 @@ Each check is named after its row of the list of invariants; a breach says the r
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from coordinator import records as rows
@@ -200,18 +199,6 @@ class Invariants:
                 f"{who.task} starts after {succeeded} of {size} of what it waits for",
                 job.id,
             )
-
-    def claims(self, host: str, offered: Mapping[str, float], who: Identity) -> None:
-        """What the live tasks of a machine need, the new one included, is no more than what it offers."""
-        job = self.truth.jobs[who.job]
-        assert who.task is not None
-        needs = job.group(job.task(who.task)[0]).needs
-        if needs.cpus is None and needs.memory_bytes is None:
-            return
-        cpus, memory = self.truth.claimed(host)
-        cpus, memory = cpus + (needs.cpus or 0.0), memory + (needs.memory_bytes or 0)
-        fits = cpus <= offered.get("cpus", 0.0) + 1e-9 and memory <= offered.get("memory", 0.0)
-        require(fits, "claims", f"{cpus} processors and {memory} bytes are claimed on {host} with {who.task}", job.id)
 
     def _release_starts(self, job: JobTruth, current: RoundTruth, host: str, who: Identity) -> None:
         leaving = who.node in self.truth.leaving or who.node in self.truth.ever_drained

@@ -36,6 +36,7 @@ class Observer(AgentObserver, Protocol):
     """Who is told of what happens on machines."""
 
     def spawning(self, machine: Machine, keeper: KeeperProcess, who: Identity) -> None: ...
+    def sees(self, machine: Machine, who: Identity, gpus: str | None) -> None: ...
     def spawn_refused(self, who: Identity) -> None: ...
     def process(self, what: str, tree: Tree) -> None: ...
     def not_let_in(self, machine: Machine) -> None: ...
@@ -146,6 +147,10 @@ class Machine:
             self.users.of(who.job, self.name)
         self.disk.directories[directory] = None
         self._coming = directory
+
+    def sees(self, argv: list[str], env: dict[bytes, bytes]) -> None:
+        gpus = env.get(b"CUDA_VISIBLE_DEVICES")
+        self.observer.sees(self, identity_of(argv), None if gpus is None else gpus.decode())
 
     def spawn_refused(self, argv: list[str]) -> None:
         self.observer.spawn_refused(identity_of(argv))

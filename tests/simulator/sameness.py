@@ -14,6 +14,7 @@ OF_THIS_LIFE: Final[dict[str, frozenset[str]]] = {
         {
             "session",
             "join",
+            "offer",
             "joined",
             "missing",
             "holding",

@@ -17,6 +17,7 @@ from coordinator.core import Core
 from coordinator.events import Event
 from coordinator.invariants import violations
 from tests.simulator import bounds
+from tests.simulator.claims import Claims, fits
 from tests.simulator.coordinator import HOST, CoordinatorDaemon, stored
 from tests.simulator.disk import Disk, Transaction
 from tests.simulator.faults import Faults
@@ -167,6 +168,7 @@ class Simulation:
         self.society = Society.draw(random.Random(f"society {seed}")) if plan.strangers else None
         self.rights = None if self.society is None else Rights(self.society, world)
         self.names = tuple(f"n{number}" for number in range(plan.nodes))
+        self.claims = Claims(self.truth)
         self.invariants = Invariants(self.truth, world, dict.fromkeys(self.names, plan.slots))
         self.leases = Leases(world, self.invariants)
         rng = random.Random(f"clocks {seed}")
@@ -332,7 +334,8 @@ class Simulation:
         nodes = [machine.config for machine in self.machines if machine.name not in self.gone]
         phases = (job.spec.preparation, job.spec.release)
         elevated = any(phase is not None and phase.command.elevated for phase in phases)
-        return all(any(_fits(group, node, elevated) for node in nodes) for group in job.spec.groups)
+        dirs = sum(spec.size_bytes or 0 for spec in job.spec.dirs)
+        return all(any(_fits(group, dirs, node, elevated) for node in nodes) for group in job.spec.groups)
 
     def at_rest(self) -> bool:
         return not self.unrest(first=True)
@@ -501,7 +504,7 @@ class Simulation:
         require(who.node == machine.node, "templates", f"{who.kind.value} of {who.node} starts on {machine.name}")
         self.invariants.spawning(machine.name, who, machine.clock.boot, machine.incarnation)
         if who.kind is Kind.TASK:
-            self.invariants.claims(machine.name, machine.config.resources, who)
+            self.claims.starts(machine.name, machine.config, who)
         self.leases.spawning(machine.name, who)
         if self.rights is not None:
             self.rights.spawning(machine.config, keeper.elevated, self.truth.jobs[who.job], who)
@@ -513,6 +516,9 @@ class Simulation:
             f"{who.kind.value} of {who.job} starts on {machine.name}, whose disk owes no release for it",
             who.job,
         )
+
+    def sees(self, machine: Machine, who: Identity, gpus: str | None) -> None:
+        self.claims.sees(machine.name, machine.config.gpus, who, gpus)
 
     def spawn_refused(self, who: Identity) -> None:
         self.truth.refused(who)
@@ -564,10 +570,8 @@ def _minds(keeper: KeeperProcess | None) -> bool:
     return keeper is not None and keeper.alive
 
 
-def _fits(group: GroupSpec, node: NodeConfig, elevated: bool) -> bool:
-    cpus, memory = node.resources.get("cpus", 0.0), node.resources.get("memory", 0.0)
-    offered = (group.needs.cpus or 0.0) <= cpus and (group.needs.memory_bytes or 0) <= memory
-    return offered and (node.elevation or not (elevated or group.command.elevated))
+def _fits(group: GroupSpec, dirs: int, node: NodeConfig, elevated: bool) -> bool:
+    return fits(group, dirs, node) and (node.elevation or not (elevated or group.command.elevated))
 
 
 def _record_brief(record: Any) -> str:

@@ -20,6 +20,13 @@ POOL: Final = "p"
 OTHER_POOL: Final = "q"
 """Where strangers' nodes belong: nobody that keeps the rules has work there."""
 EVERYBODY: Final = "*"
+GIB: Final = 1 << 30
+OFFERS: Final[dict[str, tuple[dict[str, float], dict[str, str]]]] = {
+    "n0": ({"gpus": 2.0}, {"zone": "a", "fast": ""}),
+    "n1": ({"gpus": 1.0, "licence": 1.5}, {"zone": "b"}),
+    "n2": ({"disk": 5.0 * GIB, "licence": 1.0}, {"fast": ""}),
+}
+"""What some nodes have more of, or less, than all; and their labels."""
 NODE_S: Final = 240.0
 PEOPLE_S: Final = 60.0
 """How long certificates are good for, here."""
@@ -93,8 +100,6 @@ class Society:
     """The pool's word."""
     elevating: frozenset[str] = frozenset()
     """Nodes whose own policy allows it."""
-    resources: dict[str, float] = field(default_factory=dict)
-    """What each node offers to be claimed."""
     certificates: Certificates = field(default_factory=lambda: Certificates("the authority", NODE_S, PEOPLE_S))
 
     @property
@@ -103,7 +108,10 @@ class Society:
 
     def offers(self, node: str) -> dict[str, Any]:
         """What a node's own configuration says, beside who it is."""
-        return {"elevation": node in self.elevating, "resources": dict(self.resources)}
+        more, labels = OFFERS.get(node, ({}, {}))
+        resources = {"cpus": 2.0, "memory": float(4 * GIB), "disk": float(10 * GIB), **more}
+        gpus = tuple(f"GPU-{number}" for number in range(int(resources.get("gpus", 0))))
+        return {"elevation": node in self.elevating, "resources": resources, "gpus": gpus, "labels": dict(labels)}
 
     @staticmethod
     def draw(rng: random.Random) -> Society:
@@ -120,7 +128,6 @@ class Society:
             {POOL: rules, OTHER_POOL: PoolRules(users=["mallory"])},
             elevation=rng.choice((Elevation.ALLOWED,) * 3 + (Elevation.FORBIDDEN,)),
             elevating=frozenset(name for name in ("n0", "n1", "n2", "n3") if rng.random() < 0.75),
-            resources={"cpus": 2.0, "memory": float(4 << 30)},
         )
 
     # ---- what each may do

@@ -327,16 +327,6 @@ class Truth:
                 used += job.group(job.task(tree.who.task)[0]).slots
         return used
 
-    def claimed(self, host: str) -> tuple[float, int]:
-        """(processors, bytes of memory) that the live tasks on a machine need."""
-        cpus, memory = 0.0, 0
-        for tree in self.live[host]:
-            if tree.who.task is not None:
-                job = self.jobs[tree.who.job]
-                needs = job.group(job.task(tree.who.task)[0]).needs
-                cpus, memory = cpus + (needs.cpus or 0.0), memory + (needs.memory_bytes or 0)
-        return cpus, memory
-
     def tree_of(self, end: rows.Ended) -> tuple[JobTruth, str, int, Tree | None]:
         """What was alive for an end that was reported: (job, task, attempt, tree)."""
         grant = self.grants[end.grant].record

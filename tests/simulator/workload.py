@@ -213,7 +213,10 @@ def random_workload(
 
 ELEVATED: Final = 0.4
 """Of the commands of a job that has some."""
-NEEDS: Final[tuple[dict[str, Any], ...]] = ({"cpus": 1.5}, {"cpus": 1.5}, {"memory_bytes": 3 << 30}, {"cpus": 0.5})
+NEEDS: Final[tuple[dict[str, Any], ...]] = (
+    {"cpus": 1.5}, {"cpus": 1.5}, {"memory_bytes": 3 << 30}, {"cpus": 0.5}, {"gpus": 1}, {"gpus": 1}, {"gpus": 1},
+    {"gpus": 2}, {"disk_bytes": 3 << 30}, {"others": {"licence": 1.0}}, {"labels": ["fast"]}, {"labels": ["zone=b"]},
+)  # fmt: skip
 
 
 def among_people(
@@ -254,6 +257,10 @@ def _elevate(rng: random.Random, document: dict[str, Any]) -> None:
 
 def _need(rng: random.Random, document: dict[str, Any]) -> None:
     for job in document["jobs"]:
+        for spec in job["dirs"]:
+            spec["size_bytes"] = rng.choice((None, 3 << 30, 4 << 30))
+        if not job["dirs"] and rng.random() < 0.3:
+            job["dirs"] = [{"name": "data", "size_bytes": 3 << 30, "fresh": False}]
         for group in job["groups"]:
             if rng.random() < 0.7:
                 group["needs"] = {**group["needs"], **rng.choice(NEEDS)}
