@@ -40,6 +40,8 @@ class Template(_Said, frozen=True, tag="template"):
     leave_running: bool
     leased: bool
     stage: Stage | None = None
+    terminal: str | None = None
+    """The device of a shell; its items' directories are there already."""
 
 
 class RunItems(_Said, frozen=True, tag="run"):

@@ -203,13 +203,21 @@ STAGED: Final = 2  # the command, in the place that is made already
 
 class Spawn:
     """Start `argv` with `env` (nothing is inherited) in `directory`/wd, below the keeper's base directory. `step`:
-    WHOLE, or STAGING and then STAGED."""
+    WHOLE, or STAGING and then STAGED. `terminal`: the device that is its input and output; its directory is one that
+    is there already."""
 
-    __slots__ = ("argv", "directory", "env", "key", "step")
+    __slots__ = ("argv", "directory", "env", "key", "step", "terminal")
 
     def __init__(
-        self, key: str, argv: list[bytes], env: dict[bytes, bytes], directory: str, step: int = WHOLE
+        self,
+        key: str,
+        argv: list[bytes],
+        env: dict[bytes, bytes],
+        directory: str,
+        step: int = WHOLE,
+        terminal: str | None = None,
     ) -> None:
+        self.terminal = terminal
         self.key = key
         self.argv = argv
         self.env = env
@@ -293,7 +301,7 @@ class Texts:
 class Template(Texts):
     """What a group's commands share. `stage` brings their files in before each."""
 
-    __slots__ = ("leased", "leave_running", "stage", "stop_grace_s", "stop_signal")
+    __slots__ = ("leased", "leave_running", "stage", "stop_grace_s", "stop_signal", "terminal")
 
     def __init__(self, message: dict[str, Any]) -> None:
         super().__init__(message)
@@ -307,6 +315,8 @@ class Template(Texts):
         self.stop_grace_s = _seconds(message.get("stop_grace_s"))
         self.leave_running = _typed(message, "leave_running", bool)
         self.leased = _typed(message, "leased", bool)
+        terminal = message.get("terminal")
+        self.terminal: str | None = None if terminal is None else _typed(message, "terminal", str)
 
 
 def _is_reference(value: Any) -> bool:
@@ -349,7 +359,8 @@ class Item:
         argv, env = template.filled(self.values, keeper)
         if template.timeout_s is not None:
             env[b"BATCH_DEADLINE"] = b"%d" % int(wall + template.timeout_s)
-        return Spawn(self.key, argv, env, self.directory, WHOLE if template.stage is None else STAGED)
+        step = WHOLE if template.stage is None else STAGED
+        return Spawn(self.key, argv, env, self.directory, step, template.terminal)
 
 
 _NOTHING: Final = Exited(None, None, 0.0, 0, True)
@@ -1107,6 +1118,26 @@ class Places:
         except OSError as error:
             self._forget()
             raise StartError(_sentence(error, f"make the directory {directory}")) from error
+
+    def reopen(self, directory: str) -> int:
+        """The work directory that a command had, as it left it. Raises StartError."""
+        here = os.dup(self._base)
+        try:
+            for part in (*directory.split("/"), "wd"):
+                if part in ("", ".", "..") or "\0" in part:
+                    raise StartError(f"The directory name {directory!r} is not a plain path below the node's root.")
+                below = os.open(part, _DIRECTORY, dir_fd=here)
+                os.close(here)
+                here = below
+                if self._owner is not None and os.fstat(here).st_uid not in (0, self._owner):
+                    raise StartError(f"The directory {directory} belongs to another user: nothing is started in it.")
+        except StartError:
+            os.close(here)
+            raise
+        except OSError as error:
+            os.close(here)
+            raise StartError(_sentence(error, f"go back to the work directory of {directory}")) from error
+        return here
 
     def _open_parent(self, path: str) -> int:
         if not path:
@@ -1891,6 +1922,8 @@ class Keeper:
     def _place_of(self, spawn: Spawn) -> Place:
         """Where it is started. Raises StartError."""
         place, self._place = self._place, None
+        if spawn.terminal is not None:
+            return Place(-1, self._places.reopen(spawn.directory), -1, -1)
         if place is None or spawn.step != STAGED:
             return self._places.make(spawn.directory)
         return place
@@ -1919,10 +1952,7 @@ class Keeper:
                     program,
                     spawn.argv,
                     spawn.env,
-                    file_actions=(
-                        (os.POSIX_SPAWN_DUP2, place.stdout if words < 0 else words, 1),
-                        (os.POSIX_SPAWN_DUP2, place.stderr, 2),
-                    ),
+                    file_actions=_plumbing(spawn, place, words),
                     setsid=True,
                     setsigmask=(),
                     setsigdef=_IGNORED,
@@ -1934,17 +1964,15 @@ class Keeper:
             self._pidfd = self._watch(self._pid)
             stays = spawn.step == STAGING
         except StartError as error:
-            os.close(place.directory)
+            _close(place.directory)
             self._heard()
             self._handle(SpawnFailed(str(error)))
             return
         finally:
-            if words >= 0:
-                os.close(words)
+            _close(words)
             if not stays:
-                os.close(place.wd)
-                os.close(place.stdout)
-                os.close(place.stderr)
+                for fd in (place.wd, place.stdout, place.stderr):
+                    _close(fd)
         if stays:
             self._place = place
         else:
@@ -2148,6 +2176,26 @@ _IGNORED: Final = (
     _signal.SIGPIPE,
     _signal.SIGXFSZ,
 )
+
+
+def _plumbing(spawn: Spawn, place: Place, words: int) -> tuple[tuple[Any, ...], ...]:
+    """Where a command's input and output go. Opened after `setsid`, a terminal is the session's own from then on."""
+    if spawn.terminal is not None:
+        return (
+            (os.POSIX_SPAWN_OPEN, 0, spawn.terminal, os.O_RDWR, 0),
+            (os.POSIX_SPAWN_DUP2, 0, 1),
+            (os.POSIX_SPAWN_DUP2, 0, 2),
+        )
+    return (
+        (os.POSIX_SPAWN_DUP2, place.stdout if words < 0 else words, 1),
+        (os.POSIX_SPAWN_DUP2, place.stderr, 2),
+    )
+
+
+def _close(fd: int) -> None:
+    """Nothing for what is not open."""
+    if fd >= 0:
+        os.close(fd)
 
 
 def _note(_signum: int, _frame: object) -> None:
