@@ -15,6 +15,7 @@ ROOT = Path(__file__).parent.parent.parent
 SAYS = {
     "pipeline.batch": "preparation succeeded; 4 parts counted; the job ended as AllTasksComplete",
     "service.batch": "the service is gone",
+    "start.batch": "tasks found the tools of hello from their node",
     "sweep.batch": "",
 }
 """What the release of an example prints."""
@@ -44,3 +45,18 @@ def test_what_failed_or_hung_at_first_gets_through_at_the_second_attempt(tmp_pat
     (job,) = jobs_of("retries.batch", tmp_path / "state")
     assert {task["attempts"] for task in job["tasks_list"]} == {2}
     assert job["tasks"]["succeeded"] == job["tasks"]["total"] == 5
+
+
+def test_tasks_wait_for_their_own_part_and_an_optional_failure_spoils_nothing(tmp_path: Path) -> None:
+    (job,) = jobs_of("branches.batch", tmp_path / "state")
+    counts = job["tasks"]
+    assert (counts["succeeded"], counts["failed"], counts["skipped"], job["result"]) == (11, 1, 1, "success")
+    results = {task["id"].partition("/")[2]: task for task in job["tasks_list"]}
+    assert results["calibrate[oil]"]["result"] == "failure"
+    assert "none failed" in results["alarm"]["reason"]
+    for scenario in (1, 2, 3):
+        for desk in ("fx", "rates"):
+            price, calibrate = results[f"price[{scenario},{desk}]"], results[f"calibrate[{desk}]"]
+            assert calibrate["ended_at"] <= price["started_at"]
+    [node] = job["nodes"]
+    assert node["release"]["stdout_tail"] == "6 prices of 2 desks\n"

@@ -220,8 +220,62 @@ BREAKS: Final = (
     Mutation(
         "tasks run before what they wait for",
         "coordinator",
-        "return all(self.groups[number].all_succeeded for number in group.spec.after)",
+        "return all(self.groups[after.group].meets(after.when) for after in group.spec.after if not after.axes)",
         "return True",
+    ),
+    Mutation(
+        "what comes true for one element comes true for all",
+        "coordinator",
+        "self.gate.lower(self.pairing.targets(key))",
+        "self.gate.lower(self.pairing.paired())",
+    ),
+    Mutation(
+        "what never comes true for an element is waited for for ever",
+        "coordinator",
+        "self.doomed.append(range(key, key + 1))",
+        "pass",
+    ),
+    Mutation(
+        "the first failure is not noticed by who waits for one",
+        "coordinator",
+        "return self.after.when is When.FAILED and state is TaskState.FAILED",
+        "return False",
+    ),
+    Mutation(
+        "a restarted coordinator knows nothing of what elements are over",
+        "coordinator",
+        "_catch_up(link)",
+        "pass",
+    ),
+    Mutation(
+        "an optional failure spoils what waits for its own element",
+        "coordinator",
+        "return state is TaskState.SUCCEEDED or (state is TaskState.FAILED and source.spec.optional)",
+        "return state is TaskState.SUCCEEDED",
+    ),
+    Mutation(
+        "an optional failure spoils its job",
+        "coordinator",
+        "return 0 if self.spec.optional else self.counts[TaskState.FAILED]",
+        "return self.counts[TaskState.FAILED]",
+    ),
+    Mutation(
+        "an optional failure counts for those that stop the job",
+        "coordinator",
+        "counts = not group.spec.optional and end.outcome is not Outcome.KILLED",
+        "counts = end.outcome is not Outcome.KILLED",
+    ),
+    Mutation(
+        "retries of an arm are never spent",
+        "coordinator",
+        "self.arm_retries[index, arm] = self.arm_retries.get((index, arm), 0) + 1",
+        "pass",
+    ),
+    Mutation(
+        "what an arm calls a failure is tried again",
+        "coordinator",
+        "if action is not ExitAction.RETRY or ending:",
+        "if ending:",
     ),
     # ---- who may come in
     Mutation(

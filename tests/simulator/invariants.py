@@ -12,12 +12,16 @@ from coordinator import records as rows
 from coordinator.cluster import Cluster
 from coordinator.model import TaskState
 from coordinator.records import NodeJobState, Verdict
+from coordinator.views import job_result, release_counts
+from tests.simulator.conditions import Stand
+from tests.simulator.meaning import meaning
 from tests.simulator.processes import Identity, Tree
-from tests.simulator.truth import FINAL_VERDICTS, JobTruth, RoundTruth, Truth
+from tests.simulator.truth import FINAL_VERDICTS, JobTruth, RoundTruth, Truth, skipped_by
 from tests.simulator.workload import Kind
 from tests.simulator.world import World
 from wire import messages as m
 from wire.messages import Message, Outcome, Phase
+from wire.spec import Command, ExitAction
 
 if TYPE_CHECKING:
     from tests.simulator.people import People
@@ -180,25 +184,10 @@ class Invariants:
             f"{who.task} starts after it was over ({job.final.get((group, index))})",
             job.id,
         )
-        retries = spec.command.retries
-        failures = job.failures[group, index]
-        require(
-            retries is None or failures <= retries,
-            "I10",
-            f"{who.task} starts after {failures} failures with {retries} retries",
-            job.id,
-        )
         used = self.truth.slots_used(host) + spec.slots
         require(used <= self.slots[who.node], "I13", f"{used} slots are in use on {host} with {who.task}", job.id)
-        for number in spec.after:
-            size = job.sweeps[number].size
-            succeeded = sum(job.final.get((number, i)) is Verdict.SUCCEEDED for i in range(size))
-            require(
-                succeeded == size,
-                "after",
-                f"{who.task} starts after {succeeded} of {size} of what it waits for",
-                job.id,
-            )
+        stand = job.stand(group, index)
+        require(stand is Stand.TRUE, "after", f"{who.task} starts while its condition is {stand.value}", job.id)
 
     def _release_starts(self, job: JobTruth, current: RoundTruth, host: str, who: Identity) -> None:
         leaving = who.node in self.truth.leaving or who.node in self.truth.ever_drained
@@ -236,6 +225,10 @@ class Invariants:
                     self._phase_recorded(record.node, phase)
             case rows.Granted():
                 self._granted(record)
+            case rows.GroupSkipped() | rows.TasksSkipped():
+                self._skipped(record)
+            case rows.JobEnding():
+                self._ends(record)
             case rows.JobCompleted():
                 self._completed(self.truth.jobs[record.job])
             case rows.JobSubmitted():
@@ -302,11 +295,41 @@ class Invariants:
             job.id,
         )
         require(place not in job.final or end.verdict not in FINAL_VERDICTS, "I9", f"{task} ends twice", job.id)
-        if end.verdict is Verdict.SUCCEEDED:
-            require(
-                tree is not None and tree.succeeded, "I11", f"success of {task} attempt {attempt} is invented", job.id
-            )
+        command = job.group(place[0]).command
+        if end.verdict is Verdict.SUCCEEDED and end.outcome is not Outcome.INPUT_FAILED:
+            well = tree is not None and tree.main_exit is not None
+            well = well and meaning(command, Outcome.EXITED, *tree.main_exit)[0] is ExitAction.SUCCEED
+            require(well, "I11", f"success of {task} attempt {attempt} is invented", job.id)
+        if end.outcome not in (Outcome.LOST, Outcome.KILLED):
+            self._meant(job, command, f"{task} attempt {attempt}", place, end)
         self._status(f"{task} attempt {attempt}", job, end.outcome, end.exit_code, end.signal, tree)
+
+    def _meant(self, job: JobTruth, command: Command, what: str, place: tuple[int, int], end: rows.Ended) -> None:
+        """Its verdict is what `exit` says of it, and retries are spent where they belong."""
+        action, budget, limit = meaning(command, end.outcome, end.exit_code, end.signal)
+        spent = job.spent[*place, budget]
+        left = limit is None or spent < limit
+        if action is ExitAction.RETRY:
+            verdicts = {Verdict.RETRY} if left and job.ending_at is None else {Verdict.FAILED}
+        else:
+            verdicts = {Verdict.SUCCEEDED if action is ExitAction.SUCCEED else Verdict.FAILED}
+        meant = f"{action.value}, {spent} of {limit} retries spent"
+        row = "I10" if action is ExitAction.RETRY else "exits"
+        require(end.verdict in verdicts, row, f"{what} is {end.verdict.value}, its end means {meant}", job.id)
+
+    def _skipped(self, record: rows.GroupSkipped | rows.TasksSkipped) -> None:
+        job = self.truth.jobs[record.job]
+        for index in skipped_by(record):
+            task, stand = job.task_id(record.group, index), job.stand(record.group, index)
+            require(stand is Stand.NEVER, "after", f"{task} is skipped while its condition is {stand.value}", job.id)
+            require(job.end_of(record.group, index) is None, "I9", f"{task} is skipped after it was over", job.id)
+
+    def _ends(self, record: rows.JobEnding) -> None:
+        job = self.truth.jobs[record.job]
+        if record.reason == "TaskFailed" and job.ending_at is None:
+            limit, failed = job.spec.stop_after, job.counted_failures()
+            enough = job.stopped or (limit is not None and failed >= limit)
+            require(enough, "stop", f"{job.id} is stopped by {failed} failures that count, {limit} are allowed", job.id)
 
     def _status(
         self, what: str, job: JobTruth, outcome: Outcome, code: int | None, by: int | None, tree: Tree | None
@@ -421,6 +444,11 @@ class Invariants:
         """What people are shown of every task is what was recorded of it, and that is true (I11)."""
         for job in cluster.jobs.values():
             truth = self.truth.jobs[job.id]
+            spoilt = truth.counted_failures() or truth.reason == "TaskFailed"
+            what = f"{job.id} is shown {job_result(job)}, with {truth.counted_failures()} failures that count"
+            well = release_counts(job)["succeeded"] == len(job.rounds) and truth.reason == "AllTasksComplete"
+            require(not spoilt or job_result(job) == "failure", "result", what, job.id)
+            require(spoilt or not well or job_result(job) != "failure", "result", what, job.id)
             for number, group in enumerate(job.groups):
                 for index in range(group.size):
                     shown = TaskState(group.state[index])

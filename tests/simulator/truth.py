@@ -14,11 +14,18 @@ import msgspec
 from agentd import records as node_rows
 from coordinator import records as rows
 from tests.simulator.processes import Identity, Tree
+from tests.simulator.conditions import End, Stand, stands
+from tests.simulator.meaning import Budget, meaning
 from tests.simulator.workload import Kind
 from wire.messages import Phase
-from wire.spec import Command, GroupSpec, JobSpec
+from wire.spec import Command, ExitAction, GroupSpec, JobSpec
 from wire.sweep import Sweep, axis_from_plain
 
+_ENDS: Final = {
+    rows.Verdict.SUCCEEDED: End.SUCCEEDED,
+    rows.Verdict.FAILED: End.FAILED,
+    rows.Verdict.CANCELLED: End.CANCELLED,
+}
 FINAL_VERDICTS: Final = frozenset({rows.Verdict.SUCCEEDED, rows.Verdict.FAILED, rows.Verdict.CANCELLED})
 Place = tuple[str, str]
 """(job, node)"""
@@ -85,7 +92,25 @@ class JobTruth:
             for index in range(sweep.size):
                 self._by_task[sweep.task_id(index)] = (number, index)
         self.final: dict[tuple[int, int], rows.Verdict] = {}
-        self.failures: dict[tuple[int, int], int] = defaultdict(int)
+        self.unrun: dict[tuple[int, int], End] = {}
+        """Tasks that were skipped, or cancelled where they waited."""
+        self.spent: dict[tuple[int, int, Budget], int] = defaultdict(int)
+        """Retries of a task, by what they are counted for."""
+        self.stopped = False
+        """Some end of it says so."""
+
+    def end_of(self, group: int, index: int) -> End | None:
+        """How a task is over, if it is."""
+        verdict = self.final.get((group, index))
+        return self.unrun.get((group, index)) if verdict is None else _ENDS[verdict]
+
+    def stand(self, group: int, index: int) -> Stand:
+        """How the condition of a task stands, by all that is recorded."""
+        return stands(self.spec, self.sweeps, group, index, self.end_of)
+
+    def counted_failures(self) -> int:
+        failed = [group for (group, _), verdict in self.final.items() if verdict is rows.Verdict.FAILED]
+        return sum(not self.spec.groups[group].optional for group in failed)
 
     def task(self, task_id: str) -> tuple[int, int]:
         """(group, index). Raises KeyError for a task the job does not have."""
@@ -108,6 +133,13 @@ class JobTruth:
     @property
     def total(self) -> int:
         return len(self._by_task)
+
+
+def skipped_by(record: rows.GroupSkipped | rows.TasksSkipped) -> list[int]:
+    """The tasks of `record.group` that a record skips."""
+    if isinstance(record, rows.GroupSkipped):
+        return [index for first, count in record.spans for index in range(first, first + count)]
+    return [first + step * at for first, count, step in record.runs for at in range(count)]
 
 
 class Truth:
@@ -214,6 +246,9 @@ class Truth:
                 self._report(record)
             case rows.TasksReturned():
                 self._returned(record)
+            case rows.GroupSkipped() | rows.TasksSkipped():
+                for index in skipped_by(record):
+                    self.jobs[record.job].unrun[record.group, index] = End.SKIPPED
             case rows.JobEnding():
                 self._ending(self.jobs[record.job], record.reason, now)
             case rows.JobCompleted():
@@ -237,8 +272,10 @@ class Truth:
             task = (grant.record.group, grant.record.first + end.position * grant.record.step)
             if end.verdict in FINAL_VERDICTS:
                 job.final[task] = end.verdict
+            means, budget, _ = meaning(job.group(task[0]).command, end.outcome, end.exit_code, end.signal)
             if end.verdict is rows.Verdict.RETRY:
-                job.failures[task] += 1
+                job.spent[*task, budget] += 1
+            job.stopped = job.stopped or (means is ExitAction.STOP and end.verdict is rows.Verdict.FAILED)
         for phase in record.phases:
             found = self.find_round(phase.job, record.node, phase.round)
             if found is not None:

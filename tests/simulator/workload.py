@@ -185,10 +185,48 @@ def random_job(
                     **shared(character),
                 ),
                 "slots": rng.randint(1, slots) if rng.random() < 0.2 else 1,
-                "after": [rng.randrange(position)] if position and rng.random() < 0.6 else [],
+                "after": [{"group": rng.randrange(position)}] if position and rng.random() < 0.6 else [],
             }
         )
+    _refine(random.Random(json.dumps(job, sort_keys=True)), job["groups"])
     return job
+
+
+ARMS: Final[tuple[dict[str, Any], ...]] = (
+    {"codes": [[75, 75]], "action": "retry", "times": 2},
+    {"codes": [[1, 1], [137, 137]], "action": "fail"},
+    {"codes": [[3, 3]], "action": "retry", "times": 1, "elsewhere": True},
+    {"codes": [[70, 80]], "action": "retry", "elsewhere": True},
+    {"signals": [11], "action": "retry", "times": 1},
+    {"codes": [[130, 140]], "action": "succeed"},
+    {"causes": ["timeout"], "action": "retry", "times": 1},
+    {"codes": [[1, 1]], "action": "stop"},
+    {"causes": ["else"], "action": "fail"},
+)
+"""Of the ends that simulated commands come to."""
+
+
+def _refine(rng: random.Random, groups: list[dict[str, Any]]) -> None:
+    """Conditions by value and by other ends, arms and what is optional, drawn apart so that plans stay as they were."""
+    for group in groups:
+        group["optional"] = rng.random() < 0.2
+        if rng.random() < 0.4:
+            group["command"]["arms"] = [rng.choice(ARMS) for _ in range(rng.randint(1, 3))]
+        if rng.random() < 0.15:
+            group["axes"].reverse()
+        for after in group["after"]:
+            other = groups[after["group"]]
+            both = sorted(_axes_of(group) & _axes_of(other))
+            after["axes"] = rng.sample(both, rng.randint(1, len(both))) if both and rng.random() < 0.7 else []
+            whens = ("succeeded", "succeeded", "done") if other["optional"] else ("succeeded", "done", "failed")
+            after["when"] = rng.choice(whens)
+        if group["after"] and rng.random() < 0.3:
+            more = {"group": group["after"][0]["group"], "when": "done", "axes": []}
+            group["after"] += [more] if more not in group["after"] else []
+
+
+def _axes_of(group: dict[str, Any]) -> set[str]:
+    return {name for axis in group["axes"] for name in axis["names"]}
 
 
 def random_workload(
