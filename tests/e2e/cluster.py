@@ -101,6 +101,13 @@ class Cluster:
                 process.stdout.close()
             del self.processes[name]
 
+    def power_off(self, name: str) -> None:
+        """Kill every process of a node, as when its machine goes down."""
+        for pid in self.survivors(str(self.root(name))):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.processes.pop(name).communicate(timeout=PATIENCE_S)
+
     def close(self) -> None:
         """End everything that the test left: agents by SIGTERM first, so that their keepers are found and killed."""
         for process in self.processes.values():
@@ -114,9 +121,10 @@ class Cluster:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
-    def survivors(self) -> list[int]:
-        """Processes that were given this cluster's directory, by argument, environment or open directory."""
-        mark = str(self.directory).encode()
+    def survivors(self, path: str = "") -> list[int]:
+        """Processes that were given this cluster's directory (or one in it), by argument, environment or open
+        directory."""
+        mark = (path or str(self.directory)).encode()
         return [pid for pid, text in _processes() if mark in text and pid != os.getpid()]
 
     # ---- the command

@@ -1,6 +1,6 @@
 """The conformance cases of the service whose preparation and release these are, with real processes.
 
-Case 8 (reboot) needs a machine that boots: the simulator holds it.
+For case 8 a file stands for the kernel's boot id, and the node's processes are killed; the simulator's machines boot.
 """
 
 from __future__ import annotations
@@ -154,6 +154,39 @@ def test_case_7_tasks_need_not_wait_for_a_preparation(cluster: Cluster) -> None:
     assert said.line() == "prepared"  # a job that ended with its task would have ended this too
     cluster.command("job", "terminate", job)
     assert cluster.wait(job)["result"] == "success"
+
+
+@pytest.mark.parametrize("rerun", ["true", "false"])
+def test_case_8_after_a_reboot_the_preparation_runs_again_unless_that_is_not_wanted(
+    cluster: Cluster, rerun: str
+) -> None:
+    boot = cluster.directory / "boot"
+    boot.write_text("first")
+    config = cluster.config("a", f'boot_id_file = "{boot}"\n[users]\nmode = "same"\n')
+    cluster.agent("a", "--config", str(config))
+    said = cluster.pipe("said")
+    job = cluster.submit(f"""
+        job j {{
+          pool = p
+          prep {{
+            rerun_after_reboot = {rerun}
+            script = 'echo prep $BATCH_REBOOTED >> {said.path}'
+          }}
+          task t {{ script = 'echo task $BATCH_ATTEMPT >> {said.path}; test $BATCH_ATTEMPT = 2 || exec sleep 1000' }}
+          release {{ script = 'echo release >> {said.path}' }}
+        }}
+    """)
+    before = [said.line().split()[0], said.line()]
+    assert before == ["prep", "task 1"]
+    cluster.power_off("a")
+    boot.write_text("second")
+    cluster.agent_unawaited("a", "--config", str(config))
+    after = [said.line() for _ in range(3 if rerun == "true" else 2)]
+    assert [line.split()[0] for line in after] == (["prep"] if rerun == "true" else []) + ["task", "release"]
+    assert "task 2" in after
+    assert cluster.wait(job)["result"] == "success"
+    row = cluster.nodes_of(job)["a"]
+    assert (row["round"], row["prep"]["attempts"]) == (1, 2 if rerun == "true" else 1)
 
 
 def test_case_9_terminate_kills_then_releases_then_completes(cluster: Cluster) -> None:
