@@ -69,9 +69,9 @@ def test_every_command_that_a_document_names_exists() -> None:
     context = click.Context(entry.coordinator)
     for path in [*DOCUMENTS, ROOT / "README.md"]:
         text = path.read_text(encoding="utf-8")
-        named = re.findall(r"(?:`|^|\$ )coordinator ([a-z]+)(?: ([a-z]+))?", text, re.MULTILINE)
+        named = re.findall(r"(?:`|^|\$ )coordinator ([a-z]+)(?: ([a-z-]+))?", text, re.MULTILINE)
         if path.name != "language.md":  # where `task price` is a block
-            named += re.findall(r"`(job|task|node|pool|files|token|user) ([a-z]+)\b", text)
+            named += re.findall(r"`(job|task|node|pool|files|token|user) ([a-z-]+)", text)
         for first, second in named:
             command = entry.coordinator.get_command(context, first)
             assert command is not None, f"{path.name}: coordinator {first}"
