@@ -172,6 +172,9 @@ def agentd(  # one parameter an option
         version=_version(),
         embedded=embedded,
         disk_floor=config.limits.disk_floor_bytes,
+        output_head=config.outputs.head,
+        output_tail=config.outputs.tail,
+        output_success=config.outputs.success,
         path_additions=tuple(config.path),
         site_env=config.env,
     )

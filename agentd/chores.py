@@ -22,8 +22,12 @@ from agentd.files import NodeFiles
 from agentd.processes import ContainmentError, now_s
 from agentd.reading import Owners
 from agentd.uids import Lease, Uids, UidsError
-from wire.messages import START_JOB, Cleanliness
+from wire.messages import START_JOB, Cleanliness, KeptStream, TaskOutput
 
+OUTPUT_BYTES: Final = 256 * 1024
+"""Of outputs in one message, before the last one."""
+AGAIN_S: Final = 60.0
+"""Until what could not be looked at is looked at again."""
 LOOK_STEPS: Final = 500
 """So many entries are deleted or looked at for one quarantined user before others have their turn."""
 PATIENCE_S: Final = 2.0
@@ -76,11 +80,16 @@ class Chores:
                 return self._clean(chore)
             case events.TakePiece():
                 return self._take_piece(chore)
+            case events.ReadOutputs():
+                return self._read_outputs(chore)
+            case events.FindOverdue():
+                return self._overdue(chore)
+            case events.DiscardTasks():
+                return self._discard(chore)
             case events.ReadTails():
                 owners = self.owners(chore.directory)
                 tails = [
-                    self._files.tail(f"{chore.directory}/{name}.txt", owners=owners)
-                    for name in ("stdout", "stderr")
+                    self._files.tail(f"{chore.directory}/{name}.txt", owners=owners) for name in ("stdout", "stderr")
                 ]
                 return events.TailsRead(chore.keeper, chore.key, *tails)
             case _ as unreachable:
@@ -146,6 +155,43 @@ class Chores:
             self._log.error("a job's processes can't be killed", job=job, survivors=survivors)
             return None
         return events.JobEmptied(job)
+
+    # ---- what its tasks leave, while it lives
+
+    def _read_outputs(self, chore: events.ReadOutputs) -> Event:
+        """As many as fit a message."""
+        outputs: list[TaskOutput] = []
+        taken = size = 0
+        for row in chore.rows:
+            head, tail = (0, chore.success) if row.succeeded else (chore.head, chore.tail)
+            owners = self.owners(f"workitems/{row.directory}")
+            streams = [
+                self._files.ends(f"workitems/{row.directory}/{name}.txt", head, tail, owners)
+                for name in ("stdout", "stderr")
+            ]
+            taken += 1
+            if any(stream is not None for stream in streams):
+                out, err = (KeptStream(0, b"", b"") if stream is None else KeptStream(*stream) for stream in streams)
+                outputs.append(TaskOutput(row.job, row.group, row.index, row.attempt, out, err))
+                size += sum(len(stream.head) + len(stream.tail) for stream in (out, err))
+            if size >= OUTPUT_BYTES:
+                break
+        return events.OutputsRead(chore.turn, outputs, taken)
+
+    def _overdue(self, chore: events.FindOverdue) -> Event:
+        try:
+            found = self._files.overdue(chore.job, chore.keep_s, self._wall(), chore.limit)
+        except _DISK_ERRORS as error:
+            self._log.error("a job's directories can't be looked at", job=chore.job, reason=str(error))
+            return events.OverdueFound(chore.job, [], AGAIN_S)
+        return events.OverdueFound(chore.job, *found)
+
+    def _discard(self, chore: events.DiscardTasks) -> Event:
+        try:
+            self._files.discard_tasks(chore.job, chore.names)
+        except _DISK_ERRORS as error:
+            self._log.error("directories of tasks can't be removed", job=chore.job, reason=str(error))
+        return events.TasksDiscarded(chore.job)
 
     # ---- a job goes
 

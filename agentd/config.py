@@ -20,6 +20,11 @@ first = 1879048192                # these are the users of jobs; no account may 
 count = 65536                     # agent's, to kill with
 leases = "/var/lib/poolkeeper-uids/leases.json"   # which of them are in use, for all agents of the machine
 
+[outputs]                         # what the coordinator keeps of each output of a task that failed
+head = 16384                      # bytes of its beginning
+tail = 65536                      # and of its end
+success = 0                       # of the end of those that succeeded
+
 [limits]
 pids = 4096                       # processes and threads at once of each command, where control groups can see to it
 cgroups = true                    # false: no control groups even where the machine lets us make them
@@ -83,6 +88,14 @@ class FilesConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     python: str | None = None
 
 
+class OutputsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The table `[outputs]`, in bytes of each of a task's two outputs; one message must hold them."""
+
+    head: Annotated[int, msgspec.Meta(ge=0, le=64 * 1024)] = 16 * 1024
+    tail: Annotated[int, msgspec.Meta(ge=0, le=192 * 1024)] = 64 * 1024
+    success: Annotated[int, msgspec.Meta(ge=0, le=192 * 1024)] = 0
+
+
 class FileConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The file's contents."""
 
@@ -97,6 +110,7 @@ class FileConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     users: UsersConfig = UsersConfig()
     limits: LimitsConfig = LimitsConfig()
     files: FilesConfig = FilesConfig()
+    outputs: OutputsConfig = OutputsConfig()
 
 
 def read_config(path: Path) -> FileConfig:

@@ -42,11 +42,14 @@ from agentd.events import (
     KeeperSaid,
     Leave,
     LifelineCut,
+    OutputsRead,
+    OverdueFound,
     PieceTaken,
     Ready,
     Received,
     StoreState,
     TailsRead,
+    TasksDiscarded,
     Terminated,
     Tick,
     Unkillable,
@@ -56,8 +59,10 @@ from agentd.inventory import inventory
 from agentd.keepers import Keeper, Keepers, Stage
 from agentd.lease import Lease
 from agentd.model import Ledger, NodeConfig, Round
+from agentd.outputs import Outputs
 from agentd.phases import Phases
 from agentd.records import BootSeen, Granted, JobHeld, PreparationAsked, Purpose, Record, RoundOpened
+from agentd.retention import Retention
 from wire import messages as m
 from wire.instant import Instant
 
@@ -77,8 +82,10 @@ class AgentCore:
         self.config = config
         self._desk = Desk(config)
         self._keepers = Keepers(self._desk)
+        self._outputs = Outputs(self._desk)
         self._dispatch = Dispatch(self._desk, self._keepers, self._texts)
-        self._phases = Phases(self._desk, self._keepers, self._dispatch)
+        self._phases = Phases(self._desk, self._keepers, self._dispatch, self._outputs)
+        self._retention = Retention(self._desk, self._keepers, self._dispatch, self._outputs, self._texts)
         self._lease = Lease()
         self._vitals = Vitals(config.disk_floor)
         self._bodies = Bodies()
@@ -121,6 +128,7 @@ class AgentCore:
         if self.ledger.boot != now.boot:
             self._desk.keep(BootSeen(now.boot))
         self._dispatch.restarted()
+        self._retention.restarted()
         self._keepers.survey()
         self._end_survey()
 
@@ -138,9 +146,8 @@ class AgentCore:
                     self._keeper_said(keeper, event.said)
             case KeeperDead():
                 self._keeper_dead(event)
-            case TailsRead():
-                self._phases.tails_read(event)
-                self._bury(event.keeper)
+            case TailsRead() | OutputsRead() | OverdueFound() | TasksDiscarded():
+                self._looked_at(event)
             case JobDirectoryMade():
                 self._phases.directory_made(event.job, event.failure)
             case PieceTaken():
@@ -173,6 +180,19 @@ class AgentCore:
             case _ as unreachable:
                 assert_never(unreachable)
 
+    def _looked_at(self, event: TailsRead | OutputsRead | OverdueFound | TasksDiscarded) -> None:
+        """Directories of commands were read, or looked through."""
+        match event:
+            case TailsRead():
+                self._phases.tails_read(event)
+                self._bury(event.keeper)
+            case OutputsRead():
+                self._outputs.read(event)
+            case OverdueFound():
+                self._retention.found(event)
+            case TasksDiscarded():
+                self._retention.discarded()
+
     def take_ready(self) -> Ready:
         """All that follows from the events handled since the last call."""
         self._pass_time()
@@ -183,6 +203,8 @@ class AgentCore:
             if self._may_go():
                 self._phases.end_start()
             self._phases.advance()
+            self._outputs.advance()
+            self._retention.advance()
             if self._lease.valid(self._desk.now) and self._phases.started:
                 self._dispatch.feed(self._slots, self._runnable, self._phases.courses.bringing.lacking)
             self._desk.flush_if_due()
@@ -199,6 +221,8 @@ class AgentCore:
         now = self._desk.now
         dues = (self._lease.next_due(), self._keepers.next_due(), self._orphan_due(), self._desk.next_due())
         due = [at for at in dues if at is not None]
+        if (look := self._retention.next_due()) is not None and self._surveyed and not self._full:
+            due.append(look)
         wait = self._phases.next_due()
         if wait is not None:
             due.append(now.boottime + wait)
@@ -292,6 +316,7 @@ class AgentCore:
             self._alone_since = self._desk.now.boottime
         self._connected = self._join_said = self._desk.joined = False
         self._lease.disconnected()
+        self._outputs.session_over()
         self._bodies.clear()
         self._phases.courses.bringing.disconnected()
         self._desk.ready.messages.clear()  # nobody is there to hear them
@@ -318,8 +343,8 @@ class AgentCore:
             case m.HeartbeatAck():
                 if self._lease.acked(message.beat) and self._lease.until is not None:
                     self._keepers.lease(self._lease.until)
-            case m.Ack():
-                self._desk.acked(message.number)
+            case m.Ack() | m.OutputsTaken():
+                self._acked(message)
             case m.Run():
                 self._run(message)
             case m.BodyChunk() | m.OpenRound():
@@ -343,6 +368,12 @@ class AgentCore:
                 self._dismissed = self._leaving
             case _:
                 self._hang_up(f"a node has no answer to {type(message).__name__}")
+
+    def _acked(self, message: m.Ack | m.OutputsTaken) -> None:
+        if isinstance(message, m.Ack):
+            self._desk.acked(message.number)
+        else:
+            self._outputs.taken(message.number)
 
     def _shut_out(self, refused: m.JoinRefused) -> None:
         """A newcomer goes, and what runs below its keepers is not its to judge. A life that was in is fenced: another
@@ -397,6 +428,8 @@ class AgentCore:
                 return
             self._desk.keep(JobHeld(message.job, body))
         self._desk.keep(RoundOpened(message.job, message.round))
+        if message.job in self.ledger.retained:
+            self._desk.ended_in.add(message.job)  # what an earlier round left is due while this one is open
         self._phases.course(message.job).made = False
 
     def _order_start(self, message: m.StartNode) -> None:

@@ -35,6 +35,8 @@ class Course:
     """The attempt of a phase for which directories were looked at last, and the `fresh` ones emptied."""
     make_after: float = 0.0
     """The boottime before which a directory that could not be made is not tried again."""
+    outputs_until: float = 0.0
+    """The boottime until which the clean-up waits for what failed tasks wrote to be taken."""
     emptying: bool = False
     emptied: bool = False
     cleaning: dict[str, float] | None = None
@@ -128,6 +130,7 @@ class Courses:
         course = self.of(event.job)
         keep_s, course.cleaning = course.cleaning or {}, None
         course.made = course.emptied = False
+        course.outputs_until = 0.0
         self._desk.retain(event.job, None if event.kept_s is None else self._desk.now.after(event.kept_s), keep_s)
         self._kept_due = None
         return not keep_s
@@ -206,6 +209,7 @@ class Courses:
     def next_due(self) -> list[float]:
         """The boottimes at which something may be tried again, or is kept no longer."""
         due = [course.make_after for course in self._courses.values() if course.make_after] + self.bringing.next_due()
+        due += [course.outputs_until for course in self._courses.values() if course.outputs_until]
         return due if self._kept_due is None else [*due, self._kept_due]
 
 

@@ -13,6 +13,8 @@ from agentd.records import (
     Ended,
     GaveBack,
     KeeperOver,
+    OutputsOwed,
+    Owed,
     Record,
     Removed,
     Reported,
@@ -56,11 +58,14 @@ class Desk:
         self.ready = Ready()
         self.now = Instant("", 0.0, 0.0)
         self.joined = False
+        self.ended_in: set[str] = set()
+        """Jobs of which tasks have ended since somebody looked."""
         self._tasks: list[TaskEnd] = []
         self._phases: list[PhaseEnd] = []
         self._ending: dict[int, dict[int, bool]] = {}
         self._scopes: set[str] = set()
         self._flushed_at = 0.0
+        self._owed: list[Owed] = []
         self._acked = 0
         self._forget_due: float | None = None
 
@@ -168,6 +173,17 @@ class Desk:
         for record in over:
             self.keep_of_job(record)
 
+    @property
+    def last_acked(self) -> int:
+        """The last report that the coordinator has."""
+        return max(self._acked, self.ledger.acked)
+
+    def owe_no_more(self, report: int) -> None:
+        """The outputs of that report are taken, or let go."""
+        done = OutputsOwed(report, [])
+        self.ledger.apply(done)
+        self._forget(scope_of(done))
+
     def _count(self, acked: int) -> None:
         self._keep_latest(Counted(self.ledger.reports, acked, self.ledger.keepers_begun))
 
@@ -180,8 +196,11 @@ class Desk:
             return None
         return None if position in self._ending.get(grant, ()) else held
 
-    def task_ended(self, end: TaskEnd) -> None:
+    def task_ended(self, end: TaskEnd, owed: Owed | None = None) -> None:
+        """`owed`: what it wrote is to be kept by the coordinator."""
         self._tasks.append(end)
+        if owed is not None:
+            self._owed.append(owed)
         self._ending.setdefault(end.grant, {})[end.position] = end.outcome not in _NEVER_RAN
         if len(self._tasks) >= MAX_ENDS:
             self.flush()
@@ -219,7 +238,11 @@ class Desk:
         ending = self._ending
         self._tasks, self._phases, self._ending = [], [], {}
         self.keep(report)
+        if self._owed:
+            self.keep(OutputsOwed(report.number, self._owed))
+            self._owed = []
         for grant, positions in ending.items():
+            self.ended_in.add(self.ledger.grants[grant].job)
             self.keep_of_grant(Ended(grant, list(positions), sum(positions.values())))
         if self.joined:
             self.send(Report(report.number, report.tasks, report.phases))

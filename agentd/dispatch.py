@@ -13,11 +13,12 @@ from typing import Final
 
 from agentd.desk import MAX_REASON, Desk, Spans, spans_of
 from agentd.dialogue import ItemEnded, RecallItems, RunItems, StopItem
-from agentd.environment import TaskTexts
+from agentd.environment import TaskTexts, attempt_directory
 from agentd.feeding import Feeding
 from agentd.keepers import Keeper, Keepers
 from agentd.model import Grant, Round
-from agentd.records import Allowance, Dropped, Purpose
+from agentd.outputs import is_wanted
+from agentd.records import Allowance, Dropped, Owed, Purpose
 from wire.messages import Outcome, Started, TaskEnd
 from wire.spec import Command
 from wire.template import TemplateError
@@ -83,6 +84,8 @@ class Dispatch:
         self._texts = texts
         self._waiting: dict[int, Waiting] = {}
         self._durations: dict[tuple[str, int], float] = {}
+        self.no_retry_of: str | None = None
+        """Directories of this job's tasks are being thrown away: no task begins again that may have had one."""
         self._announced: list[tuple[int, int, float]] = []
 
     # ---- grants come and go
@@ -280,14 +283,27 @@ class Dispatch:
         if grant is None:
             return
         reason = None if said.reason is None else said.reason[:MAX_REASON]
-        self._desk.task_ended(
-            TaskEnd(
-                *item, said.outcome, said.exit_code, said.signal, said.started_at, said.ended_at, said.cpu_s,
-                said.max_rss_bytes, reason,
-            )
+        end = TaskEnd(
+            *item, said.outcome, said.exit_code, said.signal, said.started_at, said.ended_at, said.cpu_s,
+            said.max_rss_bytes, reason,
         )  # fmt: skip
+        self._desk.task_ended(end, self._owed(grant, end))
         if said.outcome is Outcome.EXITED:
             self._learn((grant.job, grant.group), max(0.0, said.ended_at - said.started_at))
+
+    def _owed(self, grant: Grant, end: TaskEnd) -> Owed | None:
+        """What it wrote, if the coordinator is to have that."""
+        if end.outcome is Outcome.EXITED and end.exit_code == 0 and not self._desk.config.output_success:
+            command = self._desk.ledger.jobs[grant.job].spec.groups[grant.group].command
+            if not command.arms:
+                return None  # as most do
+        texts = self._texts(grant.job, grant.round, grant.group)
+        wanted = is_wanted(self._desk.config, texts.spec.command, end)
+        if wanted is None:
+            return None
+        index = grant.index(end.position)
+        directory = attempt_directory(f"{grant.job}/{texts.sweep.task_id(index)}", grant.attempt)
+        return Owed(grant.job, grant.group, index, grant.attempt, directory, wanted)
 
     def recalled(self, keeper: Keeper, keys: list[str]) -> None:
         """These never started and never will there."""
@@ -358,7 +374,8 @@ class Dispatch:
 
     def _unstarted(self, item: tuple[int, int], outcome: Outcome, reason: str) -> None:
         wall = self._desk.now.wall
-        self._desk.task_ended(TaskEnd(*item, outcome, None, None, wall, wall, 0.0, 0, reason[:MAX_REASON]))
+        end = TaskEnd(*item, outcome, None, None, wall, wall, 0.0, 0, reason[:MAX_REASON])
+        self._desk.task_ended(end, self._owed(self._desk.ledger.grants[end.grant], end))
 
     # ---- feeding
 
@@ -385,6 +402,8 @@ class Dispatch:
         feeding = Feeding(slots, self._desk.config, self._keepers)
         for waiting in list(self._waiting.values()):
             if not waiting.spans or waiting.held or waiting.returned is not None:
+                continue
+            if waiting.job == self.no_retry_of and self._desk.ledger.grants[waiting.grant].attempt > 1:
                 continue
             held = self._desk.ledger.round(waiting.job, waiting.round)
             if held is None or not runnable(held):

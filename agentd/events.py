@@ -6,8 +6,8 @@ import enum
 from dataclasses import dataclass, field
 
 from agentd.dialogue import FromKeeper, ItemEnded, ToKeeper
-from agentd.records import Purpose, Record
-from wire.messages import Cleanliness, FromNode, Message
+from agentd.records import Owed, Purpose, Record
+from wire.messages import Cleanliness, FromNode, Message, TaskOutput
 from wire.spec import Needs
 
 # ---- events: the coordinator
@@ -152,9 +152,35 @@ class Tick:
     """A deadline passed, or just time."""
 
 
+@dataclass(frozen=True, slots=True)
+class OutputsRead:
+    """The answer to ReadOutputs: of the first `taken` rows, but those of which nothing is there."""
+
+    turn: int
+    outputs: list[TaskOutput]
+    taken: int
+
+
+@dataclass(frozen=True, slots=True)
+class OverdueFound:
+    """The answer to FindOverdue: some that are overdue; the next one is in `next_s` seconds (None: there is none)."""
+
+    job: str
+    names: list[str]
+    next_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class TasksDiscarded:
+    """The answer to DiscardTasks."""
+
+    job: str
+
+
 Event = (
     Connected | Received | Disconnected | KeeperSaid | KeeperDead | JobEmptied | JobDirectoryMade | JobCleaned
-    | PieceTaken | TailsRead | StoreState | DiskSeen | Unkillable | Terminated | Interrupted | LifelineCut | Tick
+    | OutputsRead | OverdueFound | TasksDiscarded | PieceTaken | TailsRead | StoreState | DiskSeen | Unkillable
+    | Terminated | Interrupted | LifelineCut | Tick
 )  # fmt: skip
 
 
@@ -266,7 +292,36 @@ class ReadTails:
     directory: str
 
 
-Chore = EmptyJob | MakeJob | MakeStart | CleanJob | TakePiece | ReadTails
+@dataclass(frozen=True, slots=True)
+class ReadOutputs:
+    """Read the first `head` and the last `tail` bytes of both outputs in each directory; of those that succeeded the
+    last `success` bytes."""
+
+    turn: int
+    rows: list[Owed]
+    head: int
+    tail: int
+    success: int
+
+
+@dataclass(frozen=True, slots=True)
+class FindOverdue:
+    """Look for directories of the job's tasks (`keep_s`: by group) that ended longer ago than that, at most `limit`."""
+
+    job: str
+    keep_s: dict[str, float]
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class DiscardTasks:
+    """Move these of the job's directories to the trash."""
+
+    job: str
+    names: list[str]
+
+
+Chore = EmptyJob | MakeJob | MakeStart | CleanJob | TakePiece | ReadTails | ReadOutputs | FindOverdue | DiscardTasks
 
 
 class Leave(enum.Enum):

@@ -358,6 +358,40 @@ class NodeFiles:
         due = max(min(waits), min(0.1 * max(waits), _SWEEP_TOGETHER_S), 0.05) if waits else None
         return due, leftovers
 
+    def overdue(self, job: str, keep_s: Mapping[str, float], now: float, limit: int) -> tuple[list[str], float | None]:
+        """Directories of a job's tasks that ended longer ago than their group's `keep_s`, at most `limit`; in how many
+        seconds the next one is due. What runs looks as if it had ended when it began. Raises FilesError, OSError."""
+        names: list[str] = []
+        next_s: float | None = None
+        try:
+            here = os.open(plain(job), DIRECTORY, dir_fd=self._workitems)
+        except FileNotFoundError:
+            return [], None
+        with closing(here), os.scandir(here) as entries:
+            for entry in entries:
+                keep = keep_s.get(entry.name.split("-", 1)[0])
+                if keep is None:
+                    continue
+                stamp = entry.stat(follow_symlinks=False).st_mtime
+                left = (stamp if stamp <= now < stamp + keep else self._ended(here, entry.name, now)) + keep - now
+                if left > 0:
+                    next_s = left if next_s is None else min(left, next_s)
+                elif len(names) < limit:
+                    names.append(entry.name)
+                else:
+                    return names, 0.0
+        return names, next_s
+
+    def discard_tasks(self, job: str, names: Collection[str]) -> None:
+        """Move these of a job's directories to the trash. Raises FilesError, OSError."""
+        try:
+            here = os.open(plain(job), DIRECTORY, dir_fd=self._workitems)
+        except FileNotFoundError:
+            return
+        with closing(here):
+            for name in names:
+                self._discard(here, plain(name), job)
+
     @staticmethod
     def _ended(parent: int, name: str, now: float) -> float:
         """When the last attempt in a command's directory ended: its keeper stamped the attempt's directory then. Of a
@@ -421,6 +455,16 @@ class NodeFiles:
     def read_piece(self, path: str, offset: int, limit: int, owners: Owners | None = None) -> Piece:
         """See `Reading.piece`."""
         return self.reading.piece(path, offset, limit, owners)
+
+    def ends(self, path: str, head: int, tail: int, owners: Owners | None = None) -> tuple[int, bytes, bytes] | None:
+        """Size, first and last bytes of a regular file below the root, none of them twice; None: it can't be read."""
+        try:
+            first = self.reading.piece(path, 0, head, owners)
+            start = max(len(first.content), first.size - tail)
+            rest = self.reading.piece(path, start, min(tail, max(0, first.size - start)), owners)
+        except FilesError:
+            return None
+        return first.size, first.content, rest.content
 
     def tail(self, path: str, limit: int = TAIL_BYTES, owners: Owners | None = None) -> bytes:
         """See `Reading.tail`."""

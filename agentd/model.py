@@ -20,6 +20,8 @@ from agentd.records import (
     JobHeld,
     KeeperBegun,
     KeeperOver,
+    OutputsOwed,
+    Owed,
     PreparationAsked,
     Purpose,
     Record,
@@ -94,6 +96,11 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     embedded: bool = False
     life: str = ""
     """A random word for this start of the agent."""
+    output_head: int = 16 * 1024
+    output_tail: int = 64 * 1024
+    """Bytes of each output of a failed task that the coordinator keeps, from its beginning and from its end."""
+    output_success: int = 0
+    """Bytes of the end of each output of one that succeeded."""
     disk_floor: int | None = None
     """Bytes free on the disk of the root without which the node takes no work; None: `health.FLOOR_BYTES` or less."""
     path_additions: tuple[str, ...] = ()
@@ -292,6 +299,8 @@ class Ledger:
     retained: dict[str, Kept] = field(default_factory=dict)
     grants: dict[int, Grant] = field(default_factory=dict)
     outbox: dict[int, Report] = field(default_factory=dict)
+    owed: dict[int, list[Owed]] = field(default_factory=dict)
+    """Outputs that the coordinator is to have, by the report of their ends."""
     keepers: dict[str, KeeperRow] = field(default_factory=dict)
     reports: int = 0
     acked: int = 0
@@ -317,6 +326,10 @@ class Ledger:
                 self.outbox[record.number] = Report(record.number, record.tasks, record.phases)
             case Counted():
                 self._count(record)
+            case OutputsOwed():
+                self.owed[record.report] = record.rows
+                if not record.rows:
+                    del self.owed[record.report]
             case Retained():
                 if record.until is None:
                     self.retained.pop(record.job, None)

@@ -19,6 +19,7 @@ from agentd.environment import CommandRefused, below_root, phase_directory, phas
 from agentd.events import JobCleaned, ReadTails, TailsRead
 from agentd.keepers import Keeper, Keepers, Stage
 from agentd.model import Job, PhaseBook, Round
+from agentd.outputs import Outputs
 from agentd.records import (
     Allowance,
     AttemptEnded,
@@ -41,6 +42,8 @@ MAX_LEFTOVERS: Final = 20
 MAX_LEFTOVER: Final = 200
 INTERRUPTED_FIRST_S: Final = 1.0
 INTERRUPTED_CAP_S: Final = 60.0
+OUTPUTS_S: Final = 5.0
+"""For the outputs of failed tasks to be taken before their directories go."""
 DELETED: Final = "Deleted"
 PURPOSES: Final = {
     Phase.START: Purpose.START,
@@ -71,10 +74,11 @@ class Phases:
     left; nothing of a round starts after its release was asked for but the release; no task and no preparation starts
     before the pool's start has succeeded in this boot, if the node was given one."""
 
-    def __init__(self, desk: Desk, keepers: Keepers, dispatch: Dispatch) -> None:
+    def __init__(self, desk: Desk, keepers: Keepers, dispatch: Dispatch, outputs: Outputs) -> None:
         self._desk = desk
         self._keepers = keepers
         self._dispatch = dispatch
+        self._outputs = outputs
         self.courses = Courses(desk)
 
     def course(self, job: str) -> Course:
@@ -397,7 +401,9 @@ class Phases:
         course = self.course(held.job)
         attempt = held.book(phase).attempts + 1
         anew = phase is Phase.PREPARATION and any(spec.fresh for spec in job.spec.dirs)
-        anew = anew or held.is_start or _command(job, phase).elevated  # what other commands of the job put in its way goes first
+        anew = (
+            anew or held.is_start or _command(job, phase).elevated
+        )  # what other commands of the job put in its way goes first
         if not course.made or (anew and course.made_for != (phase, attempt)):
             self.courses.make(job, held)
             return
@@ -469,8 +475,19 @@ class Phases:
         keepers = self._keepers.of(held.job, Purpose.RELEASE)
         for keeper in keepers:
             self._keepers.retire(keeper, 0.0)
-        if not keepers and self.courses.empty(held.job):
+        if not keepers and self.courses.empty(held.job) and not self._waits_for_outputs(job, held):
             self.courses.clean(held.job, {} if job.removal or held.is_start else keep_s(job))
+
+    def _waits_for_outputs(self, job: Job, held: Round) -> bool:
+        """Whether the clean-up would take what the coordinator is just being told: it waits a moment for that."""
+        self._desk.flush()
+        kept = keep_s(job)
+        goes = any(job.spec.groups[group].name not in kept for group, _ in self._outputs.owes(held.job))
+        if job.removal or not self._desk.joined or not goes:
+            return False
+        course = self.course(held.job)
+        course.outputs_until = course.outputs_until or self._desk.now.boottime + OUTPUTS_S
+        return self._desk.now.boottime < course.outputs_until
 
     def _stop_others(self, job: Job, held: Round) -> bool:
         """Stop tasks and preparation of the job; whether any keeper of theirs is still there."""

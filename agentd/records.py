@@ -215,6 +215,24 @@ class Reported(_Record, frozen=True, tag=True):
     phases: list[PhaseEnd]
 
 
+class Owed(msgspec.Struct, frozen=True, array_like=True):
+    """An attempt of a task whose output the coordinator is to have; `directory` is below workitems."""
+
+    job: str
+    group: int
+    index: int
+    attempt: int
+    directory: str
+    succeeded: bool = False
+
+
+class OutputsOwed(_Record, frozen=True, tag=True):
+    """The outputs of ends in report `report`, until they are taken (then: none)."""
+
+    report: int
+    rows: list[Owed]
+
+
 class KeeperBegun(_Record, frozen=True, tag=True):
     """Durable before the keeper is started, so that it is looked for after a crash."""
 
@@ -235,7 +253,7 @@ class KeeperOver(_Record, frozen=True, tag=True):
 Record = (
     Counted | BootSeen | StartOrdered | JobHeld | RoundOpened | RoundBegun | PreparationAsked | ReleaseAsked | AttemptStarted
     | AttemptEnded | Released | RoundForgotten | Retained | RemovalAsked | Removed | Granted | Ended | GaveBack
-    | Dropped | TasksRan | Reported | KeeperBegun | KeeperOver
+    | Dropped | TasksRan | Reported | OutputsOwed | KeeperBegun | KeeperOver
 )  # fmt: skip
 
 COUNTERS: Final = "counters"
@@ -261,6 +279,8 @@ def scope_of(record: Record) -> str:
             return kept_scope(record.job)
         case Reported():
             return report_scope(record.number)
+        case OutputsOwed():
+            return f"outputs {record.report}"
         case KeeperBegun() | KeeperOver():
             return keeper_scope(record.keeper)
         case _:

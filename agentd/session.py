@@ -282,7 +282,7 @@ class Agent:
                 await self._driver.put(events.Unkillable(chore.job))
             await trio.sleep(KILL_AGAIN_S)
             answer = await trio.to_thread.run_sync(self.chores.done, chore, limiter=self._threads)
-        if isinstance(chore, events.CleanJob | events.MakeJob | events.MakeStart):
+        if isinstance(chore, events.CleanJob | events.MakeJob | events.MakeStart | events.DiscardTasks):
             self._trash.set()
         await self._driver.put(answer)
 

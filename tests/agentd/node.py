@@ -31,8 +31,10 @@ from agentd.events import (
     Chore,
     CleanJob,
     Connected,
+    DiscardTasks,
     EmptyJob,
     Event,
+    FindOverdue,
     ForgetKeeper,
     JobCleaned,
     JobDirectoryMade,
@@ -43,7 +45,10 @@ from agentd.events import (
     Leave,
     MakeJob,
     MakeStart,
+    OutputsRead,
+    OverdueFound,
     PieceTaken,
+    ReadOutputs,
     ReadTails,
     Ready,
     Received,
@@ -51,6 +56,7 @@ from agentd.events import (
     SurveyKeeper,
     TailsRead,
     TakePiece,
+    TasksDiscarded,
     Tick,
 )
 from agentd.model import Ledger, NodeConfig
@@ -117,6 +123,10 @@ class Node:
         self.answer_beats = True
         self.kept_s: float | None = None
         self.tails = (b"", b"")
+        self.streams = (m.KeptStream(4, b"out\n", b""), m.KeptStream(0, b"", b""))
+        """What each task wrote, as the shell reads it."""
+        self.overdue: list[str] = []
+        """Directories of tasks that their `keep` has passed for."""
         self.disk: dict[tuple[str, str], bytes] = {}
         """(job, digest) → what lies there of a file that its commands bring in."""
         self.disk_failure: str | None = None
@@ -365,6 +375,14 @@ class Node:
                 return JobDirectoryMade(m.START_JOB)
             case CleanJob():
                 return JobCleaned(chore.job, kept_s=self.kept_s if chore.keep_s else None)
+            case ReadOutputs():
+                found = [m.TaskOutput(row.job, row.group, row.index, row.attempt, *self.streams) for row in chore.rows]
+                return OutputsRead(chore.turn, found, len(found))
+            case FindOverdue():
+                return OverdueFound(chore.job, self.overdue, None)
+            case DiscardTasks():
+                self.overdue = [name for name in self.overdue if name not in chore.names]
+                return TasksDiscarded(chore.job)
             case ReadTails():
                 return TailsRead(chore.keeper, chore.key, *self.tails)
             case TakePiece():

@@ -476,7 +476,7 @@ def test_what_is_kept_of_a_job_is_not_removed_while_the_job_is_back() -> None:
     node.open(spec, number=2)
     node.chores.clear()
     node.wait(3000)
-    assert node.chores == []
+    assert not any(isinstance(chore, CleanJob) for chore in node.chores)
     node.kept_s = None
     node.hear(m.ReleaseRound("j-1", 2, "AllTasksComplete"))
     assert node.chores[-1] == CleanJob("j-1", {"t": 1000.0})

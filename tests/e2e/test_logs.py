@@ -80,3 +80,52 @@ def test_output_is_followed_live_through_retries_and_a_restart_of_the_coordinato
     assert follower.process.returncode == 0, err
     assert out == "no newlineagain\n"
     assert "attempt 1 has ended; attempt 2 follows" in err
+
+
+def test_what_failed_tasks_wrote_outlives_their_node_and_their_directories(cluster: Cluster) -> None:
+    agent = cluster.agent("n")
+    job = cluster.submit("""
+        job j { pool = p
+          finish = manual
+          task short { keep = 0s
+            script = '''
+              echo working; echo broken >&2; exit 3
+            '''
+          }
+          task long { script = '''
+              seq 1 100000; exit 4
+            '''
+          }
+        }""")
+    assert cluster.command("job", "wait", job, "--tasks", status=1)
+    directory = cluster.root("n") / "workitems" / job
+    deadline = time.monotonic() + PATIENCE_S
+    while (directory / "short").exists():
+        assert time.monotonic() < deadline, "its keep has passed"
+        select.select([], [], [], 0.05)
+    assert (directory / "long").exists(), "that of another one has not"
+    gone = cluster.command("logs", f"{job}/short", "--stderr")
+    assert gone.stdout == "broken\n"
+    assert "kept: all of it" in gone.stderr
+    agent.kill()
+    cluster.until(lambda now: now["nodes"][0]["state"] == "lost")
+    far = cluster.command("logs", f"{job}/long")
+    whole = "".join(f"{number}\n" for number in range(1, 100_001))
+    assert far.stdout == whole[: 16 << 10] + whole[-64 << 10 :]
+    assert "kept: the first 16 KiB and the last 64 KiB of" in far.stderr
+    assert "out of contact" in far.stderr
+    assert cluster.command("logs", f"{job}/long", "--tail", "2").stdout == "99999\n100000\n"
+    failed = cluster.command("logs", job, "--failed", "--tail", "1")
+    assert failed.stdout == (f"==> {job}/short on n: exit 3\nworking\nbroken\n==> {job}/long on n: exit 4\n100000\n")
+
+
+def test_ten_thousand_tasks_that_keep_nothing_leave_little_while_their_job_goes_on(cluster: Cluster) -> None:
+    cluster.agent("n", slots=2)
+    job = cluster.submit("job j { pool = p\n task t for i in 1..10000 { keep = 0s\n run = [true] } }")
+    directory = cluster.root("n") / "workitems" / job
+    most = 0
+    while (now := cluster.job(job))["state"] == "active":
+        if directory.exists():
+            most = max(most, sum(1 for entry in directory.iterdir() if entry.name.startswith("t-")))
+    assert cluster.wait(job)["tasks"]["succeeded"] == 10_000, now
+    assert most < 5_000, most

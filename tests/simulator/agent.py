@@ -62,6 +62,9 @@ class House(Protocol):
     def kill_job(self, job: str) -> bool: ...
     def make_job(self, chore: events.MakeJob) -> str | None: ...
     def clean_job(self, chore: events.CleanJob) -> events.JobCleaned: ...
+    def read_outputs(self, chore: events.ReadOutputs) -> events.OutputsRead: ...
+    def overdue(self, chore: events.FindOverdue) -> events.OverdueFound: ...
+    def discard_tasks(self, chore: events.DiscardTasks) -> None: ...
 
 
 class Link:
@@ -160,6 +163,7 @@ class AgentDaemon(Daemon):
         self.house = house
         self.observer = observer
         self.config = config
+        self.born = world.now
         self._link: Link | None = None
         self._dying: set[str] = set()
         self.core: AgentCore = AgentCore(config)
@@ -289,6 +293,13 @@ class AgentDaemon(Daemon):
                 self.post(events.JobDirectoryMade(chore.job, self.house.make_job(chore)))
             case events.CleanJob():
                 self.post(self.house.clean_job(chore))
+            case events.ReadOutputs():
+                self.post(self.house.read_outputs(chore))
+            case events.FindOverdue():
+                self.post(self.house.overdue(chore))
+            case events.DiscardTasks():
+                self.house.discard_tasks(chore)
+                self.post(events.TasksDiscarded(chore.job))
             case events.ReadTails():
                 self.post(events.TailsRead(chore.keeper, chore.key, b"out", b""))
             case _:

@@ -11,6 +11,7 @@ import msgspec
 
 from coordinator import events, records
 from coordinator.core import Core
+from coordinator.outputs import Found, answer
 from tests.simulator.daemon import Crashed, Daemon
 from tests.simulator.disk import Disk, Part, Transaction
 from tests.simulator.network import Connection, Network
@@ -30,6 +31,7 @@ from wire.messages import (
     Goodbye,
     Hello,
     Message,
+    OutputsTaken,
     Renew,
     Renewed,
     Role,
@@ -286,6 +288,8 @@ class CoordinatorDaemon(Daemon):
         effects += [partial(self._send, epoch, message) for epoch, message in ready.frames]
         effects += [partial(self._admit, admitted) for admitted in ready.admitted]
         effects += [partial(self._reject, number, reason) for number, reason in ready.rejected + ready.postponed]
+        effects += [partial(self._send, said.session, OutputsTaken(said.number)) for said in ready.outputs]
+        effects += [partial(self._send, lookup.session, answer(lookup, Found(None, 0))) for lookup in ready.lookups]
         effects += [partial(self.observer.coordinator_alarmed, sentence) for sentence in ready.alarms]
         effects += [partial(self._close, epoch, reason) for epoch, reason in ready.close]
         if ready.finished:

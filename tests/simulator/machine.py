@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import random
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final, Protocol
 
 import msgspec
@@ -22,10 +23,12 @@ from tests.simulator.processes import Identity, Processes, Tree, identity_of
 from tests.simulator.society import HOME, Credentials
 from tests.simulator.users import Users
 from tests.simulator.world import Clock, World
-from wire.messages import Cleanliness
+from wire.messages import Cleanliness, KeptStream, TaskOutput
 
 DISK_SIZE: Final = 1 << 40
 PHASE_DIRECTORIES: Final = {"jobpreparation", "jobrelease"}
+KEEP_SLACK_S: Final = 30.0
+"""So much longer than `keep` says may a directory be there while its job goes on."""
 STICKY: Final = 0.1
 """Of the jobs leave something in `shared/` for ever."""
 FICKLE: Final = 0.15
@@ -235,6 +238,56 @@ class Machine:
             del self.users.leases[chore.job]
         clean = Cleanliness(files=left, uid=self.users.leases[chore.job] if left else None)
         return events.JobCleaned(chore.job, tuple(left), kept_s, clean)
+
+    def read_outputs(self, chore: events.ReadOutputs) -> events.OutputsRead:
+        """Of those whose directory is there."""
+        there = [row for row in chore.rows if row.directory in self.disk.directories]
+        wrote = KeptStream(3, b"out", b"")
+        found = [TaskOutput(row.job, row.group, row.index, row.attempt, wrote, wrote) for row in there]
+        return events.OutputsRead(chore.turn, found, len(chore.rows))
+
+    def overdue(self, chore: events.FindOverdue) -> events.OverdueFound:
+        """What runs, and what nobody stamped, looks as if it had ended long ago: so it does to who trusts a disk."""
+        names: list[str] = []
+        waits: list[float] = []
+        for name in dict.fromkeys(path.split("/")[1] for path in self.disk.below(chore.job) if "/" in path):
+            keep_s = chore.keep_s.get(name.split("-")[0])
+            if keep_s is None or name in OWN_DIRECTORIES:
+                continue
+            ended = [self.disk.directories[path] or 0.0 for path in self.disk.below(f"{chore.job}/{name}")]
+            left = max(ended) + keep_s - self.world.now
+            if left > 0:
+                waits.append(left)
+            else:
+                names.append(name)
+        return events.OverdueFound(chore.job, names[: chore.limit], min(waits, default=None))
+
+    def discard_tasks(self, chore: events.DiscardTasks) -> None:
+        for name in chore.names:
+            directory = f"{chore.job}/{name}"
+            lives = [used for used in self._ends.values() if used == directory or used.startswith(directory + "/")]
+            require(not lives, "keep", f"{lives} on {self.name} goes under the task that runs in it", chore.job)
+            for path in self.disk.below(directory):
+                del self.disk.directories[path]
+
+    def kept_too_long(self, spare: Collection[str]) -> list[str]:
+        """Directories of tasks that should be gone, of jobs that the agent holds open; `spare`: other jobs."""
+        agent = self.agent
+        if agent is None or agent.stopped or self.disk.full or self.world.now - agent.born < KEEP_SLACK_S:
+            return []
+        found = []
+        for path, ended in self.disk.directories.items():
+            job, _, name = path.partition("/")
+            held = agent.core.ledger.jobs.get(job)
+            if ended is None or held is None or job in spare or not any(r.open for r in held.rounds.values()):
+                continue
+            keeps = {group.name: group.command.keep_ms / 1000 for group in held.spec.groups}
+            keep_s = keeps.get(name.split("/")[0].split("-")[0], math.inf)
+            whole = self.disk.below(f"{job}/{name.split('/')[0]}")
+            latest = max(self.world.now if (at := self.disk.directories[each]) is None else at for each in whole)
+            if self.world.now - latest > 1.1 * keep_s + KEEP_SLACK_S:
+                found.append(path)
+        return found
 
     def _sticks(self, job: str) -> bool:
         """Whether the job has left something in `shared/` that nobody gets rid of, as a few jobs do."""

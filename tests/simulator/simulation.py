@@ -363,8 +363,8 @@ class Simulation:
             owed = [f"{r.job}/{r.round} on {name} is {r.state.value}" for r in self._owed(machine)]
             found += owed
             ledger = self.ledger(name)
-            if ledger.jobs or ledger.grants or ledger.outbox:
-                held = [*ledger.jobs, *map(str, ledger.grants), *map(str, ledger.outbox)]
+            if ledger.jobs or ledger.grants or ledger.outbox or ledger.owed:
+                held = [*ledger.jobs, *map(str, (*ledger.grants, *ledger.outbox, *ledger.owed))]
                 found.append(f"{name} holds {held}")
         return found
 
@@ -464,6 +464,10 @@ class Simulation:
     def agent_rested(self, host: str, core: AgentCore) -> None:
         if self.by_name[host].disk.log("agent").commits % self.compare_every == 0:
             self._require_same(host, core.ledger, self.ledger(host))
+        machine = self.by_name[host]
+        if machine.node not in self.copied and not self.invariants.excused(machine.node, self.world.now - 120.0):
+            late = machine.kept_too_long({row.job for rows in core.ledger.owed.values() for row in rows})
+            require(not late, "keep", f"{late[:3]} is still on {host}")
 
     def agent_left(self, host: str, leave: events.Leave, reason: str) -> None:
         self.world.note(host, f"the agent leaves: {leave.value} {reason}")
