@@ -91,7 +91,9 @@ class Outputs:
     def _taken(self) -> None:
         self._busy = False
         self._done += self._on_way
-        if self._done >= len(self._desk.ledger.owed[self._number]):
+        rows = self._desk.ledger.owed[self._number]
+        self._desk.ended_in.update(row.job for row in rows[self._done - self._on_way : self._done])
+        if self._done >= len(rows):
             self._desk.owe_no_more(self._number)
 
     def owes(self, job: str) -> set[tuple[int, int]]:

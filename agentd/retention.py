@@ -19,6 +19,8 @@ from agentd.records import Purpose
 
 AT_ONCE: Final = 500
 """Directories thrown away in one step."""
+AGAIN_S: Final = 10.0
+"""Between two looks at what seems overdue and is open here."""
 SLACK: Final = 0.1
 SLACK_LEAST_S: Final = 0.5
 SLACK_MOST_S: Final = 3600.0
@@ -54,8 +56,8 @@ class Retention:
         now, ended = self._desk.now.boottime, self._desk.ended_in
         for job in ended:
             held = self._desk.ledger.jobs.get(job)
-            if job not in self._due and held is not None:
-                self._due[job] = now + _shortest_s(held) + _slack_s(held)
+            if held is not None:
+                self._look_by(job, now + _shortest_s(held) + _slack_s(held))
         ended.clear()
         if self._busy is not None:
             return
@@ -67,6 +69,9 @@ class Retention:
                 self._desk.ready.chores.append(FindOverdue(job, _keep_s(held), AT_ONCE))
                 return
 
+    def _look_by(self, job: str, due: float) -> None:
+        self._due[job] = min(due, self._due.get(job, due))
+
     def found(self, event: OverdueFound) -> None:
         """These are overdue, if nothing of their tasks is open or owed here."""
         held = self._desk.ledger.jobs.get(event.job)
@@ -75,10 +80,13 @@ class Retention:
             self._busy = None
             return
         names = [name for name in event.names if self._is_over(held, opened, name)]
-        later = event.next_s if event.next_s is not None or not event.names else 0.0
-        if later is not None:
-            self._due.setdefault(event.job, self._desk.now.boottime + later + _slack_s(held))
-        if not names or self._is_unclear(event.job):
+        later = [] if event.next_s is None else [event.next_s + _slack_s(held)]
+        unclear = self._is_unclear(event.job)
+        if unclear or len(names) < len(event.names):
+            later.append(AGAIN_S)
+        if later:
+            self._look_by(event.job, self._desk.now.boottime + min(later))
+        if not names or unclear:
             self._busy = None
             return
         self._dispatch.no_retry_of = event.job

@@ -58,6 +58,24 @@ BREAKS: Final = (
         "pass",
     ),
     Mutation(
+        "directories whose keep has passed stay until the release",
+        "agentd",
+        "self._desk.ready.chores.append(FindOverdue(job, _keep_s(held), AT_ONCE))",
+        "self._busy = None",
+    ),
+    Mutation(
+        "directories go under the tasks that run in them",
+        "agentd",
+        "if mine and 0 <= position < grant.count and grant.open[position]:",
+        "if False:",
+    ),
+    Mutation(
+        "outputs that were taken are owed for ever",
+        "agentd",
+        "if number == self._turn and self._busy:",
+        "if False:",
+    ),
+    Mutation(
         "a keeper of an earlier life is not looked for",
         "agentd",
         "self._desk.ready.keepers.append(SurveyKeeper(name, row.job, row.purpose, *terms))",

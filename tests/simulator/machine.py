@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import signal
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Final, Protocol
 
 import msgspec
@@ -270,16 +270,17 @@ class Machine:
             for path in self.disk.below(directory):
                 del self.disk.directories[path]
 
-    def kept_too_long(self, spare: Collection[str]) -> list[str]:
+    def kept_too_long(self, spare: set[str]) -> list[str]:
         """Directories of tasks that should be gone, of jobs that the agent holds open; `spare`: other jobs."""
         agent = self.agent
         if agent is None or agent.stopped or self.disk.full or self.world.now - agent.born < KEEP_SLACK_S:
             return []
         found = []
+        again = {grant.job for grant in agent.core.ledger.grants.values() if grant.attempt > 1}
         for path, ended in self.disk.directories.items():
             job, _, name = path.partition("/")
             held = agent.core.ledger.jobs.get(job)
-            if ended is None or held is None or job in spare or not any(r.open for r in held.rounds.values()):
+            if ended is None or held is None or job in spare | again or not any(r.open for r in held.rounds.values()):
                 continue
             keeps = {group.name: group.command.keep_ms / 1000 for group in held.spec.groups}
             keep_s = keeps.get(name.split("/")[0].split("-")[0], math.inf)
