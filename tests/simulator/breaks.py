@@ -50,7 +50,31 @@ BREAKS: Final = (
         """f'"exit_code":{_number(how.exit_code)},"signal":{_number(how.signal)},'""",
         """f'"exit_code":0,"signal":null,'""",
     ),
+    Mutation(
+        "a command starts though its files did not come",
+        "agentd",
+        "if self._outcome is None and result is not None and result.exit_code == 0:",
+        "if self._outcome is None:",
+    ),
     # ---- the agent
+    Mutation(
+        "a command does not wait for the files that the coordinator has",
+        "agentd",
+        "if not failed and course.making and held is not None and self.bringing.begin(held):",
+        "if False:",
+    ),
+    Mutation(
+        "a piece of a file passes for all of it",
+        "agentd",
+        "if event.whole:",
+        "if event.held:",
+    ),
+    Mutation(
+        "files that did not come spend the command's retries",
+        "wire",
+        "if outcome is Outcome.INPUT_FAILED:",
+        "if False:",
+    ),
     Mutation(
         "an end closes nothing",
         "agentd",

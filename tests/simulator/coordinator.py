@@ -16,6 +16,7 @@ from tests.simulator.daemon import Crashed, Daemon
 from tests.simulator.disk import Disk, Part, Transaction
 from tests.simulator.network import Connection, Network
 from tests.simulator.society import Actor, Certificate, Credentials, Local, Society
+from tests.simulator.staging import CONTENTS, PIECE
 from tests.simulator.world import Clock, World
 from wire import limits
 from wire.codec import ProtocolError
@@ -26,6 +27,7 @@ from wire.messages import (
     PROTOCOL_VERSION,
     AskAuthority,
     Authority,
+    BlobPiece,
     Enroll,
     Enrolled,
     Goodbye,
@@ -286,6 +288,7 @@ class CoordinatorDaemon(Daemon):
         effects: list[Callable[[], None]] = []
         effects += [partial(self._discard, epoch) for epoch in ready.discard]
         effects += [partial(self._send, epoch, message) for epoch, message in ready.frames]
+        effects += [partial(self._serve, piece) for piece in ready.pieces]
         effects += [partial(self._admit, admitted) for admitted in ready.admitted]
         effects += [partial(self._reject, number, reason) for number, reason in ready.rejected + ready.postponed]
         effects += [partial(self._send, said.session, OutputsTaken(said.number)) for said in ready.outputs]
@@ -303,6 +306,16 @@ class CoordinatorDaemon(Daemon):
             assert session.actor is not None
             self.observer.coordinator_sent(epoch, session.actor, message)
             session.send(message)
+
+    def _serve(self, serving: events.Serving) -> None:
+        """A piece of a file, read off the disk meanwhile."""
+        content = CONTENTS.get(serving.digest)
+        piece = partial(BlobPiece, job=serving.job, digest=serving.digest, offset=serving.offset)
+        if content is None:
+            self.world.after(0.002, self._send, serving.session, piece(refused="it is not here any more."))
+        else:
+            part = content[serving.offset : serving.offset + PIECE]
+            self.world.after(0.002, self._send, serving.session, piece(content=part))
 
     def _asker(self, number: int) -> Session | None:
         return self._enrolling.pop(number, None) if number < 0 else self.sessions.get(number)

@@ -155,6 +155,7 @@ class Invariants:
         self._attempt_starts(job, who)
         grant = self.truth.grant_of(job.id, who.node, group, index, who.attempt)
         back = grant is not None and (who.node, grant) in self.truth.gave_back
+        back = back and not job.command_of(who).files  # it began when they began to come
         require(not back, "recall", f"{who.task} starts on {who.node}, which gave back grant {grant}", job.id)
         self._task_counts(job, host, who, group, index)
 
@@ -344,6 +345,8 @@ class Invariants:
                 self._truly_timed_out(what, job, tree)
             case Outcome.START_FAILED:
                 require(tree is None, "I11", f"{what} ran and is recorded as one that could not start", job.id)
+            case Outcome.INPUT_FAILED:
+                require(tree is None, "I11", f"{what} ran and is recorded as one whose files did not come", job.id)
             case Outcome.KILLED:
                 signalled = tree is None or (tree.host, tree.number) in self.truth.signalled
                 require(signalled, "I11", f"{what} is recorded as killed and nobody killed it", job.id)
@@ -380,6 +383,7 @@ class Invariants:
             retries = job.spec.release.command.retries
             tries = sum(t.who.kind is kind for t in found.trees) + found.refused.count(kind)
             unasked = job.spec.release.command.elevated and end.outcome is Outcome.START_FAILED
+            unasked = unasked or end.outcome is Outcome.INPUT_FAILED
             require(
                 unasked or (retries is not None and tries > retries),
                 "I4",

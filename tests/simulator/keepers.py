@@ -36,7 +36,8 @@ class House(Protocol):
     agent: AgentSide | None
     disk_full: bool
 
-    def before_spawn(self, keeper: KeeperProcess, argv: list[str], directory: str) -> None: ...
+    def before_spawn(self, keeper: KeeperProcess, argv: list[str], directory: str, *, staged: bool) -> None: ...
+    def stage(self, keeper: KeeperProcess, spawn: k.Spawn) -> int: ...
     def spawn_refused(self, argv: list[str]) -> None: ...
     def sees(self, argv: list[str], env: dict[bytes, bytes]) -> None: ...
     def signalled(self, keeper: str) -> None: ...
@@ -60,6 +61,7 @@ class KeeperProcess:
         self.connected = False
         self.points_left: int | None = None
         self._main: int | None = None
+        self._stages = False
         self._inbox: deque[Any] = deque()
         self._timer: Timer | None = None
         self._packets: deque[bytes] = deque()
@@ -176,23 +178,35 @@ class KeeperProcess:
             self.file.append(line.encode())
 
     def _spawn(self, spawn: k.Spawn) -> None:
+        if spawn.step == k.STAGING:
+            self._stage(spawn)
+            return
         argv = [part.decode() for part in spawn.argv]
         house = self.house
         house.sees(argv, spawn.env)
         try:
             if house.disk_full:
                 raise SpawnRefusedError(28, "no space left on device")
-            house.before_spawn(self, argv, spawn.directory)
+            house.before_spawn(self, argv, spawn.directory, staged=spawn.step == k.STAGED)
             self._main = house.processes.spawn(self.name, argv, house.incarnation, self.boot, house.clock.boottime())
         except SpawnRefusedError as error:
             house.spawn_refused(argv)
             self.post(k.SpawnFailed(f"{argv[0]} could not be started: {error.strerror}."))
 
+    def _stage(self, spawn: k.Spawn) -> None:
+        if self.house.disk_full:
+            self.post(k.SpawnFailed("There is no room for its directory."))
+            return
+        self._main = self.house.stage(self, spawn)
+        self._stages = True
+
     def _child_died(self, pid: int, code: int | None, by_signal: int | None) -> None:
         if pid == self._main:
             self._main = None
             alone = not self.house.processes.children(self.name)
-            self.post(k.Exited(code, by_signal, 0.01, 1 << 20, alone))
+            said = "DownloadFailed: simulated." if self._stages and code else ""
+            self._stages = False
+            self.post(k.Exited(code, by_signal, 0.01, 1 << 20, alone, said=said))
 
     def _signal(self, number: int) -> None:
         self.house.signalled(self.name)

@@ -11,6 +11,7 @@ from typing import Final, Protocol
 import msgspec
 
 from agentd import events
+from agentd import keeper as k
 from agentd.model import NodeConfig
 from tests.simulator.agent import AgentDaemon
 from tests.simulator.agent import Observer as AgentObserver
@@ -21,6 +22,7 @@ from tests.simulator.keepers import KeeperProcess
 from tests.simulator.network import Network
 from tests.simulator.processes import Identity, Processes, Tree, identity_of
 from tests.simulator.society import HOME, Credentials
+from tests.simulator.staging import Staging
 from tests.simulator.users import Users
 from tests.simulator.world import Clock, World
 from wire.messages import Cleanliness, KeptStream, TaskOutput
@@ -38,8 +40,9 @@ OWN_DIRECTORIES: Final = {"home", "tmp", "dirs"}
 class Observer(AgentObserver, Protocol):
     """Who is told of what happens on machines."""
 
-    def spawning(self, machine: Machine, keeper: KeeperProcess, who: Identity) -> None: ...
+    def spawning(self, machine: Machine, keeper: KeeperProcess, who: Identity, staged: bool) -> None: ...
     def sees(self, machine: Machine, who: Identity, gpus: str | None) -> None: ...
+    def staging(self, machine: Machine, key: str) -> None: ...
     def spawn_refused(self, who: Identity) -> None: ...
     def process(self, what: str, tree: Tree) -> None: ...
     def not_let_in(self, machine: Machine) -> None: ...
@@ -83,6 +86,7 @@ class Machine:
         self.agent_wanted = True
         """Its supervisor starts it again."""
         self.on_agent_gone: Callable[[Machine], None] | None = None
+        self.staging = Staging(self.name)
         self._ends: dict[int, str] = {}
         self._pids = 1000
         self._coming = ""
@@ -141,11 +145,13 @@ class Machine:
 
     # ---- what keepers need
 
-    def before_spawn(self, keeper: KeeperProcess, argv: list[str], directory: str) -> None:
+    def before_spawn(self, keeper: KeeperProcess, argv: list[str], directory: str, *, staged: bool) -> None:
         who = identity_of(argv)
-        fresh = directory not in self.disk.directories
+        fresh = staged or directory not in self.disk.directories
         require(fresh, "fresh directory", f"{who.kind.value} {who.task or ''} starts in {directory} again", who.job)
-        self.observer.spawning(self, keeper, who)
+        came = self.staging.came.get(directory) is True
+        require(came or not staged, "files", f"{directory} starts though its files did not come", who.job)
+        self.observer.spawning(self, keeper, who, staged)
         if self.users is not None and not keeper.elevated:
             self.users.of(who.job, self.name)
         self.disk.directories[directory] = None
@@ -154,6 +160,23 @@ class Machine:
     def sees(self, argv: list[str], env: dict[bytes, bytes]) -> None:
         gpus = env.get(b"CUDA_VISIBLE_DEVICES")
         self.observer.sees(self, identity_of(argv), None if gpus is None else gpus.decode())
+
+    def stage(self, keeper: KeeperProcess, spawn: k.Spawn) -> int:
+        """Start what brings a command's files into its fresh directory."""
+        job, directory = spawn.directory.partition("/")[0], spawn.directory
+        require(directory not in self.disk.directories, "fresh directory", f"files come to {directory} again", job)
+        lasts_s, comes, missing = self.staging.fate(self.world.seed, spawn)
+        require(missing is None, "files", f"{directory} begins on {self.name} without {missing}", job)
+        self.observer.staging(self, spawn.key)
+        self.staging.came[directory] = comes
+        self.disk.directories[directory] = self.world.now
+        return self.processes.stage(keeper.name, job, lasts_s, 0 if comes else 1)
+
+    def take_piece(self, chore: events.TakePiece) -> events.PieceTaken:
+        if self.disk.full:
+            return events.PieceTaken(chore.job, chore.digest, failure="DiskFull: no space left on device.")
+        taken = self.staging.take(chore.job, chore.digest, chore.offset, chore.content, chore.size)
+        return events.PieceTaken(chore.job, chore.digest, *taken)
 
     def spawn_refused(self, argv: list[str]) -> None:
         self.observer.spawn_refused(identity_of(argv))
@@ -225,6 +248,7 @@ class Machine:
     def clean_job(self, chore: events.CleanJob) -> events.JobCleaned:
         """Remove what nothing keeps. A job whose last file is gone has no user here any more."""
         kept_s = self._remove(chore)
+        self.staging.removed(chore.job)
         if self.users is None:
             return events.JobCleaned(chore.job, (), kept_s)
         live = self.processes.of_job(chore.job)

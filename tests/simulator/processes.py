@@ -83,6 +83,8 @@ class Tree:
     exited_at: float | None = None
     ended_at: float | None = None
     powered_off: bool = False
+    stages: bool = False
+    """It brings files in for a command, and nobody is told of it."""
     stuck: bool = False
     """Some of it could not be killed for a while."""
 
@@ -144,6 +146,14 @@ class Processes:
                 self._add(tree, main=False, ignores_term=ignores, lasts_s=lasts, code=0, by_signal=None)
         self.observe("spawned", tree)
         return main.pid
+
+    def stage(self, keeper: str, job: str, lasts_s: float, code: int) -> int:
+        """Start what brings a command's files in: a process of the job that is none of its commands."""
+        self._numbers += 1
+        who = Identity(job, self.machine, Kind.TASK, None, None, None, Character())
+        tree = Tree(self._numbers, self.machine, who, keeper, "", "", self.world.now, 0.0, stages=True)
+        self.trees.append(tree)
+        return self._add(tree, main=True, ignores_term=False, lasts_s=lasts_s, code=code, by_signal=None).pid
 
     def _try(self, who: Identity) -> int:
         key = (who.job, who.kind.value, who.task or who.node)
@@ -227,7 +237,8 @@ class Processes:
         if process.main:
             tree.main_exit = (process.exit_code, process.exit_signal)
             tree.exited_at = self.world.now
-            self.observe("exited", tree)
+            if not tree.stages:
+                self.observe("exited", tree)
         if not tree.processes:
             self._over(tree)
         told = self.on_exit.get(tree.keeper)
@@ -237,7 +248,8 @@ class Processes:
     def _over(self, tree: Tree) -> None:
         tree.ended_at = self.world.now
         self.trees.remove(tree)
-        self.observe("ended", tree)
+        if not tree.stages:
+            self.observe("ended", tree)
 
     # ---- what a keeper and its agent can see and do
 

@@ -504,9 +504,11 @@ class Simulation:
     def is_held_off(self, machine: Machine) -> bool:
         return machine.name in self.held_off
 
-    def spawning(self, machine: Machine, keeper: KeeperProcess, who: Identity) -> None:
+    def spawning(self, machine: Machine, keeper: KeeperProcess, who: Identity, staged: bool) -> None:
         require(who.node == machine.node, "templates", f"{who.kind.value} of {who.node} starts on {machine.name}")
         self.invariants.spawning(machine.name, who, machine.clock.boot, machine.incarnation)
+        brings = bool(self.truth.jobs[who.job].command_of(who).files)
+        require(brings == staged, "files", f"{who.kind.value} of {who.job} starts without its files", who.job)
         if who.kind is Kind.TASK:
             self.claims.starts(machine.name, machine.config, who)
         self.leases.spawning(machine.name, who)
@@ -523,6 +525,12 @@ class Simulation:
 
     def sees(self, machine: Machine, who: Identity, gpus: str | None) -> None:
         self.claims.sees(machine.name, machine.config.gpus, who, gpus)
+
+    def staging(self, machine: Machine, key: str) -> None:
+        """Files begin to come for a command: it has begun."""
+        grant = key.partition(".")[0]
+        back = grant.isdecimal() and (machine.node, int(grant)) in self.truth.gave_back
+        require(not back, "recall", f"files come for {key} on {machine.name}, which gave that grant back")
 
     def spawn_refused(self, who: Identity) -> None:
         self.truth.refused(who)

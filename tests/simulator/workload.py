@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from tests.simulator.society import PEOPLE
+from tests.simulator.staging import bring
 from wire.spec import SpecDocument
 
 PROGRAM: Final = "simulated"
@@ -57,6 +58,8 @@ def command(kind: Kind, character: Character, **options: Any) -> dict[str, Any]:
 
 def document(*jobs: dict[str, Any], pools: tuple[dict[str, Any], ...] = ()) -> dict[str, Any]:
     """A document as `dsl.compile` would make it: every field is there, defaults too, and it fits the types."""
+    for job in jobs:
+        bring(job)
     raw = {"pools": list(pools), "jobs": list(jobs)}
     return msgspec.to_builtins(msgspec.convert(raw, SpecDocument))  # type: ignore[no-any-return]
 
