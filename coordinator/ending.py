@@ -8,7 +8,7 @@ from coordinator import disabling, draining, readiness, work
 from coordinator.claims import Claim
 from coordinator.desk import Desk
 from coordinator.model import Job, JobState, Node, NodeState, TaskState
-from coordinator.placement import unfit
+from coordinator.obstacles import unfit
 from coordinator.preparation import OPEN, NodeJob
 from coordinator.readiness import Link
 from coordinator.records import (

@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass, field
 from typing import Final
 
-from coordinator.placement import Obstacle
+from coordinator.obstacles import Obstacle
 
 
 class Code(enum.Enum):

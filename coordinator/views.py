@@ -10,7 +10,7 @@ from coordinator import readiness
 from coordinator.claims import NOTHING, amount_of
 from coordinator.cluster import Cluster
 from coordinator.model import Drain, Grant, Group, Job, JobState, Node, NodeState, Pool, TaskState
-from coordinator.placement import why_nowhere, why_waiting
+from coordinator.obstacles import why_nowhere, why_waiting
 from coordinator.preparation import NodeJob, PhaseView
 from coordinator.records import Ended, NodeJobState, Verdict
 from coordinator.whereabouts import grant_of, is_preparing, with_slot

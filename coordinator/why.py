@@ -10,7 +10,8 @@ from typing import Final
 from coordinator.claims import Claim
 from coordinator.cluster import Cluster
 from coordinator.model import Grant, Group, Job, Node, TaskState
-from coordinator.placement import Obstacle, Round, held_back, needs_preparation, obstacle, shortage, shuns
+from coordinator.obstacles import Obstacle, held_back, needs_preparation, obstacle, shortage, shuns
+from coordinator.placement import Round
 from coordinator.readiness import unmet, why_skipped
 from coordinator.reasons import OF_OBSTACLE, Cause, Code, Explanation, NodeLine, Told
 from coordinator.records import Ended, Verdict
@@ -145,9 +146,7 @@ def _of_job(view: View, job: Job, group: Group, index: int) -> Iterator[Cause]:
         yield Cause(Code.PARALLEL, f"{count_of(job.granted, 'task')} of the job run, and `parallel` allows no more")
 
 
-def _node_line(
-    view: View, round_: Round, job: Job, group: Group, node: Node, kept_from: frozenset[str]
-) -> NodeLine:
+def _node_line(view: View, round_: Round, job: Job, group: Group, node: Node, kept_from: frozenset[str]) -> NodeLine:
     free = node.slots - node.used
     left = None if group.opening is None else round_.left_on(node)
     reason = obstacle(job, group, node, free, left)

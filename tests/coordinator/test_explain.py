@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.placement import Obstacle
+from coordinator.obstacles import Obstacle
 from coordinator.reasons import NEXT, OF_OBSTACLE, Code
 from tests.coordinator.playbook import Play, job, phase_end, prep, release, tasks
 from wire import messages as m

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from coordinator.ending import ELIGIBLE_GRACE_S
-from coordinator.placement import Obstacle, obstacle
+from coordinator.obstacles import Obstacle, obstacle
 from coordinator.policy import Policy, PoolRules
 from coordinator.records import PoolSet
 from tests.coordinator.playbook import FakeNode, Play, command, document, job, prep, tasks
