@@ -27,7 +27,7 @@ def look_at(desk: Desk, job: Job) -> None:
 def _disable(desk: Desk, job: Job) -> None:
     """It is disabled when nothing of it is out. What was given to a node out of contact is out until its lease ends."""
     assert job.disabled is not None
-    if not job.granted:
+    if job.granted == 0:
         desk.keep(JobMoved(job.id, JobState.DISABLED, None, job.disabled.by, desk.now))
     elif job.disabled.how is m.Disabling.WAIT:
         work.withdraw(desk, job)

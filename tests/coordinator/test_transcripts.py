@@ -46,6 +46,37 @@ def a_preparation_fails(play: Play) -> None:
     n2.released(name)
 
 
+def a_job_is_disabled_and_goes_on(play: Play) -> None:
+    """What runs is stopped and waits; the job is disabled when it is back, and prepared nodes stay so. Then a task is
+    cancelled, and the rest runs as further attempts."""
+    n1 = play.node("n1", slots=2)
+    name = play.submit(job("j", tasks(size=3), preparation=prep(), release=release()))
+    n1.prepared(name)
+    play.admin.ask(m.JobDisable, name, m.Disabling.REQUEUE)
+    n1.stopped()
+    play.admin.ask(m.JobEnable, name)
+    play.admin.ask(m.TaskCancel, f"{name}/t[1]")
+    n1.stopped()
+    n1.end(name, count=2)
+    n1.released(name)
+
+
+def a_job_is_retried(play: Play) -> None:
+    """A task failed and what waits for it was skipped; reopened, both run in a next round, prepared and released
+    anew."""
+    n1 = play.node("n1", slots=2)
+    name = play.submit(job("j", tasks("a", 2), tasks("b", after=[0]), preparation=prep(), release=release()))
+    n1.prepared(name)
+    n1.end(name, exit_code=1)
+    n1.end(name)
+    n1.released(name)
+    play.admin.ask(m.JobRetry, name)
+    n1.prepared(name)
+    n1.end(name)
+    n1.end(name)
+    n1.released(name)
+
+
 def no_node_is_left(play: Play) -> None:
     """The only node is barred; ten seconds later the job ends for that reason and is released there."""
     n1 = play.node("n1")
@@ -202,7 +233,7 @@ def a_key_is_on_two_machines(play: Play) -> None:
 FLOWS: list[Callable[[Play], None]] = [
     prepared_once_released_once, a_preparation_fails, no_node_is_left, a_debt_outlives_its_job, a_node_reboots,
     a_lease_runs_out, a_task_is_tried_again, a_node_leaves, nothing_is_lost_in_a_crash, submitted_twice_and_deleted,
-    a_node_is_revoked, a_key_is_on_two_machines,
+    a_node_is_revoked, a_key_is_on_two_machines, a_job_is_disabled_and_goes_on, a_job_is_retried,
 ]  # fmt: skip
 
 

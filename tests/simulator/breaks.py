@@ -319,6 +319,47 @@ BREAKS: Final = (
         "if action is not ExitAction.RETRY or ending:",
         "if ending:",
     ),
+    # ---- what is done to jobs that live
+    Mutation(
+        "a disabled job is given work",
+        "coordinator",
+        "if held_back(job) is not None:",
+        "if False:",
+    ),
+    Mutation(
+        "a job is disabled while something of it runs",
+        "coordinator",
+        "if job.granted == 0:",
+        "if True:",
+    ),
+    Mutation(
+        "a task that was stopped for good runs again",
+        "coordinator",
+        "return Verdict.FAILED if job.disabled.how is Disabling.TERMINATE else Verdict.REQUEUED",
+        "return Verdict.REQUEUED",
+        first=30,
+    ),
+    Mutation(
+        "a cancelled task runs again when its node is lost",
+        "coordinator",
+        "if job.state is JobState.TERMINATING or index in group.cancelling:",
+        "if job.state is JobState.TERMINATING:",
+        first=80,
+    ),
+    Mutation(
+        "a retried task has an attempt that it had before",
+        "coordinator",
+        "attempt = max(group.attempts.get(index, 1), last + 1)",
+        "attempt = group.attempts.get(index, 1)",
+    ),
+    Mutation(
+        "everybody gives his jobs any priority",
+        "coordinator",
+        "if not access.may_operate(desk, session, spec.pool):",
+        "if False:",
+        first=55,
+        size="strange",
+    ),
     # ---- who may come in
     Mutation(
         "a token is good for any number of identities",

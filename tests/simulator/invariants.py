@@ -20,7 +20,7 @@ from tests.simulator.truth import FINAL_VERDICTS, JobTruth, RoundTruth, Truth, s
 from tests.simulator.workload import Kind
 from tests.simulator.world import World
 from wire import messages as m
-from wire.messages import Message, Outcome, Phase
+from wire.messages import Disabling, Message, Outcome, Phase
 from wire.spec import Command, ExitAction
 
 if TYPE_CHECKING:
@@ -35,6 +35,11 @@ FINAL_STATES: Final = {
     Verdict.FAILED: {TaskState.FAILED},
     Verdict.CANCELLED: {TaskState.CANCELLED},
 }
+STOPPED: Final = {
+    True: (Verdict.FAILED, Verdict.CANCELLED),
+    False: (Verdict.REQUEUED, Verdict.CANCELLED),
+}
+"""What becomes of a task that was killed while its job was disabled: for good, or to run again with no retry spent."""
 UNRUN: Final = {TaskState.CANCELLED, TaskState.SKIPPED}
 """Tasks that nothing final was ever recorded of: their job ended, or their condition could not come true."""
 TIMEOUT_SLACK_S: Final = 1.0
@@ -140,6 +145,8 @@ class Invariants:
         assert who.task is not None
         assert who.attempt is not None
         group, index = job.task(who.task)
+        stopped = not job.disabled or self.excused(host, 0.0)
+        require(stopped, "disabled", f"{who.task} starts on {who.node} while its job is disabled", job.id)
         require(index == who.index, "templates", f"{who.task} has index {index}, its argv says {who.index}", job.id)
         self._before_release("I3", job, current, who)
         preparation = job.spec.preparation
@@ -238,6 +245,10 @@ class Invariants:
                 self._not_drained(record.job, record.node, "a round is opened")
             case rows.NodeMarked(mark=rows.NodeMark.DRAINED):
                 self._emptied(record.node)
+            case rows.JobMoved(state=rows.JobState.DISABLED):
+                self._disabled(self.truth.jobs[record.job])
+            case rows.JobReopened():
+                self._reopened(self.truth.jobs[record.job], record)
             case _:
                 pass
 
@@ -268,8 +279,26 @@ class Invariants:
         ]
         require(not twins, "I6", f"{record.submission} made {twins and twins[0]} and again {record.job}", record.job)
 
+    def _disabled(self, job: JobTruth) -> None:
+        """Nothing of it is out any more, neither by the records nor truly."""
+        out = [number for number, grant in self.truth.grants.items() if grant.open and grant.record.job == job.id]
+        require(not out, "disabled", f"{job.id} is disabled with the grants {out} out", job.id)
+        for host, trees in self.truth.live.items():
+            for tree in trees:
+                mine = tree.who.job == job.id and tree.who.kind is Kind.TASK and tree.who.node not in self.truth.copied
+                minded = (tree.host, tree.number) not in self.unminded and not self.excused(host, tree.spawned_at)
+                require(not (mine and minded), "disabled", f"{job.id} is disabled while {tree} lives", job.id)
+
+    def _reopened(self, job: JobTruth, record: rows.JobReopened) -> None:
+        require(job.completed_at is not None, "retry", f"{job.id} is reopened before it completed", job.id)
+        for group, spans in record.tasks:
+            for index in (index for first, count in spans for index in range(first, first + count)):
+                well = job.final.get((group, index)) is Verdict.SUCCEEDED
+                require(not well, "retry", f"{job.task_id(group, index)} succeeded and is to run again", job.id)
+
     def _granted(self, record: rows.Granted) -> None:
         job = self.truth.jobs[record.job]
+        require(not job.disabled, "disabled", f"{job.id} is granted work while it is disabled", job.id)
         for position in range(record.count):
             index = record.first + position * record.step
             require(
@@ -296,6 +325,10 @@ class Invariants:
             job.id,
         )
         require(place not in job.final or end.verdict not in FINAL_VERDICTS, "I9", f"{task} ends twice", job.id)
+        if end.outcome is Outcome.KILLED and job.how is not None and job.ending_at is None:
+            verdicts = STOPPED[job.how is Disabling.TERMINATE]
+            what = f"{task}, stopped by {job.how.value}, is {end.verdict.value}"
+            require(end.verdict in verdicts, "disabled", what, job.id)
         command = job.group(place[0]).command
         if end.verdict is Verdict.SUCCEEDED and end.outcome is not Outcome.INPUT_FAILED:
             well = tree is not None and tree.main_exit is not None
@@ -311,7 +344,8 @@ class Invariants:
         spent = job.spent[*place, budget]
         left = limit is None or spent < limit
         if action is ExitAction.RETRY:
-            verdicts = {Verdict.RETRY} if left and job.ending_at is None else {Verdict.FAILED}
+            again = left and job.ending_at is None and place not in job.cancelled
+            verdicts = {Verdict.RETRY} if again else {Verdict.FAILED}
         else:
             verdicts = {Verdict.SUCCEEDED if action is ExitAction.SUCCEED else Verdict.FAILED}
         meant = f"{action.value}, {spent} of {limit} retries spent"
@@ -328,7 +362,7 @@ class Invariants:
     def _ends(self, record: rows.JobEnding) -> None:
         job = self.truth.jobs[record.job]
         if record.reason == "TaskFailed" and job.ending_at is None:
-            limit, failed = job.spec.stop_after, job.counted_failures()
+            limit, failed = job.spec.stop_after, job.stopping_failures()
             enough = job.stopped or (limit is not None and failed >= limit)
             require(enough, "stop", f"{job.id} is stopped by {failed} failures that count, {limit} are allowed", job.id)
 

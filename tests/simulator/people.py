@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from tests.simulator.coordinator import HOST
@@ -14,20 +15,29 @@ from wire.codec import ProtocolError
 from wire.connection import Connection as Rules
 from wire.messages import (
     PROTOCOL_VERSION,
+    Disabling,
     Goodbye,
     Hello,
     JobDelete,
+    JobDisable,
+    JobEnable,
+    JobRetry,
+    JobSet,
     JobTerminate,
     Message,
     Refused,
     Reply,
     Role,
     Submit,
+    TaskCancel,
     Welcome,
 )
 
 ANSWER_S: Final = 15.0
 AGAIN_S: Final = 1.0
+RETRY_AGAIN_S: Final = 8.0
+RETRIES: Final = 6
+ENABLES: Final = 30
 
 
 class Request:
@@ -131,6 +141,8 @@ class People:
         """Answers that contradict earlier ones."""
         self.deleted: set[str] = set()
         self.open = 0
+        self.calm = False
+        """Nobody begins anything any more."""
         self.credentials: Callable[[str], Credentials] = lambda name: HOME
         """What a person has to show, by name; whoever has none came over the socket."""
 
@@ -153,7 +165,8 @@ class People:
                 for job in self.told.get(self.submissions[act.submission].text, []):
                     self.delete(job, by=act.by)
             case _:
-                raise AssertionError(act.verb)
+                for job in self.told.get(self.submissions[act.submission].text, []):
+                    self.steer(job, act)
 
     def ask(self, make: Callable[[int], Message], answered: Callable[[Message], None], by: str = "") -> Request:
         self.open += 1
@@ -193,6 +206,57 @@ class People:
     def delete(self, job: str, by: str = "") -> None:
         self.world.note(self.host, f"delete {job}")
         self.ask(lambda request: JobDelete(request, job), lambda answer: self._deleted(job, answer), by)
+
+    def steer(self, job: str, act: Act) -> None:
+        """What is neither its beginning nor its end."""
+        self.world.note(self.host, f"{act.verb} {act.how} {job}")
+        if act.verb == "enable":
+            self.enable(job, act.by, ENABLES)
+        elif act.verb == "retry":
+            self._retry(job, act.by, RETRIES)
+        else:
+            self.ask(lambda request: self._order(request, job, act), partial(self._steered, act.verb, job), act.by)
+
+    def _order(self, request: int, job: str, act: Act) -> Message:
+        match act.verb:
+            case "disable":
+                return JobDisable(request, job, Disabling(act.how))
+            case "set":
+                return JobSet(request=request, job=job, priority=act.number, parallel=abs(act.number) % 4)
+            case "cancel":
+                return TaskCancel(request, f"{job}/{self._some_task(job, act)}")
+            case _:
+                raise AssertionError(act.verb)
+
+    def enable(self, job: str, by: str = "", tries: int = 1) -> None:
+        """Once more, while what runs of it is being stopped."""
+
+        def answered(answer: Message) -> None:
+            self._steered("enable", job, answer)
+            if isinstance(answer, Refused) and "is being disabled" in answer.message and tries > 1 and not self.calm:
+                self.world.after(AGAIN_S, self.enable, job, by, tries - 1)
+
+        self.ask(lambda request: JobEnable(request, job), answered, by)
+
+    def _retry(self, job: str, by: str, tries: int) -> None:
+        """Once more, while the job is not over."""
+
+        def answered(answer: Message) -> None:
+            self._steered("retry", job, answer)
+            if isinstance(answer, Refused) and "only what is completed" in answer.message and tries > 1:
+                self.world.after(RETRY_AGAIN_S, self._retry, job, by, tries - 1)
+
+        if not self.calm:
+            self.ask(lambda request: JobRetry(request, job), answered, by)
+
+    def _some_task(self, job: str, act: Act) -> str:
+        specs = self.submissions[act.submission].document["jobs"]
+        spec = next(spec for spec in specs if job.startswith(f"{spec['name']}-"))
+        group = spec["groups"][act.number % len(spec["groups"])]
+        return f"{group['name']}#{act.number % 7}"
+
+    def _steered(self, verb: str, job: str, answer: Message) -> None:
+        self.world.note(self.host, f"{verb} {job}: {_outcome(answer)}")
 
     def _ended(self, job: str, answer: Message) -> None:
         self.world.note(self.host, f"terminate {job}: {_outcome(answer)}")

@@ -48,6 +48,8 @@ class Known:
     revoked: set[str] = field(default_factory=set)
     pools: dict[str, rows.PoolSet] = field(default_factory=dict)
     jobs: dict[str, rows.JobSubmitted] = field(default_factory=dict)
+    priorities: dict[str, int] = field(default_factory=dict)
+    """Of jobs that were changed."""
     grants: dict[int, str] = field(default_factory=dict)
     """The node of each."""
     lives: dict[str, str] = field(default_factory=dict)
@@ -71,6 +73,8 @@ class Known:
                 self.pools[record.pool.name] = record
             case rows.JobSubmitted():
                 self.jobs[record.job] = record
+            case rows.JobChanged():
+                self.priorities[record.job] = record.priority
             case rows.NodeJoined() if record.life != self.lives.get(record.node):
                 before = self.lives.get(record.node)
                 self.lives[record.node] = record.life
@@ -244,6 +248,9 @@ class Rights:
             case rows.JobEnding() | rows.JobDeleting() if actor.role is not Role.NODE:
                 named = isinstance(message, m.JobTerminate | m.JobDelete)
                 return named and self._acts(actor, record.job)
+            case rows.JobMoved() | rows.JobChanged() | rows.JobReopened() | rows.TaskCancelled():
+                steers = isinstance(message, m.JobDisable | m.JobEnable | m.JobSet | m.JobRetry | m.TaskCancel)
+                return steers and self._acts(actor, record.job) and self._within_submitted(actor, record)
             case rows.TasksReturned() if actor.role is Role.NODE:
                 return self.live.grants.get(record.grant) == actor.owner or record.cause is rows.Returned.ROUND_CLOSED
             case _ if isinstance(message, m.NodeRevoke):
@@ -271,6 +278,15 @@ class Rights:
         may = self.society.may_elevate(actor.owner, actor.role, spec.pool)
         require(may, "I14", f"{record.job} has elevated commands, {actor.owner} may have none", record.job)
         return True
+
+    def _within_submitted(self, actor: Actor, record: rows.Record) -> bool:
+        """Nobody but its pool's operators gives a job more priority than it was submitted with, or has."""
+        if not isinstance(record, rows.JobChanged):
+            return True
+        spec = self.live.jobs[record.job].spec
+        if self.society.may_act(actor, spec.pool, ""):
+            return True
+        return record.priority <= max(spec.priority, self.live.priorities.get(record.job, spec.priority))
 
     def _acts(self, actor: Actor, job: str) -> bool:
         known = self.live.jobs.get(job)
@@ -349,9 +365,11 @@ def _shown(asked: Message, body: Any) -> Iterator[str]:
             yield from (row["id"] for row in body)
         case m.JobShow() | m.JobWait() | m.JobTerminate() | m.JobDelete():
             yield body["id"]
+        case m.JobDisable() | m.JobEnable() | m.JobSet() | m.JobRetry():
+            yield body["id"]
         case m.TaskList():
             yield from (row["job"] for row in body)
-        case m.TaskShow():
+        case m.TaskShow() | m.TaskCancel():
             yield body["job"]
         case m.Explain():
             yield body["id"].partition("/")[0]
@@ -369,8 +387,10 @@ def _shown(asked: Message, body: Any) -> Iterator[str]:
 def _acted_on(asked: Message) -> str | None:
     """The job that a request changes, or whose output it reads, by its id."""
     match asked:
-        case m.JobTerminate() | m.JobDelete():
+        case m.JobTerminate() | m.JobDelete() | m.JobDisable() | m.JobEnable() | m.JobSet() | m.JobRetry():
             return asked.job
+        case m.TaskCancel():
+            return asked.task.partition("/")[0]
         case m.LogRead():
             return asked.task.partition("/")[0] if asked.task is not None else asked.job
         case m.FilesRead() | m.FilesList() if asked.path.startswith("workitems/"):

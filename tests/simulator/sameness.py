@@ -38,7 +38,7 @@ OF_THIS_LIFE: Final[dict[str, frozenset[str]]] = {
     "Pool": frozenset({"dirty", "start_told"}),
     "Sweep": frozenset({"_plain"}),
     "Job": frozenset({"ineligible_since"}),
-    "Grant": frozenset({"recalled", "kept_back", "running"}),
+    "Grant": frozenset({"recalled", "kept_back", "running", "withdrawn", "stopping"}),
     "NodeJob": frozenset({"running", "delayed"}),
     "Group": frozenset({"again", "durations", "waiting", "gate", "links", "followers"}),
 }

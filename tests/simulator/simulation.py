@@ -36,7 +36,7 @@ from tests.simulator.society import POOL, Actor, Society
 from tests.simulator.strangers import Strangers
 from tests.simulator.truth import JobTruth, Truth
 from tests.simulator.users import Users
-from tests.simulator.workload import Act, Kind, Submission, among_people, random_workload
+from tests.simulator.workload import Act, Kind, Submission, among_people, random_workload, steering
 from tests.simulator.world import Clock, World
 from wire import messages as m
 from wire.messages import Message, Role
@@ -199,6 +199,7 @@ class Simulation:
                 plan.nasty,
                 plan.span_s,
             )
+            acts += steering(random.Random(f"steering {seed}"), submissions, plan.span_s)
             if plan.strangers:
                 submissions, acts = among_people(random.Random(f"people {seed}"), submissions, acts, plan.span_s)
         self.people.plan(submissions, acts or [])
@@ -299,6 +300,7 @@ class Simulation:
         self.faults.stop()
         if self.operators is not None:
             self.operators.stop()
+        self.people.calm = True
         if self.strangers is not None:
             self.strangers.stop()
         self.world.after(2.0, self._finish_manual)
@@ -323,6 +325,7 @@ class Simulation:
                 job = self.truth.jobs.get(job_id)
                 if job is None or job.ending_at is not None:
                     continue
+                self.people.enable(job_id)
                 if job.spec.finish is Finish.MANUAL or not self._has_a_place(job):
                     self.people.terminate(job_id)
         self.world.after(20.0, self._finish_manual)

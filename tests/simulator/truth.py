@@ -13,11 +13,11 @@ import msgspec
 
 from agentd import records as node_rows
 from coordinator import records as rows
-from tests.simulator.processes import Identity, Tree
 from tests.simulator.conditions import End, Stand, stands
 from tests.simulator.meaning import Budget, meaning
+from tests.simulator.processes import Identity, Tree
 from tests.simulator.workload import Kind
-from wire.messages import Phase
+from wire.messages import Disabling, Outcome, Phase
 from wire.spec import Command, ExitAction, GroupSpec, JobSpec
 from wire.sweep import Sweep, axis_from_plain
 
@@ -80,6 +80,13 @@ class JobTruth:
         self.submitted_at = at
         self.ending_at: float | None = None
         self.completed_at: float | None = None
+        self.disabled = False
+        self.how: Disabling | None = None
+        """While it is disabled, or about to be."""
+        self.cancelled: set[tuple[int, int]] = set()
+        """Tasks that were cancelled one by one."""
+        self.forgiven: set[tuple[int, int]] = set()
+        """Tasks whose failure stops no job: it was of an earlier course of it, or came of its being disabled."""
         self.deleted_at: float | None = None
         self.deleting = False
         self.reason: str | None = None
@@ -109,8 +116,14 @@ class JobTruth:
         return stands(self.spec, self.sweeps, group, index, self.end_of)
 
     def counted_failures(self) -> int:
-        failed = [group for (group, _), verdict in self.final.items() if verdict is rows.Verdict.FAILED]
-        return sum(not self.spec.groups[group].optional for group in failed)
+        return sum(not self.spec.groups[group].optional for group, _ in self._failed())
+
+    def stopping_failures(self) -> int:
+        """Those that count for `on_failure`."""
+        return sum(not self.spec.groups[group].optional for group, _ in self._failed() - self.forgiven)
+
+    def _failed(self) -> set[tuple[int, int]]:
+        return {place for place, verdict in self.final.items() if verdict is rows.Verdict.FAILED}
 
     def task(self, task_id: str) -> tuple[int, int]:
         """(group, index). Raises KeyError for a task the job does not have."""
@@ -226,20 +239,8 @@ class Truth:
                 self._marked(record)
             case rows.NodeJoined():
                 self.incarnations[record.node] = record.incarnation
-            case rows.RoundVoided():
-                found = self.find_round(record.job, record.node, record.round)
-                if found is not None:
-                    found.voided = True
-            case rows.RoundMoved():
-                found = self.find_round(record.job, record.node, record.round)
-                if found is not None:
-                    found.state = record.state
-                    found.unreached = found.unreached or record.state is rows.NodeJobState.UNREACHED
-                    found.settled = found.settled or record.unpayable
-            case rows.DebtPaid():
-                found = self.find_round(record.job, record.node, record.round)
-                if found is not None:
-                    found.settled = True
+            case rows.RoundVoided() | rows.RoundMoved() | rows.DebtPaid():
+                self._of_a_round(record)
             case rows.Granted():
                 self.grants[record.grant] = GrantTruth(record, set(range(record.count)))
             case rows.ReportTaken():
@@ -253,6 +254,8 @@ class Truth:
                 self._ending(self.jobs[record.job], record.reason, now)
             case rows.JobCompleted():
                 self.jobs[record.job].completed_at = now
+            case rows.JobMoved() | rows.JobReopened() | rows.TaskCancelled():
+                self._steered(self.jobs[record.job], record)
             case rows.JobDeleting():
                 self.jobs[record.job].deleting = True
             case rows.JobDeleted():
@@ -263,6 +266,20 @@ class Truth:
             case _:
                 pass
 
+    def _of_a_round(self, record: rows.RoundVoided | rows.RoundMoved | rows.DebtPaid) -> None:
+        found = self.find_round(record.job, record.node, record.round)
+        if found is None:
+            return
+        match record:
+            case rows.RoundVoided():
+                found.voided = True
+            case rows.RoundMoved():
+                found.state = record.state
+                found.unreached = found.unreached or record.state is rows.NodeJobState.UNREACHED
+                found.settled = found.settled or record.unpayable
+            case rows.DebtPaid():
+                found.settled = True
+
     def _report(self, record: rows.ReportTaken) -> None:
         for end in record.tasks:
             grant = self.grants[end.grant]
@@ -272,6 +289,8 @@ class Truth:
             task = (grant.record.group, grant.record.first + end.position * grant.record.step)
             if end.verdict in FINAL_VERDICTS:
                 job.final[task] = end.verdict
+            if end.verdict is rows.Verdict.FAILED and end.outcome is Outcome.KILLED:
+                job.forgiven.add(task)
             means, budget, _ = meaning(job.group(task[0]).command, end.outcome, end.exit_code, end.signal)
             if end.verdict is rows.Verdict.RETRY:
                 job.spent[*task, budget] += 1
@@ -288,6 +307,10 @@ class Truth:
         grant = self.grants[record.grant]
         for first, count in record.spans:
             grant.open.difference_update(range(first, first + count))
+            if record.over and self.jobs[record.job].ending_at is None:
+                for position in range(first, first + count):
+                    place = (grant.record.group, grant.record.first + position * grant.record.step)
+                    self.jobs[record.job].unrun[place] = End.CANCELLED
         if record.cause in (rows.Returned.ROUND_CLOSED, rows.Returned.DRAINED):
             job = self.jobs[grant.record.job]
             if job.ending_at is None:
@@ -320,7 +343,35 @@ class Truth:
                 return record.grant
         return None
 
+    def _steered(self, job: JobTruth, record: rows.JobMoved | rows.JobReopened | rows.TaskCancelled) -> None:
+        match record:
+            case rows.JobMoved():
+                job.disabled = record.state is rows.JobState.DISABLED
+                if record.how is not None or record.state is rows.JobState.ACTIVE:
+                    job.how = record.how
+            case rows.JobReopened():
+                self._reopened(job, record)
+            case rows.TaskCancelled():
+                for first, count in record.spans:
+                    job.unrun.update({(record.group, index): End.CANCELLED for index in range(first, first + count)})
+                for first, count in record.out:
+                    job.cancelled.update((record.group, index) for index in range(first, first + count))
+
+    def _reopened(self, job: JobTruth, record: rows.JobReopened) -> None:
+        job.ending_at = job.completed_at = job.reason = None
+        job.stopped = False
+        for group, spans in record.tasks:
+            for first, count in spans:
+                for index in range(first, first + count):
+                    job.final.pop((group, index), None)
+                    job.unrun.pop((group, index), None)
+                    job.cancelled.discard((group, index))
+                    for key in [key for key in job.spent if key[:2] == (group, index)]:
+                        del job.spent[key]
+        job.forgiven = {place for place, verdict in job.final.items() if verdict is rows.Verdict.FAILED}
+
     def _ending(self, job: JobTruth, reason: str, now: float) -> None:
+        job.disabled = False
         if job.ending_at is None:
             job.ending_at, job.reason = now, reason
 

@@ -7,6 +7,7 @@ import json
 import random
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -66,13 +67,18 @@ def document(*jobs: dict[str, Any], pools: tuple[dict[str, Any], ...] = ()) -> d
 
 @dataclass(frozen=True)
 class Act:
-    """Something a person does: `submit` the document again, `terminate`, `delete`."""
+    """Something a person does: `submit` the document again, `terminate`, `delete`, `disable`, `enable`, `set`, `retry`,
+    `cancel`."""
 
     at: float
     verb: str
     submission: int
     by: str = ""
     """A person's name; without one whoever sits at the coordinator."""
+    how: str = ""
+    """For `disable`."""
+    number: int = 0
+    """For `set` a priority and `parallel`, for `cancel` which task."""
 
 
 @dataclass(frozen=True)
@@ -250,6 +256,24 @@ def random_workload(
         if rng.random() < 0.3:
             acts.append(Act(rng.uniform(at, span_s), "delete", number))
     return submissions, acts
+
+
+def steering(rng: random.Random, submissions: list[Submission], span_s: float) -> list[Act]:
+    """What is done to jobs while they live and after: each is enabled again some time after it was disabled."""
+    acts: list[Act] = []
+    for number, submission in enumerate(submissions):
+        at = partial(rng.uniform, submission.at, span_s)
+        if rng.random() < 0.4:
+            start, how = at(), rng.choice(("requeue", "terminate", "wait"))
+            acts.append(Act(start, "disable", number, how=how))
+            acts.append(Act(start + rng.uniform(0.5, 25.0), "enable", number))
+        if rng.random() < 0.3:
+            acts.append(Act(at(), "set", number, number=rng.randint(-9, 9)))
+        if rng.random() < 0.5:
+            acts.append(Act(at(), "retry", number))
+        for _ in range(rng.choice((0, 0, 1, 3))):
+            acts.append(Act(at(), "cancel", number, number=rng.randrange(100)))
+    return acts
 
 
 ELEVATED: Final = 0.4
