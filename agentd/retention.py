@@ -17,8 +17,8 @@ from agentd.model import Job, Round
 from agentd.outputs import Outputs
 from agentd.records import Purpose
 
-AT_ONCE: Final = 500
-"""Directories thrown away in one step."""
+AT_ONCE: Final = 5000
+"""Directories looked at closer, and thrown away, in one step: more than run on any node, which are among them."""
 AGAIN_S: Final = 10.0
 """Between two looks at what seems overdue and is open here."""
 SLACK: Final = 0.1

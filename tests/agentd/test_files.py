@@ -169,6 +169,38 @@ def test_the_last_attempt_decides_how_long_a_directory_is_kept(node, root):
     assert node.clean_job("j", {"t": 50.0}, NOW).kept_s == pytest.approx(45)
 
 
+def test_directories_that_are_overdue_are_found_and_when_the_next_one_is(node, root):
+    node.make_job("j", ["d"], {})
+    task_directory(root, "price-1-fx", NOW - 10)
+    task_directory(root, "price-2-fx", NOW - 200)
+    task_directory(root, "report", NOW - 10)
+    task_directory(root, "jobpreparation", NOW - 500)
+    keep_s = {"price": 100.0, "report": 10.0}
+    names, next_s = node.overdue("j", keep_s, NOW, 10)
+    assert (sorted(names), next_s) == (["price-2-fx", "report"], pytest.approx(90, abs=0.1))
+    assert node.overdue("j", keep_s, NOW, 1)[1] == 0.0
+    node.discard_tasks("j", [*names, "gone"])
+    assert {path.name for path in (root / "workitems" / "j").iterdir()} >= {"price-1-fx", "jobpreparation", "home"}
+    assert not (root / "workitems" / "j" / "report").exists()
+    assert node.overdue("nothing", keep_s, NOW, 10) == ([], None)
+    node.discard_tasks("nothing", ["t"])
+
+
+def test_beginning_and_end_of_an_output_are_read_and_nothing_of_it_twice(node, root):
+    node.make_job("j", [], {})
+    out = task_directory(root, "t", NOW) / "stdout.txt"
+    out.write_bytes(bytes(range(100)))
+    path = "workitems/j/t/stdout.txt"
+    assert node.ends(path, 10, 20) == (100, bytes(range(10)), bytes(range(80, 100)))
+    assert node.ends(path, 70, 60) == (100, bytes(range(70)), bytes(range(70, 100)))
+    assert node.ends(path, 0, 5) == (100, b"", bytes(range(95, 100)))
+    assert node.ends(path, 200, 5) == (100, bytes(range(100)), b"")
+    assert node.ends("workitems/j/t/stderr.txt", 10, 20) is None
+    out.unlink()
+    out.symlink_to("/etc/passwd")
+    assert node.ends(path, 10, 20) is None
+
+
 def test_deleting_a_job_removes_what_was_kept(node, root):
     node.make_job("j", [], {})
     task_directory(root, "t", NOW)

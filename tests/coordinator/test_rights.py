@@ -171,6 +171,7 @@ TABLE: list[tuple[str, str, Ask]] = [
     ("explain a job", "AAUAAA", ask(m.Explain, JOB)),
     ("explain a task", "AAUAAA", ask(m.Explain, f"{JOB}/t[0]")),
     ("logs of a task", "ARUAAA", ask(m.LogRead, task=f"{JOB}/t[0]")),
+    ("logs of a task, followed", "ARUAAA", ask(m.LogRead, task=f"{JOB}/t[0]", follow=True)),
     ("logs of a preparation", "ARUAAA", ask(m.LogRead, job=JOB, node="n1", phase=m.Phase.PREPARATION)),
     ("files of the job", "ARUAAA", ask(m.FilesRead, "n1", f"workitems/{JOB}/t-0/stdout.txt")),
     ("files of the job, written otherwise", "ARUAAA", ask(m.FilesRead, "n1", f"./workitems//{JOB}/./t-0/stdout.txt")),
