@@ -752,8 +752,9 @@ class Node:
 
     @property
     def takes_work(self) -> bool:
-        """Whether it may be given work: the only answer to that."""
-        return self.connected and not self.draining and self.unusable is None and self.held_back is None
+        """Whether it may be given work: the only answer to that, and asked of every node whenever work is placed."""
+        starts = bool(self.pool.start_digest) and self.held_back is not None
+        return self.connected and not self.draining and self.unusable is None and not starts
 
     @property
     def state(self) -> NodeState:

@@ -343,18 +343,22 @@ class Round:
 
     def _fill_ahead(self, contender: _Contender) -> None:
         for picker in contender.pickers:
-            each = _each_ahead(picker.group)
-            for name in self.free if each else ():
+            each, group = _each_ahead(picker.group), picker.group
+            slots, claim = group.spec.slots, group.claim
+            for name, free in self.free.items() if each else ():
+                node = self.pool.nodes[name]
+                depth = each * max(1, node.slots // slots)
+                queued = max(0, -free // slots)  # some slots may be free, too few for this one
+                if free >= slots or queued > depth // 2:
+                    continue  # most nodes at most times: looked at before anything that costs more
                 if contender.room <= 0 or not picker.has_more:
                     break
                 if self._kept_from(contender.job, picker):
                     break  # it waits for a slot, and may choose among all that become free
-                node = self.pool.nodes[name]
-                share = self._share_ahead(contender.job, picker.group, node, each)
-                claim = picker.group.claim
-                in_turn = share and not self.is_wanted(node, contender.job.spec.priority, claim)
+                may = self._may_queue(contender.job, group, node)
+                in_turn = may and not self.is_wanted(node, contender.job.spec.priority, claim)
                 if in_turn and not self._yields(contender, node, claim):
-                    self._take(contender, picker, node, min(share, contender.room, MAX_GRANT))
+                    self._take(contender, picker, node, min(depth - queued, contender.room, MAX_GRANT))
 
     def _yields(self, contender: _Contender, node: Node, claim: Claim | None) -> bool:
         """Whether it is the turn of one there who has nothing and may queue nothing: his way to a slot is kept free."""
@@ -365,19 +369,16 @@ class Round:
             for other in self.newcomers
         )
 
-    def _share_ahead(self, job: Job, group: Group, node: Node, each: int) -> int:
-        """Tasks that may queue at a busy node, `each` a place: none where nothing is prepared."""
-        free, slots = self.free[node.name], group.spec.slots
-        depth = each * max(1, node.slots // slots)
-        queued = max(0, -free // slots)  # some slots may be free, too few for this one
-        if free >= slots or queued > depth // 2 or node.name in self.reserved:
-            return 0
+    def _may_queue(self, job: Job, group: Group, node: Node) -> bool:
+        """Whether tasks of the group may queue at this busy node: not where nothing is prepared."""
+        slots = group.spec.slots
+        if node.name in self.reserved:
+            return False
         if group.claim is not None and (node.name in self.spared or not self._alike(group.claim, slots, node)):
-            return 0
+            return False
         node_job = job.current.get(node.name)
-        if node_job is None or node_job.state is not NodeJobState.PREPARED:
-            return 0
-        return depth - queued if obstacle(job, group, node, slots) is None else 0
+        prepared = node_job is not None and node_job.state is NodeJobState.PREPARED
+        return prepared and obstacle(job, group, node, slots) is None
 
     def _alike(self, claim: Claim, slots: int, node: Node) -> bool:
         """Whether all the node holds is of this width and claim, and slots run out before anything else: then what
