@@ -14,6 +14,7 @@ from coordinator.identities import TOKEN_ID
 from coordinator.model import Job
 from coordinator.records import (
     DebtPaid,
+    EndCalled,
     Ended,
     Granted,
     GroupSkipped,
@@ -85,6 +86,9 @@ class Kind(enum.Enum):
     JOB_TASKS_DONE = "job.tasks_done"
     JOB_ENDED = "job.ended"
     JOB_COMPLETED = "job.completed"
+    ON_END_CALLED = "on_end.called"
+    ON_END_RETRIED = "on_end.retried"
+    ON_END_FAILED = "on_end.failed"
     JOB_DELETING = "job.deleting"
     JOB_DELETED = "job.deleted"
     ROUND_OPENED = "round.opened"
@@ -127,6 +131,9 @@ MEANINGS: Final[dict[Kind, str]] = {
     Kind.JOB_TASKS_DONE: "every task of the job is over",
     Kind.JOB_ENDED: "the job ends, for `data.reason`; tasks at no node are cancelled, releases follow",
     Kind.JOB_COMPLETED: "the job is over, releases included",
+    Kind.ON_END_CALLED: "what the job's `on_end` names was run, and ended with 0",
+    Kind.ON_END_RETRIED: "it failed, and is run again",
+    Kind.ON_END_FAILED: "it failed for the last time",
     Kind.JOB_DELETING: "the job is to be deleted",
     Kind.JOB_DELETED: "the job is gone, and so are all its earlier events",
     Kind.ROUND_OPENED: "a node owes the job a release from here on",
@@ -230,6 +237,8 @@ def _told(record: Record, job: Job | None, start: int) -> Iterable[Happening]:
             return [_phase_end(None, record.node, record.end, 0)]
         case RoundOpened() | RoundMoved() | RoundVoided() | DebtPaid():
             return [_of_a_round(record)]
+        case EndCalled():
+            return [_of_a_call(record)]
         case JobSubmitted() | TasksDone() | JobCompleted() | JobDeleting() | JobDeleted():
             return [_of_a_job(record)]
         case _:
@@ -328,6 +337,15 @@ def _of_somebody(record: JobMoved | JobChanged | JobReopened) -> Iterator[Happen
         case JobReopened():
             tasks = sum(count for _, spans in record.tasks for _, count in spans)
             yield Happening(Kind.JOB_REOPENED, job=record.job, data={"tasks": tasks, "by": record.by})
+
+
+def _of_a_call(record: EndCalled) -> Happening:
+    """What it wrote is for those who may read the job's outputs."""
+    kind = Kind.ON_END_RETRIED
+    if record.final:
+        kind = Kind.ON_END_CALLED if record.exit_code == 0 else Kind.ON_END_FAILED
+    facts = {"exit_code": record.exit_code, "signal": record.signal, "reason": record.reason}
+    return Happening(kind, job=record.job, attempt=record.attempt, data=facts)
 
 
 # ---- many

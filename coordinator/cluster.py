@@ -16,6 +16,7 @@ from coordinator.model import Disabled, Drain, Grant, Group, Job, JobState, Node
 from coordinator.preparation import NodeJob, PhaseView
 from coordinator.records import (
     DebtPaid,
+    EndCalled,
     Ended,
     Granted,
     GroupSkipped,
@@ -121,7 +122,7 @@ class Cluster:
                 self._skipped(record)
             case JobEnding():
                 self._ending(record)
-            case TasksDone() | JobCompleted() | JobDeleting():
+            case TasksDone() | JobCompleted() | EndCalled() | JobDeleting():
                 self._came_further(record)
             case JobMoved() | JobChanged() | JobReopened() | TaskCancelled():
                 self._steered(record)
@@ -251,14 +252,16 @@ class Cluster:
                     for index in range(first, first + count):
                         job.groups[record.group].cancel(index, record.reason)
 
-    def _came_further(self, record: TasksDone | JobCompleted | JobDeleting) -> None:
+    def _came_further(self, record: TasksDone | JobCompleted | EndCalled | JobDeleting) -> None:
         job = self.jobs[record.job]
         match record:
             case TasksDone():
                 job.tasks_done_at = record.at
             case JobCompleted():
                 job.move(JobState.COMPLETED)
-                job.completed_at = record.at
+                job.completed_at, job.end_call = record.at, None
+            case EndCalled():
+                job.end_call = record
             case JobDeleting():
                 job.deleting = True
 

@@ -10,6 +10,11 @@ users = ["alice", "bob"]
 [certificates]
 node = "7d"                  # how long they are valid; renewed at half of it
 people = "30d"
+[on_end]                     # what jobs have run on this machine when they are over
+allowed = true               # by default nothing
+user = "nobody"              # as whom, where the coordinator is root; else as its own user, and for admins only
+timeout = "1m"
+at_once = 4
 [files]                      # files beside a submitted one that its commands bring in (`from`)
 max_mib = 64                 # of one
 held_mib = 1024              # of all that one person has brought here and that jobs name, or that are a day old at most
@@ -21,6 +26,7 @@ total_mib = 1024
 
 from __future__ import annotations
 
+import os
 import pwd
 from collections.abc import Collection
 from pathlib import Path
@@ -28,10 +34,11 @@ from typing import Annotated, Final
 
 import msgspec
 
+from coordinator.calls import Caller
 from coordinator.durations import seconds_of
 from coordinator.identities import MAY_ACT_AS
 from coordinator.outputs import Bounds
-from coordinator.policy import Policy, PoolRules
+from coordinator.policy import EndCalls, Policy, PoolRules
 from wire.bounds import MAX_FILE_BYTES
 from wire.limits import MAX_DOCUMENT, MAX_HELD_PER_OWNER
 from wire.messages import Role
@@ -84,6 +91,37 @@ class CertificateConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
         return seconds_of(self.people) or 0.0
 
 
+class OnEndConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What may be run here when a job is over."""
+
+    allowed: bool = False
+    user: str | None = None
+    timeout: str = "1m"
+    at_once: Annotated[int, msgspec.Meta(ge=1, le=64)] = 4
+
+    @property
+    def rules(self) -> EndCalls:
+        return EndCalls(self.allowed, self.user is None, self.at_once)
+
+    @property
+    def timeout_s(self) -> float:
+        return seconds_of(self.timeout) or 0.0
+
+    def caller(self) -> Caller:
+        """Who runs it. Raises ConfigError."""
+        if not self.allowed or self.user is None:
+            return Caller(self.timeout_s)
+        try:
+            entry = pwd.getpwnam(self.user)
+        except KeyError:
+            raise ConfigError(f"user = {self.user!r} in [on_end]: there is no such user") from None
+        if os.geteuid() != 0 or entry.pw_uid == 0:
+            why = "it is root" if entry.pw_uid == 0 else "only a coordinator that runs as root can do that"
+            raise ConfigError(f"user = {self.user!r} in [on_end] can't be taken: {why}")
+        groups = os.getgrouplist(self.user, entry.pw_gid)
+        return Caller(self.timeout_s, (entry.pw_uid, entry.pw_gid, *groups))
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     local: LocalConfig = LocalConfig()
     pools: dict[str, PoolRules] = {}
@@ -91,9 +129,11 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     files: FilesConfig = FilesConfig()
     outputs: Bounds = Bounds()
 
+    on_end: OnEndConfig = OnEndConfig()
+
     @property
     def policy(self) -> Policy:
-        return Policy(self.pools)
+        return Policy(self.pools, self.on_end.rules)
 
     def roles_of(self, uid: int, own: int, groups: Collection[int] = (), opened: int | None = None) -> frozenset[Role]:
         """The roles that this local user may take here: all of them for the own uid and root, else what is said of the
@@ -139,6 +179,8 @@ def _what_is_wrong(config: Config) -> str | None:
         return "[local.roles] names users, but without `group` in [local] the socket opens to none of them"
     if min(config.outputs.job_mib, config.outputs.owner_mib, config.outputs.total_mib) < 0:
         return "a bound in [outputs] is below zero: it is a number of MiB, 0 keeps the latest output only"
+    if not _SHORTEST_S <= config.on_end.timeout_s <= _LONGEST_S:
+        return f"timeout = {config.on_end.timeout!r} in [on_end] is no duration from 1s to 3650d: write it like 90s"
     for name, duration in (("node", config.certificates.node), ("people", config.certificates.people)):
         seconds = seconds_of(duration)
         if seconds is None or not _SHORTEST_S <= seconds <= _LONGEST_S:

@@ -16,6 +16,7 @@ from coordinator import (
     joining,
     logs,
     nodes,
+    on_end,
     placement,
     readers,
     requests,
@@ -25,6 +26,7 @@ from coordinator import (
 from coordinator.deadlines import Key
 from coordinator.desk import Desk
 from coordinator.events import (
+    EndCallOver,
     EnrollAsked,
     Event,
     FinishAsked,
@@ -92,6 +94,8 @@ class Core(Desk):
                 self.store_full = full
             case PageRead():
                 readers.take_page(self, event)
+            case EndCallOver():
+                on_end.take_over(self, event)
             case _:
                 assert_never(event)
 
@@ -198,7 +202,7 @@ class Core(Desk):
                 work.backoff_over(self, job, int(group))
             case ("drain", name):
                 self.touch_pool(self.cluster.nodes[name].pool)
-            case ("timeout" | "grace" | "eligible" | "stuck", job):
+            case ("timeout" | "grace" | "call" | "eligible" | "stuck", job):
                 self.touch(job)
             case ("relay", number):
                 files.overdue(self, int(number))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from coordinator import staging
-from coordinator.config import Config, ConfigError, read_config
+from coordinator.config import Config, ConfigError, OnEndConfig, read_config
 from coordinator.core import Core
 from coordinator.doors import LocalDoor, TlsDoor, address_of, open_listeners
 from coordinator.events import Event, Ready, StoreState, Tick
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 BLOBS: Final = "blobs"
 CRASH: Final = "crash.txt"
+
+EMBEDDED: Final = Config(on_end=OnEndConfig(allowed=True, timeout="1m"))
+"""What `run` lives by: whoever calls it may have run here what it likes."""
 
 _STATUS: Final[dict[type[Exception], int]] = {
     StoreHeld: 3, StoreError: 1, ConfigError: 2, IdentityError: 1, OSError: 1,
@@ -62,7 +65,9 @@ def serve(
     os.umask(0o077)  # nothing of the state directory is for others
     started_by = own_supervisor()
     try:
-        config = Config() if config_file is None else read_config(Path(config_file))
+        config = EMBEDDED if lifeline is not None else Config()
+        if config_file is not None:
+            config = read_config(Path(config_file))
         how = partial(serve_state, listen=listen, lifeline=lifeline, announce=announce or _say, supervisor=started_by)
         trio.run(how, Path(state), config)
     except Exception as error:
@@ -123,6 +128,7 @@ async def serve_state(
         local = LocalDoor(config)
         server = Server(driver, store, blobs, local)
         server.supervisor = supervisor or server.supervisor
+        server.caller = config.on_end.caller()
         server.named = lambda: staging.named(core.cluster)
         kept = open_outputs(state, config.outputs, core.cluster.jobs)
         server.keep_outputs(await stack.enter_async_context(kept))

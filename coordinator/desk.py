@@ -35,6 +35,10 @@ class Desk:
         self.last_relay = 0
         self.readers: dict[int, Reader] = {}
         self.last_reader = 0
+        self.calls: dict[str, Instant | None] = {}
+        """Jobs whose `on_end` is being run, with when they were completed."""
+        self.calls_due: dict[str, None] = {}
+        """Those whose turn has not come."""
         self.recorded = 0
         """Records that were kept in this life."""
         self.follows: list[Follow] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from coordinator import disabling, draining, readiness, work
+from coordinator import disabling, draining, on_end, readiness, work
 from coordinator.claims import Claim
 from coordinator.desk import Desk
 from coordinator.model import Job, JobState, Node, NodeState, TaskState
@@ -53,8 +53,10 @@ def look_at(desk: Desk, job: Job) -> None:
         _end_if_due(desk, job)
     if job.state is JobState.TERMINATING:
         _terminate(desk, job)
-    if job.state is JobState.COMPLETED and job.deleting:
-        _remove(desk, job)
+    if job.state is JobState.COMPLETED:
+        on_end.look_at(desk, job)
+        if job.deleting and not job.owes_call:
+            _remove(desk, job)
 
 
 def end(desk: Desk, job: Job, reason: str, forced: bool = False) -> None:
@@ -303,7 +305,8 @@ def finish_all(desk: Desk, reason: str) -> None:
 
 
 def all_over(desk: Desk) -> bool:
-    """Whether every job is over and no node in contact owes anything."""
-    return all(job.state is JobState.COMPLETED for job in desk.cluster.jobs.values()) and not any(
+    """Whether every job is over, its end was told, and no node in contact owes anything."""
+    jobs = desk.cluster.jobs.values()
+    return all(job.state is JobState.COMPLETED and not job.owes_call for job in jobs) and not any(
         node.owes for node in desk.cluster.nodes.values() if node.session is not None
     )

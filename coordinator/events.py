@@ -102,11 +102,35 @@ class PageRead:
 
 
 @dataclass(frozen=True, slots=True)
+class EndCall:
+    """A job's `on_end` is to be run on this machine."""
+
+    job: str
+    attempt: int
+    argv: list[str]
+    environment: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class EndCallOver:
+    """What `EndCall` asked for was run. `output` is the end of what it wrote."""
+
+    job: str
+    exit_code: int | None
+    signal: int | None
+    reason: str | None
+    output: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """A deadline passed, or just time."""
 
 
-Event = SessionOpened | Received | SessionClosed | EnrollAsked | RenewAsked | FinishAsked | StoreState | PageRead | Tick
+Event = (
+    SessionOpened | Received | SessionClosed | EnrollAsked | RenewAsked | FinishAsked | StoreState | PageRead
+    | EndCallOver | Tick
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +181,8 @@ class Ready:
     """To be kept beside the log; the node is answered by OutputsTaken then."""
     lookups: list[Lookup] = field(default_factory=list)
     """Requests to be answered from what was kept of outputs."""
+    calls: list[EndCall] = field(default_factory=list)
+    """Commands to be run on this machine, each answered by `EndCallOver`."""
     alarms: list[str] = field(default_factory=list)
     """What an administrator must see, in sentences: logged as errors."""
     close: list[tuple[int, str]] = field(default_factory=list)
@@ -168,6 +194,6 @@ class Ready:
         """Whether anything is left to do once `at_once` is sent."""
         return bool(
             self.records or self.forget or self.discard or self.frames or self.pieces or self.admitted or self.rejected
-            or self.postponed or self.outputs or self.lookups or self.pages or self.alarms or self.close
+            or self.postponed or self.outputs or self.lookups or self.pages or self.calls or self.alarms or self.close
             or self.finished
         )  # fmt: skip

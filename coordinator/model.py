@@ -21,7 +21,7 @@ import msgspec
 from coordinator.claims import NOTHING, Claim, labels_of
 from coordinator.gates import Gate
 from coordinator.preparation import SETTLED, NodeJob
-from coordinator.records import Ended, NodeJobState
+from coordinator.records import EndCalled, Ended, NodeJobState
 from coordinator.records import JobState as JobState
 from coordinator.startup import NodeStart
 from wire.arms import first_match, own_retries
@@ -495,6 +495,8 @@ class Job:
     """When it was served last, in numbers of grants."""
     failed: int = 0
     ineligible_since: Instant | None = None
+    end_call: EndCalled | None = None
+    """What became of its `on_end` last, since it was completed."""
     disabled: Disabled | None = None
     """While it is disabled, or about to be."""
     excess: int = 0
@@ -539,6 +541,12 @@ class Job:
         arms = self.preparation.command.arms
         arm = first_match(arms, end.outcome, end.exit_code, end.signal)
         return arm is not None and arms[arm].action is ExitAction.STOP
+
+    @property
+    def owes_call(self) -> bool:
+        """Whether its `on_end` is to be run (again)."""
+        called = self.end_call is not None and self.end_call.final
+        return self.state is JobState.COMPLETED and self.spec.on_end is not None and not called
 
     @property
     def tasks_over(self) -> bool:

@@ -23,10 +23,20 @@ class PoolRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Who may submit elevated commands, beside admins."""
 
 
+class EndCalls(msgspec.Struct, frozen=True):
+    """What may be run on the coordinator's machine when a job is over."""
+
+    allowed: bool = False
+    own_user: bool = True
+    """It runs as the coordinator's own user, so it could do whatever the coordinator can: for admins only."""
+    at_once: int = 4
+
+
 class Policy(msgspec.Struct, frozen=True):
     """The rules of all pools. A pool that has none is open to every user, and elevates nobody but admins."""
 
     pools: dict[str, PoolRules] = {}
+    end_calls: EndCalls = EndCalls()
 
     def may_submit(self, name: str, role: Role, pool: str) -> bool:
         """Whether this person may give the pool work."""

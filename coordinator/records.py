@@ -376,6 +376,21 @@ class JobCompleted(_Record, frozen=True, tag=True):
     at: Instant
 
 
+class EndCalled(_Record, frozen=True, tag=True):
+    """What the job's `on_end` names was run, and ended so. `final`: it is not run again for this end of the job."""
+
+    job: str
+    attempt: int
+    final: bool
+    exit_code: int | None
+    signal: int | None
+    reason: str | None
+    output: bytes
+    """The end of what it wrote."""
+    at: Instant
+    retry_at: Instant | None = None
+
+
 class JobDeleting(_Record, frozen=True, tag=True):
     job: str
     at: Instant
@@ -412,7 +427,7 @@ Record = (
     | RoundOpened | RoundMoved | RoundVoided | Granted | ReportTaken | TasksReturned | GroupSkipped
     | TasksSkipped | TasksDone
     | JobEnding | JobCompleted | JobDeleting | JobDeleted | DebtPaid | NodeMarked
-    | JobMoved | JobChanged | JobReopened | TaskCancelled
+    | JobMoved | JobChanged | JobReopened | TaskCancelled | EndCalled
 )  # fmt: skip
 
 _DECODER: Final = msgspec.msgpack.Decoder(Record)

@@ -8,7 +8,21 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, Final
 
-from coordinator import access, admission, ending, explain, files, logs, nodes, readers, steering, submission, top, views
+from coordinator import (
+    access,
+    admission,
+    ending,
+    explain,
+    files,
+    logs,
+    nodes,
+    on_end,
+    readers,
+    steering,
+    submission,
+    top,
+    views,
+)
 from coordinator.desk import Desk
 from coordinator.finding import RefusedError, find_job, find_node, find_own_job, find_task
 from coordinator.model import OVER, Group, Job, JobState, Node, Pool, TaskState
@@ -93,7 +107,10 @@ def _fitting(rows: Iterable[views.Plain]) -> list[views.Plain]:
 
 
 def _job_show(desk: Desk, session: Session, message: m.JobShow) -> None:
-    _reply(desk, session, message.request, views.job(desk.cluster, find_job(desk, session, message.job), alone=True))
+    job = find_job(desk, session, message.job)
+    called = on_end.shown(job, output=access.may_act(desk, session, job))
+    shown = views.job(desk.cluster, job, alone=True)
+    _reply(desk, session, message.request, shown if called is None else {**shown, "on_end": called})
 
 
 def _job_nodes(desk: Desk, session: Session, message: m.JobNodes) -> None:

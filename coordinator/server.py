@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec
 
 
+from coordinator.calls import Caller
 from coordinator.doors import Guest, LocalDoor, TlsDoor, caller_of
 from coordinator.events import (
+    EndCall,
     Event,
     FinishAsked,
     PageAsked,
@@ -102,6 +104,10 @@ class Server:
         self._renewing: dict[int, ec.EllipticCurvePublicKey] = {}
         """Sessions that asked for their next certificate, with the key that it is for."""
         self._warned: set[str] = set()
+        self.caller = Caller()
+        """Runs what jobs' `on_end` name."""
+        self._ask_call, self._calls_asked = trio.open_memory_channel[EndCall](math.inf)
+        """As many as `at_once` says at most."""
         self._ask_page, self._pages_asked = trio.open_memory_channel[PageAsked](math.inf)
         """As many as there are readers (`coordinator.readers`) at most."""
         self._gate = Gate()
@@ -128,6 +134,7 @@ class Server:
                 nursery.start_soon(self._stop_on_signal, signals, nursery.cancel_scope)
                 nursery.start_soon(self._expire_uploads)
                 nursery.start_soon(self._bring_pages)
+                nursery.start_soon(self._make_calls)
                 if lifeline is not None:
                     nursery.start_soon(self._finish_on_break, lifeline)
                 nursery.start_soon(partial(trio.serve_listeners, self._admit, [listener], handler_nursery=nursery))
@@ -143,6 +150,18 @@ class Server:
                 self._tell(self.supervisor.stopping())
                 await self._part()
                 nursery.cancel_scope.cancel()
+
+    async def _make_calls(self) -> None:
+        async with trio.open_nursery() as nursery:
+            async for call in self._calls_asked:
+                nursery.start_soon(self._call, call)
+
+    async def _call(self, call: EndCall) -> None:
+        over = await self.caller.run(call)
+        if over.exit_code != 0:
+            said = over.output[-200:].decode("utf-8", "replace")
+            self.log.warning("on_end failed", job=call.job, status=over.exit_code, reason=over.reason, said=said)
+        self._driver.post(over)
 
     async def _bring_pages(self) -> None:
         """One after the other: between two commits at most one page is read."""
@@ -391,6 +410,8 @@ class Server:
             self._send(epoch, message)
         for asked in ready.pages:
             self._ask_page.send_nowait(asked)
+        for call in ready.calls:
+            self._ask_call.send_nowait(call)
         if self.keeping is not None:
             self._deliver_outputs(ready, self.keeping)
         for sentence in ready.alarms:

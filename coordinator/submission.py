@@ -152,6 +152,8 @@ def _not_permitted(desk: Desk, session: Session, document: SpecDocument, update:
         options = desk.cluster.pools[job.pool].options if pools.is_declared(desk, job.pool) else block
         if update and block is not None:
             options = pools.options_after(desk, block)
+        if job.on_end is not None and (why_not := _no_call(desk, session)) is not None:
+            found.append((f"job/{job.name}/on_end/run", "B803", why_not))
         for path in _elevated(job):
             if options is None or options.elevation is not Elevation.ALLOWED:
                 text = f"pool `{job.pool}` runs no elevated commands: it has `elevation = forbidden`"
@@ -160,6 +162,22 @@ def _not_permitted(desk: Desk, session: Session, document: SpecDocument, update:
                 text = f"{session.owner} may submit no elevated commands: `elevation` of {rules} names who may"
                 found.append((path, "B802", text))
     return found
+
+
+def _no_call(desk: Desk, session: Session) -> str | None:
+    """Why nothing of this person's may be run on the coordinator's machine."""
+    rules = desk.policy.end_calls
+    if not rules.allowed:
+        return (
+            "this coordinator runs nothing when a job is over: `allowed = true` of `[on_end]` in its configuration "
+            "would let it"
+        )
+    if rules.own_user and session.role is not m.Role.ADMIN:
+        return (
+            f"{session.owner} may not have the coordinator run `on_end`: it would run as the coordinator's own user, "
+            "which is for admins; `user` of `[on_end]` in its configuration, and root, let it run as another"
+        )
+    return None
 
 
 def _start_not_permitted(desk: Desk, session: Session, claim: PoolSpec) -> list[Problem]:

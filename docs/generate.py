@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from coordinator.admission import JOIN_S
+from coordinator.chronicle import MEANINGS
 from coordinator.model import JOB_TRANSITIONS, JobState
 from coordinator.preparation import PAID, TRANSITIONS
 from coordinator.records import NodeJobState
@@ -195,6 +196,11 @@ def threat_tests() -> str:
     return "\n".join(rows)
 
 
+def kinds_of_events() -> str:
+    rows = ["| kind | says |", "|---|---|"]
+    return "\n".join([*rows, *(f"| `{kind.value}` | {meaning} |" for kind, meaning in MEANINGS.items())])
+
+
 PIECES: Final[dict[str, Callable[[], str]]] = {
     "job states": job,
     "node job states": node_job,
@@ -203,6 +209,8 @@ PIECES: Final[dict[str, Callable[[], str]]] = {
     "bounds of a peer": bounds_of_a_peer,
     "options command": command,
     **{f"options {kind}": partial(options_of, kind) for kind in ("pool", "job", "dir", "needs", *COMMANDS)},
+    "options on end": partial(options_of, "on_end"),
+    "kinds of events": kinds_of_events,
     "not executed": not_executed,
     "reserved": reserved,
     "threat tests": threat_tests,

@@ -290,6 +290,11 @@ CODES: Final[dict[str, Code]] = {
         "`elevated = true` takes the pool's word (`elevation = allowed`) and the right of whoever submits "
         "(`elevation` in the coordinator's `[pools.NAME]`; admins have it). The node must allow it too.",
     ),
+    "B803": Code(
+        "no commands on the coordinator's machine",
+        "`on_end` runs a command where the coordinator runs. Its configuration does not allow that (`allowed` of "
+        "`[on_end]`), or only to admins, because the command would run as the coordinator's own user.",
+    ),
     "B900": Code(
         "refused by the coordinator",
         "The compiled document does not hold there; its version may differ.",

@@ -134,7 +134,7 @@ class Compiler:
             "priority": self._full(reading, values, "priority"),
             "timeout_ms": self._full(reading, values, "timeout"),
             "finish": self._full(reading, values, "finish"),
-            "on_end": None,
+            "on_end": self._on_end(reading.the("on_end"), f"{path}/on_end"),
             "stop_after": total,
             "parallel": self._full(reading, values, "parallel"),
             "release_grace_ms": self._full(reading, values, "release_grace"),
@@ -145,6 +145,14 @@ class Compiler:
             "release": release,
             "groups": groups,
         }
+
+    def _on_end(self, reading: Reading | None, path: str) -> list[Any] | None:
+        """It runs on no node and for no task: it knows its job, params and lets."""
+        if reading is None:
+            return None
+        self._place(path, reading.block.header)
+        argv: list[Any] | None = self._values(reading, self._names.scope, path, self._scope({}, OF_JOBS)).get("run")
+        return argv
 
     def _pool_of(self, reading: Reading, pools: list[str]) -> str:
         setting = reading.settings.get("pool")

@@ -191,7 +191,15 @@ _BLOCKS: Final = (
             Option("parallel", Kind.INT, "at most so many tasks at once", "no limit", low=1, high=MAX_TASKS),
             _span("release_grace", "how long its end waits for silent nodes", "15m", low=0),
         ),
-        blocks=("env", "dir", "prep", "task", "release"),
+        blocks=("env", "dir", "prep", "task", "release", "on_end"),
+    ),
+    Block(
+        "on_end",
+        "what the coordinator's machine runs when the job is over, where its configuration allows it",
+        options=_options(
+            Option("run", Kind.ARGV, "the program and its arguments; no shell", required=True, varies=True)
+        ),
+        once=True,
     ),
     Block(
         "start",

@@ -140,11 +140,12 @@ def _pool(pool: PoolSpec) -> Problems:
 class _Names:
     """What the expressions of one command may refer to."""
 
-    def __init__(self, axes: int, dirs: frozenset[str], *, task: bool, job: bool = True) -> None:
+    def __init__(self, axes: int, dirs: frozenset[str], *, task: bool, job: bool = True, node: bool = True) -> None:
         self.axes = axes
         self.dirs = dirs
         self.task = task
         self.job = job
+        self.node = node
 
     def check(self, path: str, expr: Any, name: str = "") -> Problems:
         try:
@@ -158,6 +159,8 @@ class _Names:
             yield path, f"`{min(of_tasks)}` is known in tasks only"
         if not self.job and (of_jobs := template.run_names(expr) & OF_JOBS):
             yield path, f"`{min(of_jobs)}` is not known in a start: it belongs to no job"
+        if not self.node and (of_nodes := template.run_names(expr) - OF_JOBS - OF_TASKS):
+            yield path, f"`{min(of_nodes)}` is not known in `on_end`: it runs on no node"
 
 
 def _job(job: JobSpec) -> Problems:
@@ -183,6 +186,8 @@ def _job(job: JobSpec) -> Problems:
     yield from _phase(f"{path}/prep", job.preparation, names)
     yield from _phase(f"{path}/release", job.release, names)
     yield from _job_files(path, job)
+    if job.on_end is not None:
+        yield from _argv(f"{path}/on_end/run", job.on_end, _Names(0, frozenset(), task=False, node=False))
     yield from _groups(path, job, dirs)
 
 

@@ -201,7 +201,7 @@ class Cluster:
         agents_left = _ended_within(self.daemons[1:], STOP_S)
         with suppress(NoCoordinator):  # it may be gone before its answer has left; its exit status says how it went
             connection.ask("Finish")
-        self.gone = _ended_within(self.daemons[:1], STOP_S) and agents_left
+        self.gone = _ended_within(self.daemons[:1], STOP_S + RELEASE_S) and agents_left  # `on_end` may take a while
 
     def stop(self, seconds: float = RELEASE_S) -> None:
         """Whatever state they are in: let them go, and see whether they have gone within so long."""

@@ -130,6 +130,7 @@ def job_lines(job: Document, now: float, colour: bool) -> list[str]:
             ("Started", _moment(job.get("started_at"), now)),
             ("Tasks done", _moment(job.get("tasks_done_at"), now)),
             ("Completed", _moment(job.get("completed_at"), now)),
+            ("On end", _call_word(job.get("on_end"))),
             ("Tasks", f"{tasks['total']:,}" + (f" ({in_tasks})" if in_tasks else "")),
             ("Release", tally(release, ("owed", "succeeded", "failed", "unreached", "waived"))),
         ],
@@ -204,6 +205,17 @@ def what_is_left(row: Document) -> str | None:
     ]
     left = ", ".join(part for part in parts if part)
     return f"left there: {left}" if left else None
+
+
+def _call_word(call: Document | None) -> str | None:
+    """`failed, exit 3, 3 attempts: no route to host` of what `on_end` names."""
+    if call is None:
+        return None
+    how = ending(call.get("exit_code"), call.get("signal")) if call.get("exit_code") != 0 else None
+    tries = count_of(call["attempts"], "attempt") if call["attempts"] > 1 else None
+    said = str(call.get("output") or "").strip().rpartition("\n")[2]
+    head = ", ".join(str(part) for part in (call["state"], how, call.get("reason"), tries) if part)
+    return f"{head}: {said}" if said else head
 
 
 def state_word(task: Document) -> str:

@@ -18,6 +18,7 @@ from coordinator import records
 from coordinator.core import Core
 from coordinator.events import (
     Admitted,
+    EndCall,
     EnrollAsked,
     Event,
     FinishAsked,
@@ -540,6 +541,8 @@ class Play:
         self.numbers: list[int] = []
         """Of the rows."""
         self.last_number = 0
+        self.calls: list[EndCall] = []
+        """Commands that were to be run on the coordinator's machine, those of earlier lives too."""
         self.page_rows = 3
         """So many rows a reader of events is given at once."""
         self.batches: list[Batch] = []
@@ -681,6 +684,7 @@ class Play:
                 link.closed.append(reason)
                 if isinstance(link, FakeNode) and link.epoch == epoch:
                     link.epoch, link.joined = None, False
+        self.calls += ready.calls
         for asked in ready.pages:
             self.happen(page_of(self.numbered(), self.last_number, asked, self.page_rows))
 
