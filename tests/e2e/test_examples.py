@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 SAYS = {
     "pipeline.batch": "preparation succeeded; 4 parts counted; the job ended as AllTasksComplete",
+    "files.batch": "is tidy",
     "needs.batch": "4 parts were fitted",
     "service.batch": "the service is gone",
     "start.batch": "tasks found the tools of hello from their node",
