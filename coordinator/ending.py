@@ -64,6 +64,7 @@ def end(desk: Desk, job: Job, reason: str, forced: bool = False) -> None:
     if job.state is not JobState.COMPLETED:
         cancelled = [(group.number, spans) for group in job.groups if (spans := group.active_spans())]
         desk.keep(JobEnding(job.id, reason, forced, desk.now, cancelled))
+        readiness.rebuild(job)  # nobody waits any more: what was kept for that goes
         desk.arm(("grace", job.id), desk.now.after(job.spec.release_grace_ms / 1000))
 
 

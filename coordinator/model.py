@@ -297,7 +297,7 @@ class Group:
         if self.gate is not None:
             self.gate.close(run)
         for link in self.followers:
-            link.ended_run(run, state)
+            link.ended_runs([run], state)
 
     def active_spans(self) -> list[tuple[int, int]]:
         """Runs (first, count) of the indices that are ACTIVE."""
@@ -313,9 +313,8 @@ class Group:
             self.state = self.state.replace(b"\x00", bytes([state]))
             self.counts[TaskState.ACTIVE] = 0
             self.counts[state] += changed
-        for first, count in spans:  # what is cancelled as a whole ends with its job: nobody waits any more
-            for link in self.followers:
-                link.ended_run(range(first, first + count), state)
+        for link in self.followers if spans else ():  # what is cancelled as a whole ends with its job: nobody waits
+            link.ended_runs([range(first, first + count) for first, count in spans], state)
         self.again.clear()
         self.waiting.clear()
         self.cursor = self.size

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Final
 
 from coordinator.gates import Gate
-from coordinator.model import Group, Job, JobState, TaskState
+from coordinator.model import OVER, Group, Job, JobState, TaskState
 from coordinator.pairing import Pairing
 from coordinator.render import count_of
 from wire.spec import After, When
@@ -22,6 +23,8 @@ from wire.spec import After, When
 _OVER: Final = re.compile(rb"([%c-%c])\1*" % (TaskState.SUCCEEDED, TaskState.SKIPPED))
 _NOT_ACTIVE: Final = re.compile(rb"[^%c]+" % TaskState.ACTIVE)
 _WIDTHS: Final = (("B", 1 << 8), ("H", 1 << 16), ("I", 1 << 32))
+WORTH: Final = 8
+"""Ends that are told one by one in the time that a key takes to be counted."""
 BAD: Final = (TaskState.FAILED, TaskState.CANCELLED, TaskState.SKIPPED)
 """What keeps `after = x` from coming true, in the order in which it is told."""
 _WORDS: Final = {
@@ -65,18 +68,42 @@ class Link:
         elif self.seen is None or self.seen[key] == self.pairing.count(key):
             self._decide(key, comes_true=self.after.when is not When.FAILED)
 
-    def ended_run(self, run: range, state: TaskState) -> None:
-        """All of these are over, and all went this way."""
-        if not self.pairing.alike and len(run) < self.source.size:
-            for index in run:
-                self.ended(index, state)
-            return
-        true = self._fulfils_at_once(state) or (self.after.when is not When.FAILED and not self._spoils(state))
-        keys = run if self.pairing.alike else range(self.pairing.keys)
-        if not true:
-            self.doomed.append(keys)
+    def ended_runs(self, runs: list[range], state: TaskState) -> None:
+        """All of these are over by now, and all went this way."""
+        total = sum(map(len, runs))
+        if self.pairing.alike or total == self.source.size:
+            self._decide_alike(runs, state)
+        elif self.is_read(total):
+            self.read()
         else:
-            self.gate.lower([run] if self.pairing.alike else self.pairing.paired())
+            for index in chain.from_iterable(runs):
+                self.ended(index, state)
+
+    def _decide_alike(self, runs: list[range], state: TaskState) -> None:
+        """What became of these decides their keys, which nothing did before."""
+        if self._fulfils_at_once(state) or (self.after.when is not When.FAILED and not self._spoils(state)):
+            self.gate.lower(runs if self.pairing.alike else self.pairing.paired())
+        else:
+            self.doomed += runs if self.pairing.alike else [range(self.pairing.keys)]
+
+    def is_read(self, ends: int) -> bool:
+        """Whether so many ends are better counted key by key in the bytes than one by one."""
+        return self.pairing.keys * WORTH <= ends
+
+    def read(self) -> None:
+        """Count what is over of each key that is not decided, instead of being told; keys have several elements."""
+        assert self.seen is not None
+        for key in range(self.pairing.keys):
+            if self.seen[key] == self.decided:
+                continue
+            counts = _counts(self.source, self.pairing.elements(key))
+            self.seen[key] = over = sum(counts[state] for state in OVER)
+            if any(counts[state] and self._fulfils_at_once(state) for state in OVER):
+                self._decide(key, comes_true=True)
+            elif any(counts[state] and self._spoils(state) for state in OVER):
+                self._decide(key, comes_true=False)
+            elif over == self.pairing.count(key):
+                self._decide(key, comes_true=self.after.when is not When.FAILED)
 
     def _fulfils_at_once(self, state: TaskState) -> bool:
         return self.after.when is When.FAILED and state is TaskState.FAILED
@@ -154,10 +181,18 @@ def _catch_up(link: Link) -> None:
     """Tell a new link what is over already."""
     if link.after.when is When.FAILED:
         link.unpaired = sum(map(len, link.pairing.paired())) < link.target.size
-    counts = link.source.counts
-    if counts[TaskState.ACTIVE] + counts[TaskState.GRANTED] < link.source.size:
-        for found in _OVER.finditer(link.source.state):
-            link.ended_run(range(found.start(), found.end()), TaskState(found[1][0]))
+    source = link.source
+    over = sum(source.counts[state] for state in OVER)
+    if over and link.is_read(over):
+        link.read()
+    elif over:
+        for found in _OVER.finditer(source.state):
+            run, state = range(found.start(), found.end()), TaskState(found[1][0])
+            if link.pairing.alike:
+                link.ended_runs([run], state)
+            else:
+                for index in run:
+                    link.ended(index, state)
 
 
 # ---- what is still missing
@@ -230,13 +265,7 @@ def why_skipped(job: Job, group: Group, index: int) -> str | None:
 def _look(source: Group, after: After, values: dict[str, str], runs: list[range]) -> Unmet | None:
     """The condition over these elements, or None where it holds."""
     total = sum(len(run) for run in runs)
-    counts = [0] * len(TaskState)
-    if total == source.size:
-        counts = source.counts
-    else:
-        for run in runs:
-            tasks = source.state[run.start : run.stop : run.step]
-            counts = [count + tasks.count(state) for count, state in zip(counts, TaskState, strict=True)]
+    counts = source.counts if total == source.size else _counts(source, runs)
     left = counts[TaskState.ACTIVE] + counts[TaskState.GRANTED]
     name, spoilt = source.spec.name, None
     match after.when:
@@ -258,6 +287,15 @@ def _look(source: Group, after: After, values: dict[str, str], runs: list[range]
                 spoilt = f"`{source.sweep.label(_first(source, runs, bad))}` {_WORDS[bad]}"
             left = total - counts[TaskState.SUCCEEDED]
     return Unmet(after, source, values, total, left, spoilt)
+
+
+def _counts(source: Group, runs: Iterable[range]) -> list[int]:
+    """How many of these tasks are in each state."""
+    counts = [0] * len(TaskState)
+    for run in runs:
+        tasks = source.state[run.start : run.stop : run.step]
+        counts = [count + tasks.count(state) for count, state in zip(counts, TaskState, strict=True)]
+    return counts
 
 
 def _first(source: Group, runs: list[range], state: TaskState) -> int:

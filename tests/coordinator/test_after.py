@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from coordinator import readiness, records
 from coordinator.cluster import Cluster
-from coordinator.model import TaskState
+from coordinator.model import OVER, TaskState
 from coordinator.records import GroupSkipped, TasksSkipped
 from tests.coordinator.playbook import FakeNode, Play, job, tasks
 from tests.coordinator.sweeping import groups
@@ -312,13 +312,51 @@ def test_a_log_of_an_earlier_version_is_replayed_to_the_same_state() -> None:
     assert running(play, name) == ["b"]
 
 
+def test_what_a_retried_job_waited_for_by_value_is_waited_for_again() -> None:
+    play, _, name = playing(swept("a", DESKS), swept("b", DAYS, DESKS, after=[on(0, "desk")]))
+    end(play, name, "a[fx]", 1)
+    play.run_out(name)
+    assert play.core.cluster.jobs[name].groups[1].gate is None, "nothing is kept for what nobody waits for"
+    assert retry(play, name)
+    assert running(play, name) == ["a[fx]"]
+    assert play.task(f"{name}/b[2,fx]")["reason"] == "it waits for `a[desk=fx]`: 1 of 1 task did not succeed yet"
+    end(play, name, "a[fx]")
+    assert running(play, name) == ["b[1,fx]", "b[2,fx]", "b[3,fx]"]
+    play.run_out(name)
+    assert (play.show(name)["result"], play.show(name)["tasks"]["succeeded"]) == ("success", 8)
+
+
+def test_who_waits_for_a_cancelled_task_by_value_is_skipped() -> None:
+    play, _, name = playing(swept("a", DESKS), swept("b", DESKS, after=[on(0, "desk")]), slots=1)
+    assert running(play, name) == ["a[fx]"]
+    play.admin.ask(m.TaskCancel, f"{name}/a[rates]")
+    assert labels(play, name, TaskState.SKIPPED) == ["b[rates]"]
+    assert play.task(f"{name}/b[rates]")["reason"] == (
+        "`after = a[desk]` can no longer come true: `a[rates]` was cancelled"
+    )
+
+
 # ---- against every pair asked one by one
 
 STEPS = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 99)), max_size=40)
 
 
-def judge(play: Play, name: str) -> None:
-    """With room for all, what runs is what may run, and what is skipped is what never will."""
+def cancel(play: Play, name: str, which: int) -> None:
+    """Some task of it is cancelled, unless it is over."""
+    found = [(group, index) for group in play.core.cluster.jobs[name].groups for index in range(group.size)]
+    group, index = found[which % len(found)]
+    task = f"{group.spec.name}#{index}" if group.sweep.axes else group.spec.name
+    play.admin.start(m.TaskCancel, f"{name}/{task}")
+
+
+def retry(play: Play, name: str) -> bool:
+    """What did not succeed of a job runs again; whether there is any."""
+    return isinstance(play.admin.answers[play.admin.start(m.JobRetry, name, [], [])], m.Reply)
+
+
+def judge(play: Play, name: str, *, again: bool = False) -> None:
+    """With room for all, what runs is what may run, and what is skipped is what never will. `again`: what was over when
+    its job was reopened may have been so for reasons that no longer hold."""
     found = play.core.cluster.jobs[name]
     sweeps = [group.sweep for group in found.groups]
 
@@ -333,6 +371,8 @@ def judge(play: Play, name: str) -> None:
             missing = list(readiness.unmet(found, group, index))
             assert bool(missing) == (stand is not Stand.TRUE), what
             assert any(each.spoilt for each in missing) == (stand is Stand.NEVER), what
+            if state is TaskState.CANCELLED or (again and state in OVER):
+                continue
             if stand is Stand.TRUE:
                 assert state not in (TaskState.ACTIVE, TaskState.SKIPPED), what
             elif stand is Stand.NEVER:
@@ -355,6 +395,10 @@ def test_what_runs_is_what_may_whatever_the_sweeps_and_conditions(found: list[An
             n1.join()
         elif what == 1:
             n1.give_back(name)
+        elif what == 2 and which < 20:
+            cancel(play, name, which)
+            while n1.stopped():
+                pass
         elif runs:
             some = runs[which % len(runs) :][: 1 + which % 5]
             n1.report([n1.task_end(grant, at, 1 if what < 5 else 0) for grant, at in some])
@@ -363,6 +407,18 @@ def test_what_runs_is_what_may_whatever_the_sweeps_and_conditions(found: list[An
     play.obey()
     judge(play, name)
     assert play.core.cluster.jobs[name].tasks_over
+    play.terminate(name)
+    play.obey()
+    if retry(play, name):
+        judge(play, name, again=True)
+        play.restart()
+        n1.join()
+        judge(play, name, again=True)
+        for code in (1, 0):
+            n1.end_all(name, code)
+            judge(play, name, again=True)
+        play.obey()
+        assert play.core.cluster.jobs[name].tasks_over
     replayed = Cluster()
     for _, body in play.rows:
         replayed.apply(records.decode(body))

@@ -146,3 +146,71 @@ def test_a_heartbeat_costs_no_record_and_wakes_nobody() -> None:
     for _ in range(50):
         n1.heartbeat()
     assert (len(play.kept), play.core.version) == (before, version)
+
+
+# ---- after, by value
+
+MANY = {"names": ["i"], "range": [1, 1_000_000, 1]}
+FEW = {"names": ["desk"], "values": ["fx", "rates"]}
+SOME = {"names": ["s"], "range": [1, 500_000, 1]}
+
+
+def over(name: str, *axes: Any, **after: Any) -> dict[str, Any]:
+    return {**tasks(name, after=[after] if after else []), "axes": list(axes)}
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "bytes_each"),
+    [
+        (over("a", MANY), over("b", MANY, group=0, axes=["i"]), 1),
+        (over("a", FEW), over("b", SOME, FEW, group=0, axes=["desk"]), 1),
+        (over("a", SOME, FEW), over("b", FEW, SOME, group=0, axes=["desk", "s"]), 1),
+        (over("a", SOME, FEW), over("b", SOME, group=0, axes=["s"]), 2),
+    ],
+)
+def test_a_million_tasks_are_paired_without_an_object_a_pair(first: Any, then: Any, bytes_each: int) -> None:
+    play = Play(checking=False)
+    play.submit(job("warm", tasks("a", size=2), over("b", FEW)))
+    gc.collect()
+    before, calls = len(gc.get_objects()), 0
+
+    def counted(frame: FrameType, event: str, argument: Any) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    sys.setprofile(counted)
+    name = play.submit(job("j", first, then))
+    sys.setprofile(None)
+    gc.collect()
+    assert len(gc.get_objects()) - before < 400
+    assert calls < 10_000
+    [link] = play.core.cluster.jobs[name].groups[1].links
+    counters = link.seen.itemsize * len(link.seen) if link.seen is not None else 0
+    assert len(link.gate.waits) + counters <= bytes_each * link.target.size
+
+
+def test_half_a_million_tasks_are_skipped_by_value_and_those_behind_them_by_three_records() -> None:
+    play = Play(checking=False)
+    n1 = play.node("n1", slots=2)
+    name = play.submit(
+        job(
+            "j", over("a", FEW), over("b", SOME, FEW, group=0, axes=["desk"]),
+            over("c", SOME, FEW, group=1, axes=["s", "desk"]), over("d", FEW, group=2, axes=["desk"], when="done"),
+        )
+    )  # fmt: skip
+    before, calls = len(play.kept), 0
+
+    def counted(frame: FrameType, event: str, argument: Any) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    report = Received(n1.epoch or 0, m.Report(1, [n1.task_end(*n1.running()[0], exit_code=1)], []))
+    sys.setprofile(counted)
+    play.core.handle(report, play.now)
+    ready = play.core.take_ready()
+    sys.setprofile(None)
+    assert play.show(name)["tasks"]["skipped"] == 1_000_000
+    assert len(ready.records) <= 5
+    assert sum(len(records.encode(record)) for record in ready.records) < 2_000
+    assert len(play.kept) == before
+    assert calls < 5_000
