@@ -1,5 +1,5 @@
-"""What `exit` says of one end of a command, by the words of the language: patterns as a set of names, the first arm with
-one of them decides."""
+"""What `exit` says of one end of a command, by the words of the language: patterns as a set of names, the first arm
+with one of them decides."""
 
 from __future__ import annotations
 

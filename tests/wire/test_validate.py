@@ -6,11 +6,10 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-import msgspec
 
 from wire import bounds
 from wire.spec import After, SpecDocument, When
@@ -190,8 +189,11 @@ WRONG: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
     ("an axis that the other has not", lambda d: paired(d, ["own"]), "job/j/task/b/after"),
     ("an axis that only the other has", lambda d: paired(d, ["alone"]), "job/j/task/b/after"),
     ("too many pairs", lambda d: paired(d, *[["i"]] * 101), "job/j/task/b/after"),
-    ("a failure that counts nowhere", lambda d: (group(d).update(optional=True), paired(d, [], when="failed")),
-     "job/j/task/b/after"),
+    (
+        "a failure that counts nowhere",
+        lambda d: (group(d).update(optional=True), paired(d, [], when="failed")),
+        "job/j/task/b/after",
+    ),
     ("a preparation elsewhere", lambda d: job(d)["preparation"]["command"].update(arms=[ELSEWHERE]), "job/j/prep/exit"),
     ("a failure elsewhere", lambda d: arms(d, {**ELSEWHERE, "action": "fail"}), f"{A}/exit"),
     ("a cycle", lambda d: group(d).update(after=after(1)), f"{A}/after"),
