@@ -171,7 +171,7 @@ BREAKS: Final = (
         "agentd",
         "self._vitals.over(event.keeper)",
         "pass",
-        first=98,
+        first=100,
         size="operated",
     ),
     # ---- the coordinator
@@ -195,14 +195,6 @@ BREAKS: Final = (
         "coordinator",
         "node.drain = Drain(record.by, record.reason, record.at, record.until or record.at)",
         "node.drain = None",
-        size="operated",
-    ),
-    Mutation(
-        "a node with a process that can't be killed is given up before it is told to release",
-        "coordinator",
-        "if node_job.state is NodeJobState.RELEASING and _is_stuck_for_good(desk, job, node):",
-        "if _is_stuck_for_good(desk, job, node):",
-        first=113,
         size="operated",
     ),
     Mutation(

@@ -267,7 +267,8 @@ class Invariants:
                 well = sum(t.who.kind is Kind.RELEASE and t.succeeded for t in found.trees)
                 if found.state is NodeJobState.RELEASED and job.spec.release is not None and found.attempted:
                     require(well > 0, "drain", f"{node} is drained, round {found.round} was not released", job_id)
-        held = [grant for grant in self.truth.grants.values() if grant.record.node == node and grant.open]
+        known = (grant for grant in self.truth.grants.values() if self.truth.jobs[grant.record.job].deleted_at is None)
+        held = [grant for grant in known if grant.record.node == node and grant.open]
         require(not held, "drain", f"{node} is drained and has {held and held[0].record}")
 
     def _submitted(self, record: rows.JobSubmitted) -> None:

@@ -353,7 +353,11 @@ class Simulation:
             found.append(f"{self.people.open} requests wait for an answer")
         if self.operators is not None and self.coordinator is not None:
             nodes = self.coordinator.core.cluster.nodes.values()
-            found += [f"{node.name} is {node.state.value}" for node in nodes if node.unusable or node.drain]
+            found += [
+                f"{node.name} is {node.state.value}"
+                for node in nodes
+                if node.drain or (node.connected and node.unusable)
+            ]
         for name, machine in self.by_name.items():
             if name in self.gone or name in self.copied.get(machine.node, ()):
                 continue
