@@ -126,6 +126,37 @@ def test_sigterm_leaves_a_task_running_and_the_next_agent_takes_it_up(cluster: C
     assert (task["exit_code"], task["attempts"]) == (7, 1)
 
 
+def test_gpus_are_given_one_by_one_and_held_while_the_agent_is_away(cluster: Cluster) -> None:
+    options = ("--resource", "gpus=2", "--resource", "licence=1.5", "--label", "zone=b")
+    cluster.agent("n1", *options, slots=4)
+    shown = cluster.ask("node", "show", "n1")
+    assert {name: shown["resources"][name] for name in ("gpus", "licence")} == {
+        "gpus": {"total": 2.0, "used": 0}, "licence": {"total": 1.5, "used": 0},
+    }  # fmt: skip
+    assert shown["resources"]["disk"]["total"] > 0
+    assert shown["labels"] == {"zone": "b"}
+    told = cluster.pipe("told")
+    job = cluster.submit(
+        "pool p { slots = 4 }\njob j {\npool = p\ntask t for n in 1..3 {\nneeds {\ngpus = 1\nlabels = ['zone=b']\n}\n"
+        f"script = 'echo $n/$CUDA_VISIBLE_DEVICES > {told.path}; test $n = 3 || sleep 600'\n}}\n"
+        f"task none {{ script = 'echo none/${{CUDA_VISIBLE_DEVICES-unset}}. > {told.path}' }}\n}}\n"
+    )
+    first = dict(line.split("/") for line in told.lines(3))
+    assert first.pop("none") == "."
+    assert sorted(first.values()) == ["0", "1"]
+    cluster.kill("n1", signal.SIGKILL)
+    cluster.agent("n1", *options, slots=4)
+    cluster.until(lambda now: node_of(now, "n1")["resources"]["gpus"]["used"] == 2)
+    assert told.silent(), "the third waits for a GPU"
+    cluster.command("job", "terminate", job)
+    assert cluster.wait(job)["tasks"]["cancelled"] == 3
+    refused = cluster.command("submit", str(cluster.file(
+        "job k {\npool = p\ntask t {\nrun = ['true']\nneeds {\ngpus = 3\n}\n}\n}\n"
+    )), status=2)  # fmt: skip
+    assert "`t` needs 3 GPUs, but no node of pool `p` has more than 2" in refused.stderr
+    assert ":6:1" in refused.stderr
+
+
 def test_sigint_stops_what_runs_pays_the_release_and_ends(cluster: Cluster) -> None:
     process = cluster.agent("n")
     said = cluster.pipe("said")
