@@ -56,6 +56,7 @@ _WRITTEN: Final = {
     "ReadFile": "c",
     "ListFiles": "c",
     "OutputsTaken": "c",
+    "StartNode": "c",
     # what people ask
     "Upload": "uoa",
     "Submit": "uoa",
