@@ -208,7 +208,7 @@ PIECES: Final[dict[str, Callable[[], str]]] = {
     "senders": senders,
     "bounds of a peer": bounds_of_a_peer,
     "options command": command,
-    **{f"options {kind}": partial(options_of, kind) for kind in ("pool", "job", "dir", "needs", *COMMANDS)},
+    **{f"options {kind}": partial(options_of, kind) for kind in ("pool", "job", "dir", "file", "needs", *COMMANDS)},
     "options on end": partial(options_of, "on_end"),
     "kinds of events": kinds_of_events,
     "not executed": not_executed,

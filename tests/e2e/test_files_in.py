@@ -147,3 +147,20 @@ def test_a_link_out_of_the_files_directory_is_not_followed(cluster, tmp_path, se
     said = cluster.command("submit", str(path), status=2).stderr
     assert "B212" in said
     assert "a link leads out of the directory of the file that names it" in said
+
+
+def test_the_start_of_a_node_has_its_files_too(tmp_path):
+    (tmp_path / "tool.sh").write_text("echo tool\n")
+    path = tmp_path / "s.batch"
+    path.write_text("""
+        pool p {
+          start {
+            file "t.sh" { from = "tool.sh" }
+            file "who"  { text = "${node.id}" }
+            script = 'mkdir -p "$BATCH_NODE_SHARED_DIR"; (sh t.sh; cat who) > "$BATCH_NODE_SHARED_DIR/started"'
+          }
+        }
+        job j { pool = p  task t { script = 'cat "$BATCH_NODE_SHARED_DIR/started"' } }
+    """)
+    said = Cluster(tmp_path).command("run", str(path), "--follow")
+    assert "t: tool" in said.stdout + said.stderr
