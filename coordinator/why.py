@@ -19,7 +19,7 @@ from coordinator.render import count_of, duration
 from coordinator.views import end_sentence
 from coordinator.whereabouts import grant_of, is_preparing, with_slot
 from wire.instant import Instant
-from wire.messages import Phase
+from wire.messages import Outcome, Phase
 
 MAX_NODES: Final = 100
 """Rows of the node-by-node table."""
@@ -74,6 +74,8 @@ def how(end: Ended | None) -> str:
 
 def _verdict(group: Group, end: Ended | None) -> str:
     """Why there is no further attempt."""
+    if end is not None and end.outcome is Outcome.KILLED:
+        return "`job disable --terminate` gave it no other"
     if end is not None and end.arm is not None:
         return f"arm {end.arm + 1} of its `exit` decided"
     retries = group.spec.command.retries
@@ -241,5 +243,7 @@ _AFTERWARDS: Final = {
     Verdict.FAILED: ", for good",
     Verdict.RETRY: ", tried again",
     Verdict.LOST: ", which costs it no retry",
+    Verdict.DRAINED: ", which costs it no retry",
+    Verdict.REQUEUED: ", which costs it no retry",
     Verdict.CANCELLED: ", cancelled",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from agentd.desk import FORGET_S, GATHER_S
+from agentd.dialogue import ItemsRecalled
 from agentd.events import KeeperDead, KeeperSaid
 from agentd.records import Purpose
 from tests.agentd.node import Node, group, job_spec, preparation
@@ -170,3 +171,51 @@ def test_a_preparation_for_which_no_keeper_can_be_started_fails_with_the_reason(
         node.tell(KeeperDead(f"k{number}", reason="there is no room for it"))
         node.wait(1.1)
     assert [(end.outcome, end.final) for end in node.phase_ends()] == [(Outcome.START_FAILED, True)]
+
+
+# ---- stopped one by one
+
+
+def test_what_is_stopped_is_killed_where_it_runs_and_given_back_where_it_waits() -> None:
+    node = joined(slots=1)
+    node.run(1, 5)
+    node.greet()
+    assert node.tasks == ["1.0.0.1"]
+    node.hear(m.StopTasks(1, [(0, 1), (2, 2)], "its job was disabled"))
+    assert node.keepers["k1"].stops == ["1.0.0.1"]
+    assert node.said(m.Recalled) == [m.Recalled(1, [(2, 2)])]
+    node.end(outcome=Outcome.KILLED)
+    assert [(end.position, end.outcome) for end in node.task_ends()] == [(0, Outcome.KILLED)]
+    assert node.tasks == ["1.1.0.1"]
+    node.end()
+    assert node.tasks == ["1.4.0.1"]
+    node.end()
+    assert node.core.ledger.grants == {}
+
+
+def test_what_a_keeper_had_not_begun_when_it_was_stopped_never_starts() -> None:
+    node = joined(slots=1)
+    node.run(1, 10)
+    node.greet()
+    node.end(seconds=0.005)
+    assert len(node.tasks) > 2
+    behind = node.tasks[1]
+    node.hear(m.StopTasks(1, [(2, 1)], "cancelled"))
+    assert node.keepers["k1"].stops == [behind]
+    keeper = node.keepers["k1"]
+    keeper.queue = [item for item in keeper.queue if item[0] != behind]
+    node.tell(KeeperSaid("k1", ItemsRecalled(keys=[behind])))
+    assert node.said(m.Recalled)[-1] == m.Recalled(1, [(2, 1)])
+    while node.tasks:
+        assert behind not in node.tasks
+        node.end()
+    assert node.core.ledger.grants == {}
+
+
+def test_a_stop_of_what_is_not_held_changes_nothing() -> None:
+    node = joined()
+    node.run(1, 2)
+    rows = list(node.rows)
+    node.hear(m.StopTasks(7, [(0, 1)], "gone"), m.StopTasks(1, [(-5, 2), (9, 99), (1, -1), (2, 2**60)], "nonsense"))
+    assert node.rows == rows
+    assert not node.hung_up

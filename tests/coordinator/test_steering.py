@@ -483,3 +483,32 @@ def test_a_task_that_is_over_is_not_cancelled() -> None:
     refused = play.admin.refused(m.TaskCancel, f"{name}/t[0]")
     assert refused.code is m.RefusalCode.FAILED
     assert refused.message == f"task `{name}/t[0]` is over already: success"
+
+
+# ---- why
+
+
+def why(play: Play, name: str) -> tuple[str, str]:
+    told = play.admin.ask(m.Explain, name)
+    return told["code"], told["reason"]
+
+
+def test_explain_names_who_disabled_a_job_and_what_became_of_its_tasks() -> None:
+    play = Play()
+    n1, name = running(play)
+    disable(play, name, REQUEUE)
+    play.obey()
+    code, reason = why(play, f"{name}/t[0]")
+    assert (code, reason) == (
+        "disabled", f"its job was disabled by uid:1000: `coordinator job enable {name}` lets it go on",
+    )  # fmt: skip
+    assert why(play, name)[0] == "disabled"
+    assert play.show(name)["waits"] == reason
+    enable(play, name)
+    disable(play, name, TERMINATE)
+    play.obey()
+    assert why(play, f"{name}/t[0]") == (
+        "failed", "it failed for good: its job was disabled at attempt 2; `job disable --terminate` gave it no other",
+    )  # fmt: skip
+    play.admin.ask(m.TaskCancel, f"{name}/t[3]")
+    assert why(play, f"{name}/t[3]") == ("cancelled", "it was cancelled by uid:1000")
