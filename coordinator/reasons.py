@@ -102,7 +102,8 @@ NEXT: Final[dict[Code, str]] = {
     Code.DRAINING: "`coordinator node enable {node}`",
     Code.UNUSABLE: "`coordinator node show {node}` says what is wrong there",
     Code.LEAVING: "start `agentd --pool {pool}` on another machine",
-    Code.BARRED: "`coordinator logs {job} --node {node} --phase prep` shows why",
+    Code.BARRED: "`coordinator logs {job} --node {node} --phase prep` shows why; when that is mended, "
+    "`coordinator node retry-prep {node} --job {job}`",
     Code.TOO_SMALL: "start an agent with more `--slots`, or ask for fewer",
     Code.NOT_ELEVATING: "start an agent with `--allow-elevation`, or leave `elevated` out",
     Code.TOO_FEW_CPUS: "add a larger machine to pool `{pool}`, or ask for less",

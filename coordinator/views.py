@@ -416,7 +416,7 @@ def _node_reason(shown: Node) -> str | None:
         "out of contact" if shown.state is NodeState.LOST else None,
         shown.alarm if shown.state is not NodeState.LOST else None,
         "it is leaving" if shown.leaving else None,
-        _why_drained(shown.drain) if shown.drain is not None else None,
+        why_drained(shown.drain) if shown.drain is not None else None,
         shown.unusable,
         _why_held_back(shown),
     ]
@@ -434,10 +434,11 @@ def _why_left(shown: Node) -> str:
         return "revoked"
     if shown.forgotten_by is not None:
         return f"forgotten by {shown.forgotten_by}"
-    return "it left clean" if shown.drain is None else f"it left clean; {_why_drained(shown.drain)}"
+    return "it left clean" if shown.drain is None else f"it left clean; {why_drained(shown.drain)}"
 
 
-def _why_drained(drain: Drain) -> str:
+def why_drained(drain: Drain) -> str:
+    """By whom, and for what."""
     return f"drained by {drain.by}" + (f": {drain.reason}" if drain.reason else "")
 
 

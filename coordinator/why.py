@@ -16,7 +16,7 @@ from coordinator.readiness import unmet, why_skipped
 from coordinator.reasons import OF_OBSTACLE, Cause, Code, Explanation, NodeLine, Told
 from coordinator.records import Ended, Verdict
 from coordinator.render import count_of, duration
-from coordinator.views import end_sentence
+from coordinator.views import end_sentence, why_drained
 from coordinator.whereabouts import grant_of, is_preparing, with_slot
 from wire.instant import Instant
 from wire.messages import Outcome, Phase
@@ -173,6 +173,10 @@ def _detail(view: View, job: Job, group: Group, node: Node, reason: Obstacle, le
     match reason:
         case Obstacle.NOT_CONNECTED:
             return f"out of contact for {duration(view.now.boottime - node.heard_at)}"
+        case Obstacle.DRAINING if node.drain is not None:
+            return why_drained(node.drain)
+        case Obstacle.UNUSABLE:
+            return f"unusable: {node.unusable}"
         case Obstacle.BARRED:
             return _failed_preparation(job, node)
         case Obstacle.TOO_SMALL:

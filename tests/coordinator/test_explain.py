@@ -72,6 +72,19 @@ def the_only_node_is_leaving(play: Play) -> str:
     return f"{play.submit(job('j'))}/t"
 
 
+@situation(Code.DRAINING, "node `n1`: drained by uid:1000: new kernel", "`coordinator node enable n1`")
+def the_only_node_is_drained(play: Play) -> str:
+    play.node("n1")
+    play.admin.ask(m.NodeDrain, node="n1", deadline_s=60.0, reason="new kernel")
+    return f"{play.submit(job('j'))}/t"
+
+
+@situation(Code.UNUSABLE, "node `n1`: unusable: its disk is full", "`coordinator node show n1` says what is wrong there")
+def the_only_node_has_no_room_on_its_disk(play: Play) -> str:
+    play.node("n1").say(m.Health("its disk is full"))
+    return f"{play.submit(job('j'))}/t"
+
+
 @situation(Code.BARRED, "node `n1`: the job's preparation failed there: exit code 1, 1 attempt")
 def the_preparation_failed_on_the_only_node(play: Play) -> str:
     n1 = play.node("n1")
