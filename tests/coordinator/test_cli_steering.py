@@ -1,4 +1,4 @@
-"""The commands that steer jobs, against a stand-in: what they ask, what they say, and what they refuse by themselves."""
+"""The commands that steer jobs, against a stand-in: what they ask, say, and refuse by themselves."""
 
 from __future__ import annotations
 
