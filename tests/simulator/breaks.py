@@ -517,13 +517,6 @@ BREAKS: Final = (
         size="strange",
     ),
     Mutation(
-        "the GPUs of tasks that outlived the agent are free",
-        "agentd",
-        "grant, position, keeper.slots, keeper.gpus = parsed",
-        "grant, position, keeper.slots = parsed[:3]",
-        size="strange",
-    ),
-    Mutation(
         "who claimed no GPU sees them all",
         "agentd",
         'return {GPUS_VARIABLE: ""} if config.gpus else {}',
