@@ -338,7 +338,11 @@ class AgentCore:
             return
         if getattr(message, "job", None) == m.START_JOB:
             self._hang_up(f"no job is called {m.START_JOB}")
-            return
+        else:
+            self._obey(message)
+
+    def _obey(self, message: m.Message) -> None:
+        """An order of the coordinator that has let us in."""
         match message:
             case m.HeartbeatAck():
                 if self._lease.acked(message.beat) and self._lease.until is not None:
@@ -602,9 +606,9 @@ class AgentCore:
             if not self._fenced_keepers():
                 self._leave(Leave.REFUSED, self._fenced)
             return
-        if self._surveyed and self._may_go() and self._phases.end_start():
-            if self._dismissed or not self._keepers.all:
-                self._leave(Leave.DEPARTED)
+        ended = self._surveyed and self._may_go() and self._phases.end_start()
+        if ended and (self._dismissed or not self._keepers.all):
+            self._leave(Leave.DEPARTED)
 
     def _may_go(self) -> bool:
         """Whether it goes, and nothing but its start is left to end."""

@@ -344,6 +344,7 @@ class Ledger:
             case BootSeen():
                 self._boot_seen(record.boot)
             case StartOrdered():
+                self.jobs.pop(START_JOB, None)  # its place is that of this row
                 self.jobs[START_JOB] = Job(decode_start(record.body), digest=record.digest)
                 held = Round(START_JOB, record.number, RoundState.PREPARING)
                 self.jobs[START_JOB].rounds[record.number] = held

@@ -251,9 +251,9 @@ class KeeperOver(_Record, frozen=True, tag=True):
 
 
 Record = (
-    Counted | BootSeen | StartOrdered | JobHeld | RoundOpened | RoundBegun | PreparationAsked | ReleaseAsked | AttemptStarted
-    | AttemptEnded | Released | RoundForgotten | Retained | RemovalAsked | Removed | Granted | Ended | GaveBack
-    | Dropped | TasksRan | Reported | OutputsOwed | KeeperBegun | KeeperOver
+    Counted | BootSeen | StartOrdered | JobHeld | RoundOpened | RoundBegun | PreparationAsked | ReleaseAsked
+    | AttemptStarted | AttemptEnded | Released | RoundForgotten | Retained | RemovalAsked | Removed | Granted
+    | Ended | GaveBack | Dropped | TasksRan | Reported | OutputsOwed | KeeperBegun | KeeperOver
 )  # fmt: skip
 
 COUNTERS: Final = "counters"

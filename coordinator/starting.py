@@ -6,6 +6,8 @@ another boot, by another start of the agent, or when an operator enables the nod
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from coordinator import plausible, work
@@ -13,6 +15,9 @@ from coordinator.desk import Desk
 from coordinator.model import Node
 from coordinator.records import StartEnded, StartOrdered, start_scope
 from wire import messages as m
+
+HELD: Final = frozenset({m.RoundState.PREPARING, m.RoundState.PREPARED, m.RoundState.BARRED})
+"""States of a start at a node that has it in this boot and has not ended it."""
 
 
 def order(desk: Desk, node: Node, after: int = 0) -> None:
@@ -46,8 +51,8 @@ def reconcile(desk: Desk, node: Node, held: m.StartHeld | None) -> None:
         return
     if start is None or not node.start_counts or (start.failed and start.life != node.life):
         order(desk, node, 0 if held is None else held.number)
-    elif held is None or held.number != start.number or held.state is m.RoundState.OPENED:
-        if start.view.finished:  # it has lost what it knew of it
+    elif held is None or held.number != start.number or held.state not in HELD:
+        if start.view.finished:  # the node left meanwhile, or has lost what it knew of it
             order(desk, node, 0 if held is None else held.number)
         else:
             _send(desk, node, start.number)

@@ -22,7 +22,7 @@ from tests.simulator.world import Clock, World
 from wire import limits
 from wire.codec import ProtocolError
 from wire.connection import Connection as Rules
-from wire.messages import PROTOCOL_VERSION, Goodbye, Hello, Join, Message, Renew, Renewed, Role, Welcome
+from wire.messages import PROTOCOL_VERSION, START_JOB, Goodbye, Hello, Join, Message, Renew, Renewed, Role, Welcome
 
 RECONNECT_S: Final = (0.2, 1.5)
 AGE_LOOKED_AT_S: Final = (3.0, 9.0)
@@ -292,6 +292,8 @@ class AgentDaemon(Daemon):
                     self.world.after(0.01 if held is None else KILL_AGAIN_S, self._do, chore)
             case events.MakeJob():
                 self.post(events.JobDirectoryMade(chore.job, self.house.make_job(chore)))
+            case events.MakeStart():
+                self.post(events.JobDirectoryMade(START_JOB, self.house.make_start(chore)))
             case events.CleanJob():
                 self.post(self.house.clean_job(chore))
             case events.TakePiece():

@@ -352,6 +352,35 @@ BREAKS: Final = (
         first=55,
         size="strange",
     ),
+    # ---- the start of a node
+    Mutation(
+        "tasks do not wait for the node's start",
+        "agentd",
+        "if self._lease.valid(self._desk.now) and self._phases.started:",
+        "if self._lease.valid(self._desk.now):",
+        size="starts",
+    ),
+    Mutation(
+        "preparations do not wait for the node's start",
+        "agentd",
+        "return self.started",
+        "return True",
+        size="starts",
+    ),
+    Mutation(
+        "a start begins beside what runs",
+        "agentd",
+        "if self._is_busy():",
+        "if False:",
+        size="starts",
+    ),
+    Mutation(
+        "a start is ordered again whatever came of it",
+        "coordinator",
+        "elif held is None or held.number != start.number or held.state not in HELD:",
+        "elif True:",
+        size="starts",
+    ),
     # ---- who may come in
     Mutation(
         "a token is good for any number of identities",

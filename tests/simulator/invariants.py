@@ -73,6 +73,8 @@ class Invariants:
         """(host, number) of trees whose keeper was killed while no agent was there, or the other way round: nobody on
         that machine could end them when their lease did."""
         self._excuses: dict[str, list[tuple[float, float]]] = {}
+        self.starts = False
+        """Whether the pool has a start."""
 
     # ---- what nobody could have prevented
 
@@ -92,6 +94,10 @@ class Invariants:
 
     def spawning(self, host: str, who: Identity, boot: str, incarnation: str) -> None:
         """Just before a command starts on a node, all of what must be true for that."""
+        if self.starts and who.kind is not Kind.RELEASE:
+            done = [t for t in self.truth.starts[host][self.truth.starts_from[host] :] if t.succeeded]
+            good = any((tree.boot, tree.incarnation) == (boot, incarnation) for tree in done)
+            require(good, "start", f"{who.kind.value} of {who.job} begins on {host} before the start in {boot}")
         job = self.truth.jobs.get(who.job)
         require(job is not None, "I5", f"a command of {who.job} starts, which no disk knows", who.job)
         assert job is not None
@@ -110,6 +116,14 @@ class Invariants:
                 self._task_starts(job, current, host, who, boot, incarnation)
             case Kind.RELEASE:
                 self._release_starts(job, current, host, who)
+
+    def start_begins(self, host: str, boot: str) -> None:
+        """One attempt of it at a time, none beside tasks and preparations, none once it has succeeded."""
+        live = [tree for tree in self.truth.live[host] if tree.who.kind is not Kind.RELEASE]
+        beside = [tree for tree in live if tree.who.kind is Kind.START or tree.main_exit is None]
+        require(not beside, "start", f"the start begins on {host} while {beside and beside[0]} lives")
+        again = (host, boot) in self.truth.start_done
+        require(not again, "start", f"the start begins again on {host} after it succeeded in {boot}")
 
     def _starts_on_a_copy(self, job: JobTruth, host: str, who: Identity) -> None:
         """Two machines live by one identity: still no task runs twice, and a phase is alone on its machine."""
@@ -231,6 +245,8 @@ class Invariants:
                     self._end_recorded(record.node, end)
                 for phase in record.phases:
                     self._phase_recorded(record.node, phase)
+            case rows.StartEnded():
+                self._start_recorded(record)
             case rows.Granted():
                 self._granted(record)
             case rows.GroupSkipped() | rows.TasksSkipped():
@@ -270,6 +286,15 @@ class Invariants:
         known = (grant for grant in self.truth.grants.values() if self.truth.jobs[grant.record.job].deleted_at is None)
         held = [grant for grant in known if grant.record.node == node and grant.open]
         require(not held, "drain", f"{node} is drained and has {held and held[0].record}")
+
+    def _start_recorded(self, record: rows.StartEnded) -> None:
+        trees = [t for host in self.truth.starts.values() for t in host if t.who.node == record.node]
+        exits = [tree.main_exit for tree in trees]
+        end = record.end
+        if end.outcome is Outcome.EXITED:
+            require((end.exit_code, end.signal) in exits, "I11", f"the end of a start on {record.node} is invented")
+        if end.succeeded:
+            require((0, None) in exits, "I11", f"success of a start on {record.node} is invented")
 
     def _submitted(self, record: rows.JobSubmitted) -> None:
         require(record.job not in self.truth.jobs, "I6", f"the job id {record.job} is used twice", record.job)
@@ -499,6 +524,8 @@ class Invariants:
     def no_user_left(self, node: str, users: Users) -> None:
         """I16 for the users of jobs: one that is still somebody's is quarantined, and its release said so."""
         for job, uid in users.leases.items():
+            if job == m.START_JOB:
+                continue  # the start has it while the node lives
             require(job in users.quarantined, "I16", f"{job} still has the user {uid} on {node}", job)
             ends = [end for found in self.truth.rounds.get((job, node), ()) for end in found.phases]
             told = any(end.clean is not None and end.clean.uid == uid for end in ends)
@@ -508,6 +535,6 @@ class Invariants:
 
     def nothing_left(self, host: str, directories: list[str]) -> None:
         """I16 for a node that was reached after all jobs were over."""
-        live = self.truth.live[host]
+        live = [tree for tree in self.truth.live[host] if tree.who.kind is not Kind.START]
         require(not live, "I16", f"{live and live[0]} is left on {host}", live[0].who.job if live else None)
         require(not directories, "I16", f"directories are left on {host}: {directories[:3]}", None)

@@ -25,7 +25,7 @@ from tests.simulator.society import HOME, Credentials
 from tests.simulator.staging import Staging
 from tests.simulator.users import Users
 from tests.simulator.world import Clock, World
-from wire.messages import Cleanliness, KeptStream, TaskOutput
+from wire.messages import START_JOB, Cleanliness, KeptStream, TaskOutput
 
 DISK_SIZE: Final = 1 << 40
 PHASE_DIRECTORIES: Final = {"jobpreparation", "jobrelease"}
@@ -245,6 +245,18 @@ class Machine:
             self.disk.directories.setdefault(f"{chore.job}/{name}", None)
         return None
 
+    def make_start(self, chore: events.MakeStart) -> str | None:
+        if self.disk.full:
+            return "no space left on device"
+        if self.users is not None and (refusal := self.users.lease(START_JOB)) is not None:
+            return refusal
+        for path in [path for path in self.disk.directories if path == chore.directory]:
+            del self.disk.directories[path]
+        if chore.directory == START_JOB:
+            for path in self.disk.below(START_JOB):
+                del self.disk.directories[path]
+        return None
+
     def clean_job(self, chore: events.CleanJob) -> events.JobCleaned:
         """Remove what nothing keeps. A job whose last file is gone has no user here any more."""
         kept_s = self._remove(chore)
@@ -303,7 +315,7 @@ class Machine:
         again = {grant.job for grant in agent.core.ledger.grants.values() if grant.attempt > 1}
         for path, ended in self.disk.directories.items():
             job, _, name = path.partition("/")
-            held = agent.core.ledger.jobs.get(job)
+            held = None if job == START_JOB else agent.core.ledger.jobs.get(job)
             if ended is None or held is None or job in spare | again or not any(r.open for r in held.rounds.values()):
                 continue
             keeps = {group.name: group.command.keep_ms / 1000 for group in held.spec.groups}
@@ -330,6 +342,8 @@ class Machine:
         return max(kept) if kept else None
 
     def _keeps(self, chore: events.CleanJob, path: str) -> float | None:
+        if path == START_JOB:
+            return None
         top = path.split("/")[1]
         if top in OWN_DIRECTORIES:
             return None

@@ -25,6 +25,7 @@ from wire.messages import (
     JobSet,
     JobTerminate,
     Message,
+    NodeEnable,
     Refused,
     Reply,
     Role,
@@ -202,6 +203,16 @@ class People:
     def terminate(self, job: str, force: bool = False, by: str = "") -> None:
         self.world.note(self.host, f"terminate {job}")
         self.ask(lambda request: JobTerminate(request, job, force=force), lambda answer: self._ended(job, answer), by)
+
+    def update(self, text: str, document: dict[str, Any]) -> None:
+        """Change live pools."""
+        self.ask(
+            lambda request: Submit(request=request, submission=text, document=document, update_pool=True),
+            lambda answer: self.world.note(self.host, f"update of pools: {_outcome(answer)}"),
+        )
+
+    def enable(self, node: str) -> None:
+        self.ask(lambda request: NodeEnable(request, node), lambda answer: None)
 
     def delete(self, job: str, by: str = "") -> None:
         self.world.note(self.host, f"delete {job}")

@@ -31,7 +31,7 @@ STAYS_LOOKS: Final = 20
 OPERATORS: Final = frozenset({Role.OPERATOR, Role.ADMIN})
 OF_NODES: Final = (
     rows.NodeJoined, rows.NodeLeft, rows.RoundOpened, rows.RoundMoved, rows.RoundVoided, rows.Granted,
-    rows.ReportTaken, rows.DebtPaid,
+    rows.ReportTaken, rows.DebtPaid, rows.StartOrdered, rows.StartEnded,
 )  # fmt: skip
 FOR_NOBODY: Final = frozenset({m.RefusalCode.UNKNOWN, m.RefusalCode.REFUSED, m.RefusalCode.INVALID})
 """What a job that one may not look at is refused with."""
@@ -253,8 +253,10 @@ class Rights:
                 return steers and self._acts(actor, record.job) and self._within_submitted(actor, record)
             case rows.TasksReturned() if actor.role is Role.NODE:
                 return self.live.grants.get(record.grant) == actor.owner or record.cause is rows.Returned.ROUND_CLOSED
-            case _ if isinstance(message, m.NodeRevoke):
+            case _ if isinstance(message, m.NodeRevoke | m.NodeEnable):
                 return actor.role in OPERATORS and getattr(record, "node", message.node) == message.node
+            case rows.StartOrdered() if isinstance(message, m.Submit):
+                return actor.role in OPERATORS
             case _ if isinstance(record, OF_NODES):
                 return actor.role is Role.NODE and record.node == actor.owner and self._at_home(actor, record)
             case _:

@@ -40,6 +40,7 @@ OF_THIS_LIFE: Final[dict[str, frozenset[str]]] = {
     "Job": frozenset({"ineligible_since"}),
     "Grant": frozenset({"recalled", "kept_back", "running", "withdrawn", "stopping"}),
     "NodeJob": frozenset({"running", "delayed"}),
+    "NodeStart": frozenset({"running"}),
     "Group": frozenset({"again", "durations", "waiting", "gate", "links", "followers"}),
 }
 """Attributes that a core keeps beside its durable state and that no record changes, by class. `reported` may fall back

@@ -16,6 +16,7 @@ from coordinator import records as rows
 from coordinator.core import Core
 from coordinator.events import Event
 from coordinator.invariants import violations
+from coordinator.model import NodeState
 from tests.simulator import bounds
 from tests.simulator.claims import Claims, fits
 from tests.simulator.coordinator import HOST, CoordinatorDaemon, stored
@@ -36,7 +37,16 @@ from tests.simulator.society import POOL, Actor, Society
 from tests.simulator.strangers import Strangers
 from tests.simulator.truth import JobTruth, Truth
 from tests.simulator.users import Users
-from tests.simulator.workload import Act, Kind, Submission, among_people, random_workload, steering
+from tests.simulator.workload import (
+    Act,
+    Kind,
+    Submission,
+    among_people,
+    document,
+    random_workload,
+    start_command,
+    steering,
+)
 from tests.simulator.world import Clock, World
 from wire import messages as m
 from wire.messages import Message, Role
@@ -72,6 +82,8 @@ class Plan:
     """Those that keep to no rule are there (in a world of strangers)."""
     twins: bool = False
     """Some machine is copied, and both live."""
+    start: float | None = None
+    """The pool has a start, as nasty as this."""
     operated: bool = False
     """Operators drain nodes and take them back, disks fill up, and processes can't be killed."""
 
@@ -85,6 +97,9 @@ class Plan:
             return replace(Plan._rough(rng), operated=True, fault_every_s=rng.choice((0.0, 8.0, 20.0)))
         if size == "twins":
             return Plan._twins(random.Random(f"plan {seed}"))
+        if size == "starts":
+            rough = Plan._rough(random.Random(f"plan {seed}"))
+            return replace(rough, start=(0.0, 0.5, 1.0)[seed % 3], strangers=seed % 4 == 0)
         if size == "strange":
             return replace(Plan.draw(5 * seed, ("short", "rough")[seed % 2]), strangers=True)
         return replace(Plan._draw(seed, size), strangers=seed % 5 == AMONG_STRANGERS)
@@ -170,6 +185,7 @@ class Simulation:
         self.names = tuple(f"n{number}" for number in range(plan.nodes))
         self.claims = Claims(self.truth)
         self.invariants = Invariants(self.truth, world, dict.fromkeys(self.names, plan.slots))
+        self.invariants.starts = plan.start is not None
         self.leases = Leases(world, self.invariants)
         rng = random.Random(f"clocks {seed}")
         self.coordinator_disk = Disk(HOST)
@@ -203,6 +219,9 @@ class Simulation:
             if plan.strangers:
                 submissions, acts = among_people(random.Random(f"people {seed}"), submissions, acts, plan.span_s)
         self.people.plan(submissions, acts or [])
+        if plan.start is not None and submissions:
+            for part in (0.5, 0.7):
+                self.world.at(part * plan.span_s, self._change_start, part)
 
     def pool_block(self) -> dict[str, Any]:
         block = {
@@ -210,8 +229,14 @@ class Simulation:
             "slots": self.plan.slots,
             "lost_after_ms": int(self.plan.lost_after_s * 1000),
             "placement": self.plan.placement,
+            "start": None if self.plan.start is None else start_command(self.plan.start),
         }
         return block if self.society is None else {**block, "elevation": self.society.elevation.value}
+
+    def _change_start(self, part: float) -> None:
+        """An operator changes what the pool's nodes start with."""
+        start = {**start_command(self.plan.start or 0.0), "env": {"PART": str(part)}}
+        self.people.update(f"start-{part}", document(pools=({**self.pool_block(), "start": start},)))
 
     def _machine(self, name: str, rng: random.Random) -> Machine:
         config = NodeConfig(pool=POOL, node=name, root=f"/{name}", incarnation=f"root-{name}", slots=self.plan.slots)
@@ -311,7 +336,7 @@ class Simulation:
         self.invariants.finally_(self.people)
         for machine in self.machines:
             if machine.name not in self.gone and machine.name not in self.copied.get(machine.node, ()):
-                self.invariants.nothing_left(machine.name, sorted(machine.disk.directories))
+                self.invariants.nothing_left(machine.name, _of_jobs(machine))
                 if machine.users is not None and machine.node not in self.copied:
                     self.invariants.no_user_left(machine.node, machine.users)
         assert self.coordinator is not None
@@ -328,6 +353,9 @@ class Simulation:
                 self.people.enable(job_id)
                 if job.spec.finish is Finish.MANUAL or not self._has_a_place(job):
                     self.people.terminate(job_id)
+        for node in self.coordinator.core.cluster.nodes.values() if self.coordinator is not None else ():
+            if node.held_back is NodeState.START_FAILED:
+                self.people.enable(node.name)
         self.world.after(20.0, self._finish_manual)
 
     def _has_a_place(self, job: JobTruth) -> bool:
@@ -365,13 +393,14 @@ class Simulation:
                 break
             if machine.agent is None or not machine.agent.alive or not machine.agent.core.joined:
                 found.append(f"{name} has not joined")
-            found += [f"{tree} lives" for tree in machine.processes.trees]
-            found += [f"{path} is left on {name}" for path in sorted(machine.disk.directories)[:2]]
+            found += [f"{tree} lives" for tree in machine.processes.trees if tree.who.kind is not Kind.START]
+            found += [f"{path} is left on {name}" for path in _of_jobs(machine)[:2]]
             owed = [f"{r.job}/{r.round} on {name} is {r.state.value}" for r in self._owed(machine)]
             found += owed
             ledger = self.ledger(name)
-            if ledger.jobs or ledger.grants or ledger.outbox or ledger.owed:
-                held = [*ledger.jobs, *map(str, (*ledger.grants, *ledger.outbox, *ledger.owed))]
+            jobs = ledger.jobs.keys() - {m.START_JOB}
+            if jobs or ledger.grants or ledger.outbox or ledger.owed:
+                held = [*jobs, *map(str, (*ledger.grants, *ledger.outbox, *ledger.owed))]
                 found.append(f"{name} holds {held}")
         return found
 
@@ -513,6 +542,9 @@ class Simulation:
 
     def spawning(self, machine: Machine, keeper: KeeperProcess, who: Identity, staged: bool) -> None:
         require(who.node == machine.node, "templates", f"{who.kind.value} of {who.node} starts on {machine.name}")
+        if who.kind is Kind.START:
+            self.invariants.start_begins(machine.name, machine.clock.boot)
+            return
         self.invariants.spawning(machine.name, who, machine.clock.boot, machine.incarnation)
         brings = bool(self.truth.jobs[who.job].command_of(who).files)
         require(brings == staged, "files", f"{who.kind.value} of {who.job} starts without its files", who.job)
@@ -557,6 +589,8 @@ class Simulation:
             self.truth.ended(tree)
 
     def _watch_timeout(self, tree: Tree) -> None:
+        if tree.who.kind is Kind.START:
+            return  # whoever starts it anew waits until all of it is dead
         job = self.truth.jobs[tree.who.job]
         command = job.command_of(tree.who)
         if command.timeout_ms is not None:
@@ -583,6 +617,11 @@ class Simulation:
         agent = self.by_name[host].agent
         if agent is None or not agent.alive:
             self.invariants.unminded.update((tree.host, tree.number) for tree in left)
+
+
+def _of_jobs(machine: Machine) -> list[str]:
+    """What lies on its disk, but for what the pool's start has there while the node lives."""
+    return sorted(path for path in machine.disk.directories if path.split("/")[0] != m.START_JOB)
 
 
 def _minds(keeper: KeeperProcess | None) -> bool:

@@ -18,6 +18,7 @@ STRANGE_CHUNKS = 4
 TWIN_CHUNKS = 2
 OPERATED_CHUNKS = 3
 LONG_SEEDS = 16
+START_SEEDS = 12
 ROOT = Path(__file__).parents[2]
 
 
@@ -60,6 +61,12 @@ def test_no_seed_with_operators_breaks_a_promise(chunk: int) -> None:
 def test_f36_no_seed_with_a_copied_machine_runs_a_task_twice_at_once(chunk: int) -> None:
     for seed in range(chunk * SEEDS_IN_A_CHUNK, (chunk + 1) * SEEDS_IN_A_CHUNK):
         report = run_seed(seed, "twins")[2]
+        assert report is None, report
+
+
+def test_f10_no_seed_with_a_start_runs_anything_before_it_has_succeeded_in_each_boot() -> None:
+    for seed in range(START_SEEDS):
+        report = run_seed(seed, "starts")[2]
         assert report is None, report
 
 

@@ -166,6 +166,12 @@ class Truth:
         """By attempt number; None: the spawn was refused."""
         self.live: dict[str, list[Tree]] = defaultdict(list)
         """By host, in order of birth."""
+        self.starts: dict[str, list[Tree]] = defaultdict(list)
+        """By host: every attempt of its pool's start."""
+        self.starts_from: dict[str, int] = defaultdict(int)
+        """By host: the first of them that counts."""
+        self.start_done: set[tuple[str, str]] = set()
+        """(host, boot): it has succeeded there, and the agent holds that durably."""
         self.signalled: set[tuple[str, int]] = set()
         """(host, number) of trees that somebody sent a signal."""
         self.acknowledged: dict[str, list[str]] = {}
@@ -193,6 +199,8 @@ class Truth:
 
     def spawned(self, tree: Tree) -> None:
         self.live[tree.host].append(tree)
+        if tree.who.kind is Kind.START:
+            self.starts[tree.host].append(tree)
         current = self.round_at(tree.who.job, tree.who.node)
         if current is not None:
             current.trees.append(tree)
@@ -391,6 +399,11 @@ class Truth:
                     found.attempted = True
             case node_rows.AttemptStarted():
                 self._boots[host, record.job, record.round, record.phase] = record.at.boot
+            case node_rows.StartOrdered() | node_rows.ReleaseAsked(job="startup"):  # another one, or the node leaves
+                self.start_done = {done for done in self.start_done if done[0] != host}
+                self.starts_from[host] = len(self.starts[host])
+            case node_rows.AttemptEnded(phase=Phase.START, verdict=node_rows.Verdict.SUCCEEDED):
+                self.start_done.add((host, self._boots[host, record.job, record.round, record.phase]))
             case node_rows.AttemptEnded(verdict=node_rows.Verdict.SUCCEEDED):
                 found = self.find_round(record.job, node, record.round)
                 if found is not None and record.phase is Phase.PREPARATION:

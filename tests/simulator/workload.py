@@ -14,6 +14,7 @@ import msgspec
 
 from tests.simulator.society import PEOPLE
 from tests.simulator.staging import bring
+from wire.messages import START_JOB
 from wire.spec import SpecDocument
 
 PROGRAM: Final = "simulated"
@@ -44,6 +45,7 @@ class Character:
 
 
 class Kind(enum.Enum):
+    START = "start"
     PREPARATION = "prep"
     TASK = "task"
     RELEASE = "release"
@@ -51,10 +53,20 @@ class Kind(enum.Enum):
 
 def command(kind: Kind, character: Character, **options: Any) -> dict[str, Any]:
     """A spec `Command` whose argv says who it is: rendered on the node, it proves the templates on the way."""
-    argv: list[Any] = [PROGRAM, kind.value, ["run", "job.id"], ["run", "node.id"]]
+    job = START_JOB if kind is Kind.START else ["run", "job.id"]
+    argv: list[Any] = [PROGRAM, kind.value, job, ["run", "node.id"]]
     if kind is Kind.TASK:
         argv += [["run", "task.id"], ["run", "task.index"], ["run", "attempt"]]
     return {"argv": [*argv, character.text()], **options}
+
+
+def start_command(nasty: float) -> dict[str, Any]:
+    """A pool's start: the attempts of one that is nasty fail, hang, leave daemons and die in every second case."""
+    character = Character(
+        duration_s=(0.2, 3.0), fail=0.3 * nasty, fail_first=1 if nasty else 0, hang=0.1 * nasty, daemon=0.6,
+        ignores_term=0.3 * nasty,
+    )  # fmt: skip
+    return command(Kind.START, character, retries=2, timeout_ms=8_000, backoff={"first_ms": 200, "cap_ms": 2000})
 
 
 def document(*jobs: dict[str, Any], pools: tuple[dict[str, Any], ...] = ()) -> dict[str, Any]:
