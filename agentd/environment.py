@@ -224,7 +224,7 @@ def _stage(node: _Node, command: Command, text: Callable[[Any], str | int]) -> S
     env: dict[str, str | int] = {"LANG": "C.UTF-8"}
     files = []
     for number, file in enumerate(command.files):
-        variable = f"BATCH_FILE_{number}"
+        variable = f"PLAN_{number}"
         plain = {"path": file.path, "mode": file.mode, "sha256": file.sha256, "verified_only": command.elevated}
         if file.digest is not None:
             held = f"{node.config.root}/{SCRIPTS}/{node.name}/{HELD}{file.digest}"
@@ -234,7 +234,7 @@ def _stage(node: _Node, command: Command, text: Callable[[Any], str | int]) -> S
             env[variable] = text(file.text if file.url is None else file.url)
         files.append(plain)
     plan = {name: getattr(how, name) for name in how.__struct_fields__ if name != "program"}
-    env["BATCH_FILES"] = msgspec.json.encode({**plan, "files": files}).decode()
+    env["PLAN"] = msgspec.json.encode({**plan, "files": files}).decode()
     return Stage(argv=list(how.program), env=env, timeout_s=how.timeout_s + STAGING_LATE_S)
 
 

@@ -1,7 +1,7 @@
 """Brings the files of one command into the work directory that it is started in, as the user that the command runs as.
 
 Run by path as `python -I -S staging.py` below the command's keeper, before the command; one file, standard library
-only. What to bring stands in the environment: `BATCH_FILES` (see `Plan`), and each text and URL in a variable of its
+only. What to bring stands in the environment: `PLAN` (see `Plan`), and each text and URL in a variable of its
 own. Exit status 0: all of them are there; else one sentence on stdout says why not, beginning with its kind.
 """
 
@@ -46,7 +46,7 @@ def _failed(what: str) -> StagingError:
 
 
 class Plan:
-    """What is brought, and within which bounds: the JSON object in `BATCH_FILES`.
+    """What is brought, and within which bounds: the JSON object in `PLAN`.
 
     files      list of {path, mode, text | url: name of a variable, or held: a path; sha256, size, verified_only}
     timeout_s  for all of them together
@@ -407,7 +407,7 @@ def main() -> int:
     """0 when all files are there."""
     try:
         environment = dict(os.environ)
-        refused = stage(Plan(json.loads(environment["BATCH_FILES"]), environment))
+        refused = stage(Plan(json.loads(environment["PLAN"]), environment))
     except Exception as error:  # a mistake of ours: the command is not started without its files
         trace = error.__traceback__
         while trace is not None and trace.tb_next is not None:

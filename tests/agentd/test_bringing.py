@@ -60,14 +60,14 @@ def test_the_command_is_told_what_to_bring_and_where_from():
     key, template, values, _ = keeper.queue[0]
     stage = keeper.templates[template].stage
     assert stage is not None and stage.argv == ["bring"]
-    plan = msgspec.json.decode(str(stage.env["BATCH_FILES"]))
+    plan = msgspec.json.decode(str(stage.env["PLAN"]))
     assert [file["path"] for file in plan["files"]] == ["in/curve.csv", "a", "b"]
     held = f"/node/scripts/j-1/file.{DIGEST}"
     assert plan["files"][0] == {
         "path": "in/curve.csv", "mode": 0o644, "sha256": DIGEST, "verified_only": False, "held": held,
     }  # fmt: skip
     filled = {name: values[text] if isinstance(text, int) else text for name, text in stage.env.items()}
-    assert (filled["BATCH_FILE_1"], filled["BATCH_FILE_2"]) == ("n = 5", "https://x.example/t-5")
+    assert (filled["PLAN_1"], filled["PLAN_2"]) == ("n = 5", "https://x.example/t-5")
 
 
 def test_a_break_resumes_where_it_was():

@@ -9,7 +9,7 @@ import pytest
 from agentd.keeper import KILL, STAGED, STAGING, WHOLE, Exited, ProtocolError, Spawn, SpawnFailed, Swept
 from tests.agentd.test_keeper import WALL, Play
 
-STAGE = {"argv": ["bring"], "env": {"BATCH_FILES": "{}", "BATCH_FILE_0": 2}, "timeout_s": 20.0}
+STAGE = {"argv": ["bring"], "env": {"PLAN": "{}", "PLAN_0": 2}, "timeout_s": 20.0}
 
 
 def staged(**changes: Any) -> Play:
@@ -31,7 +31,7 @@ def test_the_command_starts_when_its_files_are_there_and_its_time_counts_from_th
     play = staged(timeout_s=5)
     first = spawn_of(play)
     assert (first.step, first.argv, first.directory) == (STAGING, [b"bring"], "job/a")
-    assert first.env == {b"BATCH_FILES": b"{}", b"BATCH_FILE_0": b"x", b"BATCH_KEEPER": b"k1"}
+    assert first.env == {b"PLAN": b"{}", b"PLAN_0": b"x", b"BATCH_KEEPER": b"k1"}
     play.sleep(10)
     play.exits()
     second = spawn_of(play)
@@ -137,7 +137,7 @@ def test_after_files_that_did_not_come_the_next_command_starts_in_its_own_place(
     spawn_of(play)
     play.exits(1)
     second = spawn_of(play)
-    assert (second.key, second.step, second.env[b"BATCH_FILE_0"]) == ("b", STAGING, b"y")
+    assert (second.key, second.step, second.env[b"PLAN_0"]) == ("b", STAGING, b"y")
 
 
 @pytest.mark.parametrize("stage", [{}, {"argv": [], "env": {}}, {"argv": ["x"], "env": {"A": 1.5}}, [], "x"])

@@ -109,7 +109,7 @@ class Node:
         plan = json.dumps({**self.plan, "files": rows})
         done = subprocess.run(
             [sys.executable, "-I", "-S", staging.__file__], cwd=self.wd, capture_output=True, text=True, timeout=60,
-            env={"BATCH_FILES": plan, **values, **environment}, check=False,
+            env={"PLAN": plan, **values, **environment}, check=False,
         )  # fmt: skip
         assert done.stderr == ""
         assert (done.returncode == 0) == (done.stdout == "")

@@ -70,7 +70,7 @@ class Staging:
         env = {name.decode(): value.decode() for name, value in spawn.env.items()}
         job = spawn.directory.partition("/")[0]
         fate, missing = {"fail": 0.0, "seconds": 0.01}, None
-        for file in json.loads(env["BATCH_FILES"])["files"]:
+        for file in json.loads(env["PLAN"])["files"]:
             if "held" in file:
                 held = self.held.get((job, file["sha256"]))
                 if held is None or held != CONTENTS.get(file["sha256"]):
