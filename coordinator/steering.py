@@ -124,7 +124,7 @@ def _job_retry(desk: Desk, session: Session, message: m.JobRetry) -> None:
     if not any(chosen.values()):
         ended = " or ".join(sorted(state.name.lower() for state in states))
         raise RefusedError(m.RefusalCode.FAILED, f"job `{job.id}` has no {ended} task: there is nothing to retry")
-    _add_skipped_dependents(job, chosen)
+    _add_skipped_dependents(job, chosen, set() if message.tasks else states)
     tasks = [(number, spans) for number, spans in sorted(chosen.items()) if spans]
     desk.keep(JobReopened(job.id, tasks, session.owner, desk.now))
     work.rearm(desk, job)
@@ -153,7 +153,7 @@ def _chosen_by_name(desk: Desk, session: Session, job: Job, names: list[str], st
     return {number: [(index, 1) for index in sorted(some)] for number, some in indices.items()}
 
 
-def _add_skipped_dependents(job: Job, chosen: Chosen) -> None:
+def _add_skipped_dependents(job: Job, chosen: Chosen, states: set[TaskState]) -> None:
     """What was skipped because of what runs again may run as well; what still can not is skipped once more."""
     again = {number for number, spans in chosen.items() if spans}
     grew = True
@@ -166,23 +166,15 @@ def _add_skipped_dependents(job: Job, chosen: Chosen) -> None:
     for number in again:
         group = job.groups[number]
         if group.counts[TaskState.SKIPPED] and again.intersection(_sources(group)):
-            runs = [*chosen.get(number, []), *group.spans_in({TaskState.SKIPPED})]
-            chosen[number] = _spans(sorted({index for first, count in runs for index in range(first, first + count)}))
+            named = (
+                [] if states else [run for run in chosen.get(number, []) if group.state[run[0]] != TaskState.SKIPPED]
+            )
+            chosen[number] = sorted(group.spans_in(states | {TaskState.SKIPPED}) + named)
 
 
 def _sources(group: Group) -> set[int]:
     """The groups that it waits for."""
     return {after.group for after in group.spec.after}
-
-
-def _spans(indices: list[int]) -> list[tuple[int, int]]:
-    spans: list[tuple[int, int]] = []
-    for index in indices:
-        if spans and sum(spans[-1]) == index:
-            spans[-1] = (spans[-1][0], spans[-1][1] + 1)
-        else:
-            spans.append((index, 1))
-    return spans
 
 
 def _task_cancel(desk: Desk, session: Session, message: m.TaskCancel) -> None:

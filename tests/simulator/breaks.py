@@ -329,14 +329,14 @@ BREAKS: Final = (
         "coordinator",
         "return Verdict.FAILED if job.disabled.how is Disabling.TERMINATE else Verdict.REQUEUED",
         "return Verdict.REQUEUED",
-        first=30,
+        first=25,
     ),
     Mutation(
         "a cancelled task runs again when its node is lost",
         "coordinator",
         "if job.state is JobState.TERMINATING or index in group.cancelling:",
         "if job.state is JobState.TERMINATING:",
-        first=80,
+        first=70,
     ),
     Mutation(
         "a retried task has an attempt that it had before",
@@ -349,7 +349,6 @@ BREAKS: Final = (
         "coordinator",
         "if not access.may_operate(desk, session, spec.pool):",
         "if False:",
-        first=55,
         size="strange",
     ),
     # ---- the start of a node
