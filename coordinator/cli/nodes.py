@@ -60,14 +60,14 @@ def drain_node(terms: Terms, node_id: str, deadline: float, no_wait: bool, reaso
     `node enable`. An interrupt leaves the drain going.
     """
     with terms.connect() as connection:
-        document = connection.ask("NodeDrain", node=node_id, deadline_s=deadline, reason=reason)
-        if not no_wait:
-            try:
+        try:
+            document = connection.ask("NodeDrain", node=node_id, deadline_s=deadline, reason=reason)
+            if not no_wait:
                 document = connection.ask_patiently("NodeDrain", node=node_id, wait=True)
-            except KeyboardInterrupt:
-                raise interrupted(
-                    f"interrupted; the drain of {node_id} goes on", f"`coordinator node enable {node_id}` calls it off"
-                ) from None
+        except KeyboardInterrupt:
+            raise interrupted(
+                f"interrupted; the drain of {node_id} goes on", f"`coordinator node enable {node_id}` calls it off"
+            ) from None
     terms.show(document, lambda: [f"{document['id']} is {document['state']}"])
     if no_wait or document["state"] in ("drained", "left"):
         return 0
