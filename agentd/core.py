@@ -50,6 +50,7 @@ from agentd.events import (
     StoreState,
     TailsRead,
     TasksDiscarded,
+    TerminalOpened,
     Terminated,
     Tick,
     Unkillable,
@@ -63,6 +64,7 @@ from agentd.outputs import Outputs
 from agentd.phases import Phases
 from agentd.records import BootSeen, Granted, JobHeld, PreparationAsked, Purpose, Record, RoundOpened
 from agentd.retention import Retention
+from agentd.shells import Shells
 from wire import messages as m
 from wire.instant import Instant
 
@@ -86,6 +88,7 @@ class AgentCore:
         self._dispatch = Dispatch(self._desk, self._keepers, self._texts)
         self._phases = Phases(self._desk, self._keepers, self._dispatch, self._outputs)
         self._retention = Retention(self._desk, self._keepers, self._dispatch, self._outputs, self._texts)
+        self._shells = Shells(self._desk, self._keepers)
         self._lease = Lease()
         self._vitals = Vitals(config.disk_floor)
         self._bodies = Bodies()
@@ -150,13 +153,10 @@ class AgentCore:
                 self._looked_at(event)
             case JobDirectoryMade():
                 self._phases.directory_made(event.job, event.failure)
-            case PieceTaken():
-                self._phases.courses.brought(self._phases.courses.bringing.taken(event))
-            case JobEmptied():
-                self._vitals.over(event.job)
-                self._phases.courses.emptied(event.job)
-            case JobCleaned():
-                self._phases.cleaned(event)
+            case TerminalOpened():
+                self._shells.terminal_opened(event)
+            case PieceTaken() | JobEmptied() | JobCleaned():
+                self._provided(event)
             case Connected():
                 self._session_over()
                 self._connected, self._epoch = True, event.epoch
@@ -179,6 +179,17 @@ class AgentCore:
                 pass
             case _ as unreachable:
                 assert_never(unreachable)
+
+    def _provided(self, event: PieceTaken | JobEmptied | JobCleaned) -> None:
+        """What a job needs before it begins, and when it is over."""
+        match event:
+            case PieceTaken():
+                self._phases.courses.brought(self._phases.courses.bringing.taken(event))
+            case JobEmptied():
+                self._vitals.over(event.job)
+                self._phases.courses.emptied(event.job)
+            case JobCleaned():
+                self._phases.cleaned(event)
 
     def _looked_at(self, event: TailsRead | OutputsRead | OverdueFound | TasksDiscarded) -> None:
         """Directories of commands were read, or looked through."""
@@ -203,6 +214,7 @@ class AgentCore:
             if self._may_go():
                 self._phases.end_start()
             self._phases.advance()
+            self._shells.advance()
             self._outputs.advance()
             self._retention.advance()
             if self._lease.valid(self._desk.now) and self._phases.started:
@@ -318,6 +330,7 @@ class AgentCore:
         self._lease.disconnected()
         self._outputs.session_over()
         self._bodies.clear()
+        self._shells.session_over()
         self._phases.courses.bringing.disconnected()
         self._desk.ready.messages.clear()  # nobody is there to hear them
         self._desk.ready.hang_up = None
@@ -357,21 +370,29 @@ class AgentCore:
                 self._order_start(message)
             case m.Prepare():
                 self._prepare(message)
+            case m.Recall() | m.StopTasks() | m.Drop():
+                self._give_up(message)
+            case m.ReleaseRound():
+                self._release(message)
+            case m.RemoveJob():
+                if self._named(message.job):
+                    self._phases.courses.remove(message.job)
+            case m.OpenShell() | m.CloseShell():
+                self._shells.order(message)
+            case m.Depart():
+                self._dismissed = self._leaving
+            case _:
+                self._hang_up(f"a node has no answer to {type(message).__name__}")
+
+    def _give_up(self, message: m.Recall | m.StopTasks | m.Drop) -> None:
+        """Tasks that are not to run here, or no longer."""
+        match message:
             case m.Recall():
                 self._dispatch.recall(message.grant)
             case m.StopTasks():
                 self._dispatch.stop(message.grant, message.spans, message.reason)
             case m.Drop():
                 self._dispatch.drop(message.grants)
-            case m.ReleaseRound():
-                self._release(message)
-            case m.RemoveJob():
-                if self._named(message.job):
-                    self._phases.courses.remove(message.job)
-            case m.Depart():
-                self._dismissed = self._leaving
-            case _:
-                self._hang_up(f"a node has no answer to {type(message).__name__}")
 
     def _acked(self, message: m.Ack | m.OutputsTaken) -> None:
         if isinstance(message, m.Ack):
@@ -519,26 +540,29 @@ class AgentCore:
 
     # ---- keepers
 
+    def _whose(self, keeper: Keeper) -> Dispatch | Phases | Shells:
+        """The part that the keeper works for."""
+        if keeper.purpose is Purpose.TASKS:
+            return self._dispatch
+        return self._shells if keeper.purpose is Purpose.SHELL else self._phases
+
     def _keeper_said(self, keeper: Keeper, said: FromKeeper) -> None:
-        tasks = keeper.purpose is Purpose.TASKS
+        whose = self._whose(keeper)
         match said:
             case ItemEnded():
                 self._vitals.over(keeper.name)
-                self._dispatch.ended(keeper, said) if tasks else self._phases.ended(keeper, said)
+                whose.ended(keeper, said)
             case KeeperHello():
                 self._greeted(keeper, said)
             case ItemStarted():
                 self._dispatch.started(keeper, said.key, said.at)
             case ItemsRecalled():
-                if tasks:
-                    self._dispatch.recalled(keeper, said.keys)
-                else:
-                    self._phases.recalled(keeper, said.keys)
+                whose.recalled(keeper, said.keys)
             case Pong():
                 settled = self._keepers.ponged(keeper, said.n)
                 self._dispatch.ponged(keeper, said.n)
-                if settled and not tasks:
-                    self._phases.settled(keeper)
+                if settled and not isinstance(whose, Dispatch):
+                    whose.settled(keeper)
                 if settled:
                     self._end_survey()
             case KeeperGone():  # without survivors its death is what counts, and comes
@@ -554,10 +578,7 @@ class AgentCore:
             self._keepers.kill(keeper)  # its first connection broke: what was on it can't be known
             return
         keys = [*([hello.running] if hello.running is not None else []), *hello.queue]
-        if keeper.purpose is Purpose.TASKS:
-            self._dispatch.greeted(keeper, keys)
-        else:
-            self._phases.greeted(keeper, keys)
+        self._whose(keeper).greeted(keeper, keys)
         self._keepers.greeted(keeper, leftovers=hello.leftovers)
 
     def _keeper_dead(self, event: KeeperDead) -> None:
@@ -565,13 +586,10 @@ class AgentCore:
         keeper = self._keepers.all.get(event.keeper)
         if keeper is None:
             return
-        if keeper.purpose is Purpose.TASKS:
-            self._dispatch.keeper_dead(keeper, event.started, event.ends, event.reason)
-        else:
-            self._phases.keeper_dead(keeper, event.started, event.ends, event.reason)
+        self._whose(keeper).keeper_dead(keeper, event.started, event.ends, event.reason)
         if keeper.stage is Stage.STARTING:
             self._phases.course(keeper.job).made = False  # perhaps its directory is gone
-        if self._keepers.died(keeper):
+        if self._keepers.died(keeper) and keeper.purpose is not Purpose.SHELL:
             reason = f"No keeper could be started for it: {event.reason or 'it died before it could say why.'}"
             self._phases.give_up(keeper.job, reason, keeper.allowance)
         self._bury(event.keeper)

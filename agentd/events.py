@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from agentd.dialogue import FromKeeper, ItemEnded, ToKeeper
 from agentd.records import Owed, Purpose, Record
-from wire.messages import Cleanliness, FromNode, Message, TaskOutput
+from wire.messages import Cleanliness, FromNode, Message, ShellEnded, TaskOutput
 from wire.spec import Needs
 
 # ---- events: the coordinator
@@ -106,6 +106,15 @@ class TailsRead:
     stderr: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class TerminalOpened:
+    """The answer to OpenTerminal; `failure` says why there is none."""
+
+    shell: int
+    device: str | None
+    failure: str = ""
+
+
 # ---- events: the node itself
 
 
@@ -179,7 +188,8 @@ class TasksDiscarded:
 
 Event = (
     Connected | Received | Disconnected | KeeperSaid | KeeperDead | JobEmptied | JobDirectoryMade | JobCleaned
-    | OutputsRead | OverdueFound | TasksDiscarded | PieceTaken | TailsRead | StoreState | DiskSeen | Unkillable
+    | OutputsRead | OverdueFound | TasksDiscarded | PieceTaken | TailsRead | TerminalOpened | StoreState | DiskSeen
+    | Unkillable
     | Terminated | Interrupted | LifelineCut | Tick
 )  # fmt: skip
 
@@ -321,6 +331,25 @@ class DiscardTasks:
     names: list[str]
 
 
+@dataclass(frozen=True, slots=True)
+class OpenTerminal:
+    """Make a pseudo-terminal for the job's user (root's for `elevated`); answered by TerminalOpened."""
+
+    shell: int
+    job: str
+    elevated: bool
+    columns: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class EndTerminal:
+    """The shell is over: send what it still wrote, then `said`; None: nobody listens. No answer."""
+
+    shell: int
+    said: ShellEnded | None
+
+
 Chore = EmptyJob | MakeJob | MakeStart | CleanJob | TakePiece | ReadTails | ReadOutputs | FindOverdue | DiscardTasks
 
 
@@ -351,7 +380,7 @@ class Ready:
     keepers: list[StartKeeper | SurveyKeeper | KillKeeper | ForgetKeeper] = field(default_factory=list)
     said: list[tuple[str, ToKeeper]] = field(default_factory=list)
     """(keeper, message), in this order; dropped when that keeper is dead."""
-    chores: list[Chore] = field(default_factory=list)
+    chores: list[Chore | OpenTerminal | EndTerminal] = field(default_factory=list)
     """Work on processes and directories; each is answered by an event, in whatever order."""
     hang_up: str | None = None
     """Close that session after `messages`, with this reason, and connect again."""

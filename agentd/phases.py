@@ -491,7 +491,7 @@ class Phases:
 
     def _stop_others(self, job: Job, held: Round) -> bool:
         """Stop tasks and preparation of the job; whether any keeper of theirs is still there."""
-        keepers = self._keepers.of(held.job, Purpose.TASKS, Purpose.PREPARATION, Purpose.START)
+        keepers = self._keepers.of(held.job, Purpose.TASKS, Purpose.PREPARATION, Purpose.START, Purpose.SHELL)
         for keeper in keepers:
             if keeper.stage in (Stage.SURVEYED, Stage.SETTLING):
                 continue

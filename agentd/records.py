@@ -33,6 +33,7 @@ class Purpose(enum.Enum):
     TASKS = "tasks"
     PREPARATION = "prep"
     RELEASE = "release"
+    SHELL = "shell"
 
 
 class Allowance(msgspec.Struct, frozen=True):

@@ -28,6 +28,7 @@ from agentd.model import NodeConfig
 from agentd.processes import ContainmentError
 from agentd.records import Purpose
 from agentd.spawn import Fence, Starter
+from agentd.terminals import Terminals
 from agentd.uids import Uids, UidsError
 from wire.clock import boot_clock
 from wire.codec import FrameTooLarge
@@ -38,6 +39,7 @@ from wire.messages import (
     FileContents,
     FileListing,
     FileRefused,
+    FromNode,
     Join,
     Joined,
     ListFiles,
@@ -45,6 +47,9 @@ from wire.messages import (
     ReadFile,
     Renewed,
     Role,
+    ShellInput,
+    ShellSize,
+    ShellTaken,
 )
 from wire.notify import Supervisor
 from wire.retry import delay_s
@@ -147,6 +152,11 @@ def fence_of(uids: Uids | None, order: events.StartKeeper | events.SurveyKeeper)
     return Fence(user, user, f"{own}/{PRIVATE_JOB}", order.needs)
 
 
+def user_of(uids: Uids | None, job: str, elevated: bool) -> int | None:
+    """Whose the terminal of a shell is; None: ours."""
+    return None if uids is None or elevated else uids.of(job)
+
+
 class Agent:
     """Everything around one driver. Invariant: a message goes to the session whose Connected it follows from, or
     nowhere."""
@@ -175,6 +185,7 @@ class Agent:
             starter, place.files.agent_directory, place.files.workitems, place.boot, driver.put, self._log,
             partial(fence_of, place.uids),
         )  # fmt: skip
+        self._terminals = Terminals(self._say_now, partial(user_of, place.uids))
         self._session: Session | None = None
         self._session_over = trio.Event()
         self._was_in = False
@@ -253,13 +264,23 @@ class Agent:
             self._links.say(ready.said)
         for chore in ready.chores:
             assert self._nursery is not None, "the driver runs inside the nursery"
-            self._nursery.start_soon(self._do, chore)
+            if isinstance(chore, events.EndTerminal):
+                self._terminals.end(chore)
+            elif isinstance(chore, events.OpenTerminal):
+                self._driver.post(self._terminals.open(chore, self._nursery))
+            else:
+                self._nursery.start_soon(self._do, chore)
         if ready.hang_up is not None and self._session is not None and self._session.epoch == ready.epoch:
             self._log.warning("hanging up", reason=ready.hang_up)
             self._session.close(ready.hang_up, error=True)
         if ready.leave is not None:
             self._left = (ready.leave, ready.leave_reason)
             self._driver.stop()
+
+    def _say_now(self, message: FromNode) -> None:
+        """What belongs to whichever session there is."""
+        if self._session is not None:
+            self._send(self._session.epoch, message)
 
     def _send(self, epoch: int, message: Message) -> None:
         session = self._session
@@ -356,6 +377,8 @@ class Agent:
                 async for message in session:
                     if isinstance(message, ReadFile | ListFiles):
                         nursery.start_soon(self._serve_files, session, message)
+                    elif isinstance(message, ShellInput | ShellSize | ShellTaken):
+                        self._terminals.hear(message)
                     elif isinstance(message, Renewed):
                         await self._way.renewed(session, message)
                     else:

@@ -134,3 +134,8 @@ def is_label_value(value: str) -> bool:
 
 
 MIN_LOST_AFTER_MS: Final = 1_000
+
+TERM: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,39}")
+"""What a terminal may be called."""
+MAX_TERMINAL: Final = 2000
+"""Columns, and rows, of a terminal."""

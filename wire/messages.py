@@ -26,6 +26,7 @@ FromNode = (
     Join | Inventory | Heartbeat | Report | Started | PhaseStarted | Recalled | NotHeld | Removed | Leaving
     | Health | FileContents | FileListing | FileRefused | BlobWanted
     | TaskOutputs
+    | ShellOpened | ShellOutput | ShellEnded
 )  # fmt: skip
 Enrolling = AskAuthority | Authority | Enroll | Enrolled
 Renewal = Renew | Renewed
@@ -34,11 +35,13 @@ ToNode = (
     | RemoveJob | Depart | ReadFile | ListFiles | BlobPiece
     | StopTasks | StartNode
     | OutputsTaken
+    | OpenShell | ShellInput | ShellSize | ShellTaken | CloseShell
 )  # fmt: skip
 FromClient = (
     Upload | Submit | JobList | JobShow | JobWait | JobTerminate | JobDelete | JobNodes | TaskList | TaskShow
+    | NodeDrain | NodeEnable | NodeForget | NodeRetryPrep
     | Explain | NodeList | NodeShow | PoolList | PoolShow | LogRead | FilesRead | FilesList | Overview
-    | EventsRead | Finish | Top | NodeDrain | NodeEnable | NodeForget | NodeRetryPrep
+    | EventsRead | Finish | Top
     | TokenCreate | TokenList | TokenRevoke | IdentityList | IdentityRevoke | NodeRevoke
     | JobDisable | JobEnable | JobSet | JobRetry | TaskCancel
 )  # fmt: skip

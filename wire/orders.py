@@ -8,12 +8,13 @@ from wire.spec import Command, JobSpec
 from wire.vocabulary import Int64, Message, Outcome, Phase, RoundState
 
 __all__ = [
-    "Ack", "BlobPiece", "BlobWanted", "BodyChunk", "Cleanliness", "Depart", "Drop", "FileContents", "FileListing",
-    "FileRefused", "GrantHeld", "Health", "Heartbeat", "HeartbeatAck", "Inventory", "JobBody", "Join", "JoinRefused",
-    "Joined", "KeptStream", "Leaving", "ListFiles", "NotHeld", "OpenRound", "OutputsTaken", "PhaseEnd",
-    "PhaseStarted", "Prepare", "ReadFile", "Recall", "Recalled", "ReleaseRound", "RemoveJob", "Removed", "Report",
-    "RoundHeld", "Run", "StartBody", "StartHeld", "StartNode", "Started", "StopTasks", "TaskEnd", "TaskOutput",
-    "TaskOutputs",
+    "Ack", "BlobPiece", "BlobWanted", "BodyChunk", "Cleanliness", "CloseShell", "Depart", "Drop", "FileContents",
+    "FileListing", "FileRefused", "GrantHeld", "Health", "Heartbeat", "HeartbeatAck", "Inventory", "JobBody",
+    "Join", "JoinRefused", "Joined", "KeptStream", "Leaving", "ListFiles", "NotHeld", "OpenRound", "OpenShell",
+    "OutputsTaken", "PhaseEnd", "PhaseStarted", "Prepare", "ReadFile", "Recall", "Recalled", "ReleaseRound",
+    "RemoveJob", "Removed", "Report", "RoundHeld", "Run", "ShellEnded", "ShellInput", "ShellOpened", "ShellOutput",
+    "ShellSize", "ShellTaken", "StartBody", "StartHeld", "StartNode", "Started", "StopTasks", "TaskEnd",
+    "TaskOutput", "TaskOutputs",
 ]  # fmt: skip
 
 
@@ -255,6 +256,29 @@ class BlobWanted(Message, frozen=True, tag=True):
     offset: Int64
 
 
+class ShellOpened(Message, frozen=True, tag=True):
+    """The shell runs, in this directory."""
+
+    shell: Int64
+    directory: str
+
+
+class ShellOutput(Message, frozen=True, tag=True):
+    """What a shell wrote, in order; no more than was taken before plus 64 KiB is ever on its way."""
+
+    shell: Int64
+    content: bytes
+
+
+class ShellEnded(Message, frozen=True, tag=True):
+    """The shell is over, or never was; all that it wrote has been sent. `reason`: why, if it did not end by itself."""
+
+    shell: Int64
+    exit_code: Int64 | None = None
+    signal: Int64 | None = None
+    reason: str | None = None
+
+
 # ---- coordinator -> agent
 
 
@@ -420,3 +444,47 @@ class ReadFile(Message, frozen=True, tag=True):
 class ListFiles(Message, frozen=True, tag=True):
     request: Int64
     path: str
+
+
+class OpenShell(Message, frozen=True, tag=True, kw_only=True):
+    """Open a shell in the work directory of a task's attempt (`group`, `index`) or of the job's preparation (`phase`),
+    as its user, with its environment and limits, on a terminal of this size."""
+
+    shell: Int64
+    job: str
+    round: Int64
+    group: Int64 = 0
+    index: Int64 = 0
+    phase: Phase | None = None
+    attempt: Int64 = 1
+    columns: Int64 = 80
+    rows: Int64 = 24
+    term: str = "dumb"
+
+
+class ShellInput(Message, frozen=True, tag=True):
+    """Keys that were pressed."""
+
+    shell: Int64
+    content: bytes
+
+
+class ShellSize(Message, frozen=True, tag=True):
+    """The terminal of whoever looks has another size."""
+
+    shell: Int64
+    columns: Int64
+    rows: Int64
+
+
+class ShellTaken(Message, frozen=True, tag=True):
+    """So many bytes of its output have arrived where they are looked at: as many more may come."""
+
+    shell: Int64
+    count: Int64
+
+
+class CloseShell(Message, frozen=True, tag=True):
+    """Nobody looks any more: end it."""
+
+    shell: Int64

@@ -33,6 +33,7 @@ from agentd.events import (
     Connected,
     DiscardTasks,
     EmptyJob,
+    EndTerminal,
     Event,
     FindOverdue,
     ForgetKeeper,
@@ -45,6 +46,7 @@ from agentd.events import (
     Leave,
     MakeJob,
     MakeStart,
+    OpenTerminal,
     OutputsRead,
     OverdueFound,
     PieceTaken,
@@ -57,6 +59,7 @@ from agentd.events import (
     TailsRead,
     TakePiece,
     TasksDiscarded,
+    TerminalOpened,
     Tick,
 )
 from agentd.model import Ledger, NodeConfig
@@ -141,6 +144,8 @@ class Node:
         self.core = AgentCore(self.config)
         self.sent: list[m.Message] = []
         self.chores: list[Chore] = []
+        self.terminals: set[int] = set()
+        """Those that are open."""
         self.keepers: dict[str, StandInKeeper] = {}
         self.surveyed: list[SurveyKeeper] = []
         self.killed: list[str] = []
@@ -306,6 +311,14 @@ class Node:
         for name, said in ready.said:
             answers += self._say(name, said)
         for chore in ready.chores:
+            if isinstance(chore, EndTerminal):
+                self.terminals.discard(chore.shell)
+                answers += [] if chore.said is None else self._send(chore.said)
+                continue
+            if isinstance(chore, OpenTerminal):
+                self.terminals.add(chore.shell)
+                answers.append(TerminalOpened(chore.shell, f"/dev/pts/{chore.shell}"))
+                continue
             self.chores.append(chore)
             if self.answer_chores:
                 answers.append(self.answer(chore))
