@@ -7,7 +7,6 @@ through the frame codec; after each event the invariants are checked. A node ans
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,54 +36,20 @@ from coordinator.outputs import Found, answer
 from coordinator.policy import Policy
 from coordinator.records import Record
 from coordinator.sessions import KeptOutput
+from tests.coordinator.asking import command as command
+from tests.coordinator.asking import document as document
+from tests.coordinator.asking import job as job
+from tests.coordinator.asking import prep as prep
+from tests.coordinator.asking import release as release
+from tests.coordinator.asking import tasks as tasks
 from tests.coordinator.pages import NumberedRow, page_of
+from tests.coordinator.telling import brief, short
 from wire import messages as m
 from wire.instant import Instant
-from wire.spec import SpecDocument
 
 BEAT_S = 5.0
 TICK = "a deadline passes"
 WALL = 1_800_000_000.0
-
-
-# ---- what is asked for
-
-
-def command(**options: Any) -> dict[str, Any]:
-    return {"argv": ["true"], **options}
-
-
-def tasks(
-    name: str = "t", size: int | None = None, *, after: Iterable[Any] = (), slots: int = 1, **options: Any
-) -> Any:
-    """A group: `size` tasks `name[0]`.., or a single one. In `after` a number is that group, all of it."""
-    axes = [] if size is None else [{"names": ["i"], "range": [0, size - 1, 1], "values": None}]
-    return {
-        "name": name,
-        "axes": axes,
-        "command": command(**options),
-        "slots": slots,
-        "after": [{"group": each} if isinstance(each, int) else each for each in after],
-    }
-
-
-def prep(wait: bool = True, parallel: int | None = None, **options: Any) -> dict[str, Any]:
-    return {"command": command(**options), "wait": wait, "parallel": parallel}
-
-
-def release(parallel: int | None = None, **options: Any) -> dict[str, Any]:
-    return {"command": command(**options), "parallel": parallel}
-
-
-def job(name: str = "j", *groups: Any, pool: str = "p", **options: Any) -> dict[str, Any]:
-    return {"name": name, "pool": pool, "groups": list(groups or [tasks()]), **options}
-
-
-def document(*jobs: dict[str, Any], pools: Iterable[dict[str, Any]] = ()) -> dict[str, Any]:
-    """As the language compiles it: every field stands there, and it fits the types."""
-    raw = {"format": 1, "pools": list(pools), "jobs": list(jobs)}
-    plain: dict[str, Any] = msgspec.to_builtins(msgspec.convert(raw, SpecDocument))
-    return plain
 
 
 def through_wire(message: m.Message) -> m.Message:
@@ -158,7 +123,8 @@ class FakeNode:
             return self
         self.say(
             m.Join(
-                embedded=self.embedded, pool=self.pool, node=self.name, incarnation=self.incarnation, boot=self.boot, slots=self.slots,
+                embedded=self.embedded, pool=self.pool, node=self.name, incarnation=self.incarnation,
+                boot=self.boot, slots=self.slots,
                 resources=self.resources, labels=self.worn, elevation=self.elevation, life=self.life,
             )
         )  # fmt: skip
@@ -830,48 +796,3 @@ class Play:
 
     def _name(self, link: FakeNode | Person | None) -> str:
         return "nobody" if link is None else link.name if isinstance(link, FakeNode) else link.owner
-
-
-_UNTOLD = frozenset({"at", "spec", "document", "spans", "source", "submitted_at", "body", "request"})
-
-
-def brief(said: Any) -> str:
-    """A record or message in one line: its name and what is not default, times and bodies left out."""
-    if isinstance(said, m.Reply):
-        return f"Reply {brief_body(said.body)}"
-    parts = []
-    for member in msgspec.structs.fields(said):
-        value = getattr(said, member.name)
-        if member.name in _UNTOLD or value is None or value == member.default or (value in ([], {}, "") and value != 0):
-            continue
-        parts.append(f"{member.name}={brief_value(value)}")
-    return " ".join([type(said).__name__, *parts])
-
-
-def short(text: str) -> str:
-    """Digests by their first digits."""
-    return re.sub(r"\b([0-9a-f]{8})[0-9a-f]{56}\b", r"\1", text)
-
-
-def brief_value(value: Any) -> str:
-    if isinstance(value, str):
-        return short(value)
-    if isinstance(value, msgspec.Struct):
-        if isinstance(value, Instant):
-            return f"{value.boottime - 1000:g}s"
-        fields = [
-            (member.name, getattr(value, member.name))
-            for member in msgspec.structs.fields(value)
-            if member.name not in ("started_at", "ended_at", "cpu_s", "max_rss_bytes", "stdout_tail", "stderr_tail")
-        ]
-        return f"({' '.join(f'{name}={brief_value(part)}' for name, part in fields if part not in (None, []))})"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(brief_value(part) for part in value) + "]"
-    return str(getattr(value, "value", value))
-
-
-def brief_body(body: Any) -> str:
-    if isinstance(body, dict) and "tasks" in body and "release" in body:
-        return f"{body['id']} {body['state']} {body['result'] or ''} {body['end_reason'] or ''}".strip()
-    text = str(body)
-    return text if len(text) <= 100 else f"{text[:100]}..."
