@@ -34,9 +34,7 @@ __all__ = [
 ]
 
 
-def check_text(
-    text: str, name: str, *, read_file: ReadFile, read_beside: ReadBeside | None = None
-) -> list[Diagnostic]:
+def check_text(text: str, name: str, *, read_file: ReadFile, read_beside: ReadBeside | None = None) -> list[Diagnostic]:
     """All mistakes of a file. A param without a value is none; what this version does not carry out is a warning.
 
     `read_file` gets paths as the file writes them, relative to it, and raises OSError; so does `read_beside`, of what

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import msgspec
 import pytest
 
 import dsl
+from dsl.beside import reader
 from dsl.result import canonical
 from wire.spec import After, Backoff, ExitAction, ExitArm, ExitCause, Finish, Needs, PoolSpec, SpecDocument, When
 from wire.sweep import Sweep, axis_from_plain
@@ -54,7 +56,10 @@ def codes(text: str, params: dict[str, str] | None = None) -> list[str]:
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_every_example_compiles_to_a_document_that_a_coordinator_takes(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    made = dsl.compile_text(text, path.name, {}, read_file=lambda name: (path.parent / name).read_bytes(), execute=True)
+    made = dsl.compile_text(
+        text, path.name, {}, read_file=lambda name: (path.parent / name).read_bytes(),
+        read_beside=reader(str(path.parent)), execute=True,
+    )  # fmt: skip
     assert made.diagnostics == []
     assert made.document is not None
     assert validate(made.document).jobs
@@ -63,13 +68,39 @@ def test_every_example_compiles_to_a_document_that_a_coordinator_takes(path: Pat
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_a_document_is_plain_data_that_survives_json_and_names_every_field(path: Path) -> None:
     made = dsl.compile_text(
-        path.read_text(), path.name, {}, read_file=lambda name: (path.parent / name).read_bytes(), execute=True
-    )
+        path.read_text(), path.name, {}, read_file=lambda name: (path.parent / name).read_bytes(),
+        read_beside=reader(str(path.parent)), execute=True,
+    )  # fmt: skip
     assert made.document is not None
     again = json.loads(canonical(made.document))
     assert again == made.document
     spec = msgspec.convert(again, SpecDocument)
     assert json.loads(msgspec.json.encode(spec)) == made.document
+
+
+def test_what_lies_beside_a_file_stands_in_the_document_by_its_content_and_its_mode(tmp_path: Path) -> None:
+    files = "file 'in/x' { from = 'x' }\nfile 'e' { from = 'e' }\n"
+    text = f"pool p {{ }}\njob j {{ pool = p\ntask t {{ {files}run = ['true'] }} }}"
+
+    def made() -> dsl.Compiled:
+        read = reader(str(tmp_path))
+        return dsl.compile_text(text, "x", {}, read_file=lambda _: b"", read_beside=read, execute=True)
+
+    (tmp_path / "e").touch(0o644)
+    (tmp_path / "x").write_text("one")
+    (tmp_path / "x").chmod(0o4750)
+    first = made()
+    assert first.document is not None
+    brought, empty = first.document["jobs"][0]["groups"][0]["command"]["files"]
+    digest = hashlib.sha256(b"one").hexdigest()
+    assert (brought["path"], brought["digest"], brought["size_bytes"], brought["mode"]) == ("in/x", digest, 3, 0o750)
+    assert (empty["text"], empty["digest"], empty["mode"]) == ("", None, (tmp_path / "e").stat().st_mode & 0o777)
+    assert first.beside == {digest: "x"}
+    (tmp_path / "x").write_text("two")
+    assert made().digest != first.digest
+    (tmp_path / "x").unlink()
+    (tmp_path / "x").symlink_to("/etc/hostname")
+    assert [found.code for found in made().diagnostics] == ["B212"]
 
 
 def test_the_sample_prepares_two_nodes_and_has_eight_tasks() -> None:
@@ -447,10 +478,10 @@ LATER = [
     ("task", "needs { cpus = 2.5 }", 0),
     ("task", "needs { memory = 4GiB }", 0),
     ("task", "exit { 75 => retry }", 0),
-    ("task", "exit { input => retry }", 1),
+    ("task", "exit { input => retry }", 0),
     ("task", "exit { 1, output => fail }", 1),
     ("task", "exit { 3 => retry(elsewhere = true) }", 0),
-    ("task", "file 'x' { text = 'y' }", 1),
+    ("task", "file 'x' { text = 'y' }", 0),
     ("task", "output 'x' { to = 's3://x/' }", 1),
     ("task", "optional = true", 0),
     ("task", "elevated = true", 0),

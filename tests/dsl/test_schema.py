@@ -9,6 +9,7 @@ import pytest
 
 import dsl
 from dsl import codes, schema
+from dsl.beside import Beside
 from dsl.compile import default_of
 from dsl.schema import BLOCKS, RESERVED, Kind
 
@@ -37,6 +38,8 @@ SAMPLES = {
     ("file", "text"): ("'x'", "3"),
     ("file", "url"): ("'https://x/'", "3"),
     ("file", "sha256"): (f"'{'a' * 64}'", "'abc'"),
+    ("file", "from"): ("'rows.csv'", "3"),
+    ("file", "mode"): ("'0755'", "'4755'"),
     ("output", "to"): ("'s3://x/'", "1"),
     ("output", "when"): ("failure", "always"),
     ("start", "parallel"): ("1", "0"),
@@ -69,7 +72,8 @@ def file_with(kind: str, name: str, value: str) -> str:
     line = f"{name} = {value}\n"
     here = {block: (line if block == kind else "") for block in BLOCKS}
     run = {block: "" if block == kind and name in ("run", "script") else "run = ['x']\n" for block in COMMANDS}
-    content = "" if kind == "file" and name in ("text", "url") else "text = 'x'\n"
+    content = "" if kind == "file" and name in ("text", "from", "url") else "text = 'x'\n"
+    content = "url = 'https://x/'\n" if kind == "file" and name == "sha256" else content
     to = "" if kind == "output" and name == "to" else "to = 's3://x/'\n"
     pool = "" if kind == "job" and name == "pool" else "pool = p\n"
     return (
@@ -82,7 +86,9 @@ def file_with(kind: str, name: str, value: str) -> str:
 
 
 def errors(text: str) -> list[dsl.Diagnostic]:
-    return [found for found in dsl.check_text(text, "x", read_file=lambda _: b"") if found.is_error]
+    beside = Beside("a" * 64, 3, 0o644)
+    told = dsl.check_text(text, "x", read_file=lambda _: b"", read_beside=lambda _: beside)
+    return [found for found in told if found.is_error]
 
 
 def test_every_option_has_a_sample_here() -> None:
