@@ -100,7 +100,7 @@ NEXT: Final[dict[Code, str]] = {
     Code.NO_NODE: "start `agentd --pool {pool}` on a machine",
     Code.NOT_CONNECTED: "look at `agentd` on these nodes, or start one on another machine",
     Code.DRAINING: "`coordinator node enable {node}`",
-    Code.UNUSABLE: "`coordinator node show {node}` says what is wrong there",
+    Code.UNUSABLE: "`coordinator node show {node}` says why",
     Code.LEAVING: "start `agentd --pool {pool}` on another machine",
     Code.BARRED: "`coordinator logs {job} --node {node} --phase prep` shows why; when that is mended, "
     "`coordinator node retry-prep {node} --job {job}`",

@@ -79,7 +79,7 @@ def the_only_node_is_drained(play: Play) -> str:
     return f"{play.submit(job('j'))}/t"
 
 
-@situation(Code.UNUSABLE, "node `n1`: unusable: its disk is full", "`coordinator node show n1` says what is wrong there")
+@situation(Code.UNUSABLE, "node `n1`: unusable: its disk is full", "`coordinator node show n1` says why")
 def the_only_node_has_no_room_on_its_disk(play: Play) -> str:
     play.node("n1").say(m.Health("its disk is full"))
     return f"{play.submit(job('j'))}/t"
