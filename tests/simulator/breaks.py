@@ -298,6 +298,7 @@ BREAKS: Final = (
         "coordinator",
         "counts = not group.spec.optional and end.outcome is not Outcome.KILLED",
         "counts = end.outcome is not Outcome.KILLED",
+        first=90,
     ),
     Mutation(
         "retries of an arm are never spent",
