@@ -228,7 +228,7 @@ async def test_a_bad_piece_is_refused_and_the_session_goes_on(tmp_path):
 
         def upload() -> None:
             with thin.connect(path) as session:
-                with pytest.raises(thin.ThinError, match="within its document"):
+                with pytest.raises(thin.ThinError, match="within its upload"):
                     session.call("Upload", digest="0" * 64, offset=5, size=3, content=b"x")
                 assert session.call("JobList") == []
 
