@@ -381,6 +381,31 @@ BREAKS: Final = (
         "elif True:",
         size="starts",
     ),
+    # ---- what is told of all this
+    Mutation(
+        "an end is told of another task",
+        "coordinator",
+        "task = _name(job, end.group, end.index)",
+        "task = _name(job, end.group, 0)",
+    ),
+    Mutation(
+        "who is cancelled with his job is not told",
+        "coordinator",
+        'yield from _over(job, record.cancelled, "cancelled", record.reason, start)',
+        "yield from ()",
+    ),
+    Mutation(
+        "a page begins with what was told already",
+        "coordinator",
+        "start = reader.since % PLACES + 1 if reader.since // PLACES == row.number else 0",
+        "start = 0",
+    ),
+    Mutation(
+        "what was forgotten is passed over in silence",
+        "coordinator",
+        "if row <= told_up_to + (place == PLACES - 1 or told_up_to == 0):",
+        "if True:",
+    ),
     # ---- who may come in
     Mutation(
         "a token is good for any number of identities",

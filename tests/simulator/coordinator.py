@@ -11,7 +11,9 @@ import msgspec
 
 from coordinator import events, records
 from coordinator.core import Core
+from coordinator.policy import EndCalls, Policy
 from coordinator.outputs import Found, answer
+from tests.coordinator.pages import page_of
 from tests.simulator.daemon import Crashed, Daemon
 from tests.simulator.disk import Disk, Part, Transaction
 from tests.simulator.network import Connection, Network
@@ -42,6 +44,9 @@ from wire.messages import (
 from wire.stream import Outbox
 
 HOST: Final = "coordinator"
+CALL_S: Final = 0.3
+"""So long a job's `on_end` takes."""
+CALLS: Final = EndCalls(allowed=True, own_user=False, at_once=2)
 
 
 _OF_SESSIONS: Final = (events.SessionOpened, events.Received, events.SessionClosed, events.RenewAsked)
@@ -54,6 +59,7 @@ class Observer(Protocol):
     def coordinator_took(self, actor: Actor | None, event: events.Event, made: Sequence[records.Record]) -> None: ...
     def coordinator_sent(self, epoch: int, actor: Actor, message: Message) -> None: ...
     def coordinator_alarmed(self, sentence: str) -> None: ...
+    def coordinator_called(self, job: str) -> None: ...
     def coordinator_handled(self, core: Core) -> None: ...
     def coordinator_rested(self, core: Core) -> None: ...
 
@@ -226,7 +232,9 @@ class CoordinatorDaemon(Daemon):
         self._enrolling: dict[int, Session] = {}
         self._enrolments = 0
         self.finished = False
-        self.core: Core = Core() if society is None else Core(society.policy, society.certificates)
+        self.core: Core = Core(Policy(end_calls=CALLS))
+        if society is not None:
+            self.core = Core(msgspec.structs.replace(society.policy, end_calls=CALLS), society.certificates)
         for _, body in self.log.rows:
             self.core.apply(records.decode(body))
         self.core.restarted(self.now())
@@ -293,6 +301,8 @@ class CoordinatorDaemon(Daemon):
         effects += [partial(self._reject, number, reason) for number, reason in ready.rejected + ready.postponed]
         effects += [partial(self._send, said.session, OutputsTaken(said.number)) for said in ready.outputs]
         effects += [partial(self._send, lookup.session, answer(lookup, Found(None, 0))) for lookup in ready.lookups]
+        effects += [partial(self._page, asked) for asked in ready.pages]
+        effects += [partial(self.world.after, CALL_S, self._called, call) for call in ready.calls]
         effects += [partial(self.observer.coordinator_alarmed, sentence) for sentence in ready.alarms]
         effects += [partial(self._close, epoch, reason) for epoch, reason in ready.close]
         if ready.finished:
@@ -316,6 +326,17 @@ class CoordinatorDaemon(Daemon):
         else:
             part = content[serving.offset : serving.offset + PIECE]
             self.world.after(0.002, self._send, serving.session, piece(content=part))
+
+    def _page(self, asked: events.PageAsked) -> None:
+        numbered = [(number, *row) for number, row in zip(self.log.row_numbers, self.log.rows, strict=True)]
+        self.post(page_of(numbered, self.log.last_row, asked, 64))
+
+    def _called(self, call: events.EndCall) -> None:
+        """What a job's `on_end` names has ended, if we live to see it: at its first attempt not always well."""
+        if self.alive:
+            self.observer.coordinator_called(call.job)
+            failed = call.attempt == 1 and len(call.argv[-1]) % 2 == 0
+            self.post(events.EndCallOver(call.job, int(failed), None, None, b""))
 
     def _asker(self, number: int) -> Session | None:
         return self._enrolling.pop(number, None) if number < 0 else self.sessions.get(number)

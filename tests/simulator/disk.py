@@ -58,6 +58,9 @@ class RecordLog:
     """Counts over wiped disks too."""
     numbers: int = 0
     writing: Transaction | None = None
+    row_numbers: list[int] = field(default_factory=list)
+    """Of the rows; none is given twice."""
+    last_row: int = 0
 
     def begin(self, transaction: Transaction) -> None:
         assert self.writing is None, f"{self.name}: one writer at a time"
@@ -67,8 +70,12 @@ class RecordLog:
         assert self.writing is not None, f"{self.name}: nothing to commit"
         for part in self.writing.parts:
             if part.forget:
+                numbered = zip(self.row_numbers, self.rows, strict=True)
+                self.row_numbers = [number for number, row in numbered if row[0] not in part.forget]
                 self.rows = [row for row in self.rows if row[0] not in part.forget]
             self.rows.extend(part.rows)
+            self.row_numbers.extend(range(self.last_row + 1, self.last_row + 1 + len(part.rows)))
+            self.last_row += len(part.rows)
         self.commits += 1
         self.version += 1
         self.writing = None
@@ -130,7 +137,10 @@ class Disk:
         """As another machine would have it."""
         twin = Disk(machine, directories=dict(self.directories))
         for name, log in self.logs.items():
-            twin.logs[name] = RecordLog(f"{machine}:{name}", list(log.rows), log.commits, log.version, log.numbers)
+            twin.logs[name] = RecordLog(
+                f"{machine}:{name}", list(log.rows), log.commits, log.version, log.numbers,
+                row_numbers=list(log.row_numbers), last_row=log.last_row,
+            )  # fmt: skip
         for name, file in self.files.items():
             twin.files[name] = AppendFile(f"{machine}:{name}", list(file.lines), file.torn)
         return twin
@@ -148,6 +158,7 @@ class Disk:
         """The root directory was replaced."""
         for log in self.logs.values():
             log.rows.clear()
+            log.row_numbers.clear()
             log.version += 1
         self.files.clear()
         self.directories.clear()

@@ -35,6 +35,7 @@ from tests.simulator.rights import Rights
 from tests.simulator.sameness import difference
 from tests.simulator.society import POOL, Actor, Society
 from tests.simulator.strangers import Strangers
+from tests.simulator.stream import Stream
 from tests.simulator.truth import JobTruth, Truth
 from tests.simulator.users import Users
 from tests.simulator.workload import (
@@ -180,6 +181,7 @@ class Simulation:
         self.world = world = World(seed)
         self.network = Network(world, replace(plan.weather))
         self.truth = Truth()
+        self.stream = Stream()
         self.society = Society.draw(random.Random(f"society {seed}")) if plan.strangers else None
         self.rights = None if self.society is None else Rights(self.society, world)
         self.names = tuple(f"n{number}" for number in range(plan.nodes))
@@ -281,6 +283,7 @@ class Simulation:
         if self.coordinator is not None and self.coordinator.alive:
             return
         self.world.note(HOST, "starts")
+        self.stream.look(self.coordinator_disk.log("coordinator"))
         if self.rights is not None:
             self.rights.restarted()
         self.network.appear(HOST)
@@ -342,6 +345,7 @@ class Simulation:
         assert self.coordinator is not None
         self._compare(self.coordinator.core)
         self.invariants.results(self.coordinator.core.cluster)
+        self.stream.check(self.coordinator_disk.log("coordinator"), self.truth)
 
     def _finish_manual(self) -> None:
         """Jobs with `finish = manual` are over when somebody says so."""
@@ -377,6 +381,7 @@ class Simulation:
         found = [f"{job.id} is not over" for job in jobs if job.completed_at is None and job.deleted_at is None]
         if self.coordinator is None or not self.coordinator.alive:
             found.append("the coordinator is down")
+        found += [f"nobody was told of the end of {job}" for job in self.stream.owed]
         if self.people.open:
             found.append(f"{self.people.open} requests wait for an answer")
         if self.operators is not None and self.coordinator is not None:
@@ -423,7 +428,11 @@ class Simulation:
 
     # ---- what the coordinator's shell tells
 
+    def coordinator_called(self, job: str) -> None:
+        self.stream.called.add(job)
+
     def coordinator_committed(self, transaction: Transaction) -> None:
+        self.stream.committed(transaction)
         for part in transaction.parts:
             for _, body in part.rows:
                 record = rows.decode(body)
