@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from coordinator import access, why, why_job
 from coordinator.desk import Desk
@@ -16,10 +16,13 @@ from wire import messages as m
 
 Plain = dict[str, Any]
 
+MAX_SENTENCE: Final = 600
+"""Characters of one sentence of an answer: some quote what nodes and operators said."""
+
 
 def answer(desk: Desk, session: Session, message: m.Explain) -> None:
     """Explain what the request names. Raises RefusedError for what there is not."""
-    view = View(desk.cluster, desk.now, lambda other: access.may_look(desk, session, other))
+    view = View(desk, lambda other: access.may_look(desk, session, other))
     if "/" in message.target:
         job, group, index = find_task(desk, session, message.target)
         found = why.task(view, job, group, index)
@@ -34,25 +37,35 @@ def plain(found: Explanation, job: Job) -> Plain:
     first = found.causes[0]
     return {
         "id": found.target,
-        "reason": first.reason,
+        "reason": _clipped(first.reason),
         "code": first.code.value,
         "all": [_cause(cause) for cause in found.causes],
         "next": _next(found, job),
         "nodes": [
-            {"node": line.node, "state": line.state, "code": line.code and line.code.value, "reason": line.reason}
+            {
+                "node": line.node,
+                "state": line.state,
+                "code": line.code and line.code.value,
+                "reason": _clipped(line.reason),
+            }
             for line in found.nodes
         ],
         "nodes_left_out": found.left_out,
-        "story": [{"time": time_text(told.at), "text": told.text} for told in found.story],
+        "story": [{"time": time_text(told.at), "text": _clipped(told.text)} for told in found.story],
     }
 
 
 def _cause(cause: Cause) -> Plain:
-    return {"code": cause.code.value, "reason": cause.reason, "node": cause.node}
+    return {"code": cause.code.value, "reason": _clipped(cause.reason), "node": cause.node}
 
 
 def _next(found: Explanation, job: Job) -> str | None:
     """What would help against the dominant reason."""
     first = found.causes[0]
     text = NEXT.get(first.code)
-    return text and text.format(task=found.target, job=job.id, pool=job.spec.pool, node=first.node)
+    about = first.about or found.target
+    return text and text.format(about=about, job=job.id, pool=job.spec.pool, node=first.node)
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) <= MAX_SENTENCE else text[: MAX_SENTENCE - 1] + "…"

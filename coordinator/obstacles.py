@@ -170,6 +170,11 @@ def held_back(job: Job) -> str | None:
     return None if job.state is JobState.ACTIVE else f"its job is {job.state.value}"
 
 
+def room_of(job: Job) -> int:
+    """Tasks that may still go out beside those that are, as its `parallel` says."""
+    return job.spec.parallel - job.granted if job.spec.parallel is not None else 1 << 62
+
+
 def needs_preparation(job: Job, node: Node) -> bool:
     """Whether a task of `job` on `node` would start a preparation now."""
     if job.preparation is None:

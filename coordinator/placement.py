@@ -17,7 +17,7 @@ from typing import Final
 from coordinator.claims import NOTHING, Claim
 from coordinator.elsewhere import NOWHERE, failed_on, shunned
 from coordinator.model import AHEAD_S, AHEAD_TASKS, Group, Job, Node, Pool
-from coordinator.obstacles import Obstacle, able, claim_there, held_back, needs_preparation, obstacle
+from coordinator.obstacles import Obstacle, able, claim_there, held_back, needs_preparation, obstacle, room_of
 from coordinator.records import NodeJobState
 from wire.spec import Placement, Sharing
 
@@ -330,6 +330,19 @@ class Round:
             for contender in self.waiting
         )
 
+    def ahead_of(self, job: Job, node: Node, claim: Claim | None) -> list[Job]:
+        """Jobs with work left whose turn comes before this one's, and that could run on the node when it has room."""
+        unplaced = self._in_turn(self.unplaced())
+        if any(contender.job is job for contender in unplaced):
+            unplaced = list(takewhile(lambda contender: contender.job is not job, unplaced))
+        else:  # nothing of it could be handed out anyway
+            unplaced = [contender for contender in unplaced if contender.job.spec.priority > job.spec.priority]
+        return [contender.job for contender in unplaced if self._could_run(contender, node, claim)]
+
+    def prepares_no_more(self, job: Job) -> bool:
+        """Whether `prep { parallel }` allows no further node."""
+        return any(contender.job is job and contender.preparations <= 0 for contender in self.contenders)
+
     def _could_run(self, contender: _Contender, node: Node, claim: Claim | None) -> bool:
         """Whether some of what is left of the job could run there, if only slots were free, and, for what queues there
         with a claim, all else too: where such queue all that the node holds is of their kind."""
@@ -432,7 +445,7 @@ def _contender(pool: Pool, job: Job) -> _Contender | None:
     """The job as a contender, or None when nothing of it could run now."""
     if held_back(job) is not None:
         return None
-    room = job.spec.parallel - job.granted if job.spec.parallel is not None else 1 << 62
+    room = room_of(job)
     if room <= 0:
         return None
     pickers = [_Picker.of(group) for group in job.groups if group.has_ready and job.conditions_hold(group)]

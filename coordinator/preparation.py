@@ -56,6 +56,13 @@ class PhaseView:
     clean: Cleanliness | None = None
     """What the clean-up after the last attempt of a release left."""
 
+    @property
+    def said(self) -> str:
+        """How its last attempt failed, in a few words."""
+        how = f"exit code {self.exit_code}" if self.exit_code is not None else None
+        how = how or (f"signal {self.signal}" if self.signal is not None else None)
+        return self.reason or how or (self.outcome.value if self.outcome is not None else "nothing is known")
+
     def take(self, end: PhaseEnd) -> None:
         """One attempt ended."""
         self.ends += 1

@@ -212,6 +212,8 @@ class Unmet:
     """Those of them that are not over."""
     spoilt: str | None = None
     """Why it can no longer come true."""
+    first: int = 0
+    """The first task that keeps it from coming true."""
 
     @property
     def written(self) -> str:
@@ -223,6 +225,11 @@ class Unmet:
         """With the task's own values: `calibrate[desk=fx].done`."""
         values = ",".join(f"{name}={value}" for name, value in self.values.items())
         return f"{self.source.spec.name}{f'[{values}]' if values else ''}{_SUFFIX[self.after.when]}"
+
+    @property
+    def label(self) -> str:
+        """The task to look at, to know why."""
+        return self.source.sweep.label(self.first)
 
     @property
     def sentence(self) -> str:
@@ -267,7 +274,7 @@ def _look(source: Group, after: After, values: dict[str, str], runs: list[range]
     total = sum(len(run) for run in runs)
     counts = source.counts if total == source.size else _counts(source, runs)
     left = counts[TaskState.ACTIVE] + counts[TaskState.GRANTED]
-    name, spoilt = source.spec.name, None
+    name, spoilt, first = source.spec.name, None, 0
     match after.when:
         case When.DONE:
             if not left:
@@ -285,8 +292,11 @@ def _look(source: Group, after: After, values: dict[str, str], runs: list[range]
                 spoilt = f"not every task of `{name}` succeeded"
             elif bad is not None:
                 spoilt = f"`{source.sweep.label(_first(source, runs, bad))}` {_WORDS[bad]}"
+                first = _first(source, runs, bad)
             left = total - counts[TaskState.SUCCEEDED]
-    return Unmet(after, source, values, total, left, spoilt)
+    if spoilt is None:
+        first = _first(source, runs, TaskState.GRANTED if counts[TaskState.GRANTED] else TaskState.ACTIVE)
+    return Unmet(after, source, values, total, left, spoilt, first)
 
 
 def _counts(source: Group, runs: Iterable[range]) -> list[int]:

@@ -49,7 +49,7 @@ def _verdict(job: Job, group: Group, index: int, end: TaskEnd, arm: int | None) 
         return Verdict.SUCCEEDED
     if action is not ExitAction.RETRY or ending:
         return Verdict.FAILED
-    spent, limit = _budget(group, index, arm)
+    spent, limit = budget(group, index, arm)
     return Verdict.RETRY if limit is None or spent < limit else Verdict.FAILED
 
 
@@ -60,7 +60,7 @@ def _action(group: Group, end: TaskEnd, arm: int | None) -> ExitAction:
     return unless_named(end.outcome, end.exit_code)
 
 
-def _budget(group: Group, index: int, arm: int | None) -> tuple[int, int | None]:
+def budget(group: Group, index: int, arm: int | None) -> tuple[int, int | None]:
     """Retries spent, and how many there are (None: no limit)."""
     own, limit = own_retries(group.spec.command, arm)
     if arm is not None and own:
@@ -73,5 +73,5 @@ def _retry_at(job: Job, group: Group, index: int, arm: int | None, now: Instant)
     command = group.spec.command
     backoff = command.arms[arm].backoff if arm is not None else None
     seed = f"{job.id}/{group.spec.name}#{index}"
-    delay = delay_s(backoff or command.backoff, _budget(group, index, arm)[0] + 1, seed)
+    delay = delay_s(backoff or command.backoff, budget(group, index, arm)[0] + 1, seed)
     return now.after(delay) if delay > 0 else None

@@ -29,11 +29,3 @@ class NodeStart:
     def failed(self) -> bool:
         """For good: nothing of it goes on by itself."""
         return self.view.finished and not self.view.succeeded
-
-    @property
-    def said(self) -> str:
-        """How its last attempt failed, in a few words."""
-        view = self.view
-        how = f"exit code {view.exit_code}" if view.exit_code is not None else None
-        how = how or (f"signal {view.signal}" if view.signal is not None else None)
-        return view.reason or how or (view.outcome.value if view.outcome is not None else "nothing is known")

@@ -425,7 +425,7 @@ def _node_reason(shown: Node) -> str | None:
 
 def _why_held_back(shown: Node) -> str | None:
     if shown.held_back is NodeState.START_FAILED and shown.start is not None:
-        return f"its pool's start failed: {shown.start.said}"
+        return f"its pool's start failed: {shown.start.view.said}"
     return None
 
 

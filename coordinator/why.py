@@ -4,36 +4,64 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from coordinator.claims import Claim
 from coordinator.cluster import Cluster
-from coordinator.model import Grant, Group, Job, Node, TaskState
-from coordinator.obstacles import Obstacle, held_back, needs_preparation, obstacle, shortage, shuns
+from coordinator.desk import Desk
+from coordinator.model import Drain, Grant, Group, Job, JobState, Node, NodeState, Pool, TaskState
+from coordinator.obstacles import Obstacle, held_back, needs_preparation, obstacle, room_of, shortage, shuns
 from coordinator.placement import Round
-from coordinator.readiness import unmet, why_skipped
-from coordinator.reasons import OF_OBSTACLE, Cause, Code, Explanation, NodeLine, Told
+from coordinator.readiness import unmet
+from coordinator.reasons import OF_OBSTACLE, OF_OUTCOME, Cause, Code, Explanation, NodeLine, Told, dominant_first
 from coordinator.records import Ended, Verdict
 from coordinator.render import count_of, duration
+from coordinator.retry import budget
 from coordinator.views import end_sentence, why_drained
 from coordinator.whereabouts import grant_of, is_preparing, with_slot
+from wire.arms import written as arm_written
 from wire.instant import Instant
-from wire.messages import Outcome, Phase
+from wire.messages import Disabling, Outcome, Phase
+from wire.spec import ExitAction, Sharing
 
 MAX_NODES: Final = 100
 """Rows of the node-by-node table."""
 MAX_STORY: Final = 20
 MAX_NAMED: Final = 3
+MAX_COUNTED: Final = 10_000
+"""Tasks that run again: of more, those that no longer do are not told apart."""
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What is looked at, when, and of which jobs the names may be told."""
+    """What is looked at, and of which jobs the names may be told. Of one moment: placement is tried once a pool."""
 
-    cluster: Cluster
-    now: Instant
+    desk: Desk
     known: Callable[[Job], bool]
+    _rounds: dict[str, Round] = field(default_factory=dict)
+
+    @property
+    def cluster(self) -> Cluster:
+        return self.desk.cluster
+
+    @property
+    def now(self) -> Instant:
+        return self.desk.now
+
+    def round(self, pool: Pool) -> Round:
+        """After handing out all that it would now: what is kept for whom is known then."""
+        found = self._rounds.get(pool.name)
+        if found is None:
+            found = self._rounds[pool.name] = Round(pool)
+            for _ in found.assignments():
+                pass
+        return found
+
+    def names(self, jobs: list[Job]) -> tuple[str, str]:
+        """So many jobs, with the names of some of those that may be told."""
+        named = [f"`{job.id}`" for job in jobs if self.known(job)]
+        return count_of(len(jobs), "job"), f" ({', '.join(named[:MAX_NAMED])})" if named else ""
 
 
 def task(view: View, job: Job, group: Group, index: int) -> Explanation:
@@ -44,7 +72,7 @@ def task(view: View, job: Job, group: Group, index: int) -> Explanation:
         waiting(view, job, group, index, found)
     elif state is TaskState.GRANTED:
         grant, position = grant_of(view.cluster, job, group, index)
-        found.causes.append(_granted(view, job, group, grant, position) if grant is not None else _READY)
+        found.causes += _granted(view, job, group, index, grant, position) if grant is not None else [_READY]
     else:
         found.causes.append(_over(job, group, index, state))
     found.story = _story(job, group, index)
@@ -57,14 +85,24 @@ def task(view: View, job: Job, group: Group, index: int) -> Explanation:
 def _over(job: Job, group: Group, index: int, state: TaskState) -> Cause:
     attempt, node, end = group.history.get(index, [(1, "", None)])[-1]
     if state is TaskState.SUCCEEDED:
-        return Cause(Code.SUCCEEDED, "it succeeded" + (f" at attempt {attempt}" if attempt > 1 else ""))
+        by = f", as {_arm(group, end)} says" if end is not None and end.arm is not None else ""
+        return Cause(Code.SUCCEEDED, "it succeeded" + (f" at attempt {attempt}" if attempt > 1 else "") + by)
     if state is TaskState.SKIPPED:
-        return Cause(Code.SKIPPED, f"it was skipped: {why_skipped(job, group, index) or group.skip_reason}")
+        return _skipped(job, group, index)
     if state is TaskState.CANCELLED and index in group.cancelled:
         return Cause(Code.CANCELLED, f"it was {group.cancelled[index]}")
     if state is TaskState.CANCELLED:
         return Cause(Code.CANCELLED, f"it was cancelled: its job was ended ({job.end_reason})")
-    return Cause(Code.FAILED, f"it failed for good: {how(end)} at attempt {attempt}; {_verdict(group, end)}", node)
+    code = OF_OUTCOME[end.outcome] if end is not None else Code.FAILED
+    verdict = f"; {_verdict(group, index, end)}" if end is not None else ""
+    return Cause(code, f"it failed for good: {how(end)} at attempt {attempt}{verdict}", node or None)
+
+
+def _skipped(job: Job, group: Group, index: int) -> Cause:
+    missing = next((found for found in unmet(job, group, index) if found.spoilt is not None), None)
+    if missing is None:  # what it waited for was tried again since
+        return Cause(Code.SKIPPED, f"it was skipped: {group.skip_reason or 'its condition could not come true'}")
+    return Cause(Code.SKIPPED, f"it was skipped: {missing.sentence}", about=f"{job.id}/{missing.label}")
 
 
 def how(end: Ended | None) -> str:
@@ -72,42 +110,94 @@ def how(end: Ended | None) -> str:
     return (end_sentence(end) or "it succeeded") if end is not None else "nobody knows how"
 
 
-def _verdict(group: Group, end: Ended | None) -> str:
+def _arm(group: Group, end: Ended) -> str:
+    assert end.arm is not None
+    return f"`{arm_written(group.spec.command.arms[end.arm])}` of its `exit`"
+
+
+def _verdict(group: Group, index: int, end: Ended) -> str:
     """Why there is no further attempt."""
-    if end is not None and end.outcome is Outcome.KILLED:
+    if end.outcome is Outcome.KILLED:
         return "`job disable --terminate` gave it no other"
-    if end is not None and end.arm is not None:
-        return f"arm {end.arm + 1} of its `exit` decided"
-    retries = group.spec.command.retries
-    return f"its retries are spent ({retries})" if retries else "it has no retries"
+    if end.outcome is Outcome.LOST:
+        return "so often is the task to blame"
+    if end.arm is not None and group.spec.command.arms[end.arm].action is not ExitAction.RETRY:
+        return f"{_arm(group, end)} says so"
+    if end.arm is None and end.outcome is Outcome.INPUT_FAILED:
+        return "bringing it in was tried again already"
+    spent, limit = budget(group, index, end.arm)
+    whose = "its retries" if end.arm is None else f"the retries of {_arm(group, end)}"
+    if limit is None or spent < limit:
+        return "its job was about to end"
+    return f"{whose} are spent ({limit})" if limit else "it has no retries"
 
 
 # ---- a node has it
 
 
-def _granted(view: View, job: Job, group: Group, grant: Grant, position: int) -> Cause:
+def _granted(view: View, job: Job, group: Group, index: int, grant: Grant, position: int) -> Iterator[Cause]:
     node = view.cluster.nodes[grant.node]
     if not node.connected:
         silent = duration(view.now.boottime - node.heard_at)
-        return Cause(Code.NODE_LOST, f"node `{node.name}`, which has it, is out of contact for {silent}", node.name)
-    held = next((positions for other, positions in with_slot(node) if other is grant), [])
-    if position not in held:
-        ahead = sum(len(positions) for _, positions in with_slot(node))
-        tasks = count_of(ahead, "task")
+        left = duration(max(0.0, view.desk.lease_end(node) - view.now.boottime))
+        yield Cause(
+            Code.NODE_LOST,
+            f"node `{node.name}`, which has it, is out of contact for {silent}: in {left} its tasks go elsewhere",
+            node.name,
+        )
+    elif (stopped := _stopped(job, group, index)) is not None:
+        yield Cause(Code.STOPPING, f"{stopped}: node `{node.name}` is to end it", node.name)
+    else:
+        yield _held(view, job, grant, position, node)
+    if node.connected and node.drain is not None:
+        yield Cause(Code.DRAINING, f"node `{node.name}`: {_drained(view, node.drain)}", node.name)
+
+
+def _stopped(job: Job, group: Group, index: int) -> str | None:
+    """Why it is to be stopped wherever it runs, or None."""
+    if index in group.cancelling:
+        return f"it is {group.cancelled[index]}"
+    if job.state is JobState.TERMINATING:
+        return f"its job ends ({job.end_reason})"
+    if job.disabled is not None and job.disabled.how is not Disabling.WAIT:
+        return f"its job was disabled by {job.disabled.by} (`--{job.disabled.how.value}`)"
+    return None
+
+
+def _held(view: View, job: Job, grant: Grant, position: int, node: Node) -> Cause:
+    held = with_slot(node)
+    if not any(other is grant and position in positions for other, positions in held):
+        if grant.recalled:
+            return Cause(
+                Code.RECALLED, f"node `{node.name}` is asked to give it back{_why_recalled(job, node)}", node.name
+            )
+        tasks = count_of(sum(len(positions) for _, positions in held), "task")
         return Cause(Code.QUEUED, f"it is next on node `{node.name}`, behind {tasks} that it runs", node.name)
     node_job = job.current.get(node.name)
     if node_job is not None and is_preparing(node_job):
         attempt, since = node_job.running.get(Phase.PREPARATION, (1, None))
-        so_far = f" for {duration(view.now.wall - since)}" if since is not None else ""
-        failed = node_job.preparation is not None and node_job.preparation.ends > 0
+        prep = node_job.preparation
+        failed = f"; attempt {prep.attempts} failed: {prep.said}" if prep is not None and prep.ends else ""
         again = f", attempt {attempt}" if attempt > 1 or failed else ""
-        return Cause(
-            Code.PREPARING, f"the job's preparation runs on node `{node.name}`{so_far}{again}", node.name
-        )  # fmt: skip
-    since = grant.running.get(position)
-    so_far = f" for {duration(view.now.wall - since)}" if since is not None else ""
+        sentence = f"the job's preparation runs on node `{node.name}`{_so_far(view, since)}{again}{failed}"
+        return Cause(Code.PREPARING, sentence, node.name)
     again = f", attempt {grant.attempt}" if grant.attempt > 1 else ""
-    return Cause(Code.RUNNING, f"it runs on node `{node.name}`{so_far}{again}", node.name)
+    since = grant.running.get(position)
+    return Cause(Code.RUNNING, f"it runs on node `{node.name}`{_so_far(view, since)}{again}", node.name)
+
+
+def _why_recalled(job: Job, node: Node) -> str:
+    if node.draining:
+        return ": the node is emptied"
+    if node.unusable is not None:
+        return ": the node is unusable"
+    if job.disabled is not None:
+        return f": its job was disabled by {job.disabled.by}"
+    return ": another node has room for it, or what goes first needs its place"
+
+
+def _so_far(view: View, since: float | None) -> str:
+    return f" for {duration(view.now.wall - since)}" if since is not None else ""
 
 
 # ---- it waits
@@ -118,34 +208,48 @@ _READY: Final = Cause(Code.READY, "nothing holds it: it is about to be handed ou
 
 def waiting(view: View, job: Job, group: Group, index: int, found: Explanation) -> None:
     """Why no node has a task that is not over: causes, and the table of nodes."""
-    found.causes += _of_job(view, job, group, index)
+    causes = list(_of_job(view, job, group, index))
     pool = view.cluster.pools[job.spec.pool]
-    round_ = Round(pool)
-    for _ in round_.assignments():  # as placement would hand out now: after it, what is kept for whom is known
-        pass
+    round_ = view.round(pool)
     kept_from = shuns(pool, job, group, index)
-    lines = [_node_line(view, round_, job, group, node, kept_from) for node in pool.nodes.values() if not node.left]
+    nodes = [node for node in pool.nodes.values() if not node.left]
+    lines = [_node_line(view, round_, job, group, node, kept_from) for node in nodes]
     found.nodes, found.left_out = lines[:MAX_NODES], max(0, len(lines) - MAX_NODES)
     if not lines:
-        found.causes.append(Cause(Code.NO_NODE, f"pool `{pool.name}` has no node"))
-    found.causes += _of_nodes(view, round_, job, group, index, lines)
-    if not found.causes:
-        found.causes.append(_READY)
+        causes.append(Cause(Code.NO_NODE, f"pool `{pool.name}` has no node"))
+    elif not causes and (free := next((line.node for line in lines if line.code is None), None)) is not None:
+        causes.append(Cause(Code.READY, f"{_READY.reason} to node `{free}`", free))
+    causes += _of_nodes(view, round_, job, group, index, lines)
+    found.causes += dominant_first(causes)
 
 
 def _of_job(view: View, job: Job, group: Group, index: int) -> Iterator[Cause]:
-    """What holds it wherever a node is free, the strongest first."""
+    """What holds it wherever a node is free."""
     if (reason := held_back(job)) is not None:
         yield Cause(Code.DISABLED, reason)
     for missing in unmet(job, group, index):
-        yield Cause(Code.DEPENDENCY, missing.sentence)
+        yield Cause(Code.DEPENDENCY, missing.sentence, about=f"{job.id}/{missing.label}")
     until = group.waiting.get(index)
     if until is not None:
         attempt, _, end = group.history.get(index, [(1, "", None)])[-1]
         left_s = duration(view.now.seconds_until(until))
-        yield Cause(Code.BACKOFF, f"it is tried again in {left_s}: attempt {attempt} failed ({how(end)})")
-    if job.spec.parallel is not None and job.granted >= job.spec.parallel:
-        yield Cause(Code.PARALLEL, f"{count_of(job.granted, 'task')} of the job run, and `parallel` allows no more")
+        retries = _spent(group, index, end)
+        yield Cause(Code.BACKOFF, f"it is tried again in {left_s}: attempt {attempt} failed ({how(end)}){retries}")
+    if room_of(job) <= 0:
+        sentence = (
+            f"{count_of(job.granted, 'task')} of the job out, and `parallel = {job.spec.parallel}` allows no more"
+        )
+        yield Cause(Code.PARALLEL, sentence)
+
+
+def _spent(group: Group, index: int, end: Ended | None) -> str:
+    """How many of the retries that count here are spent."""
+    if end is None:
+        return ""
+    spent, limit = budget(group, index, end.arm)
+    of = f"{spent:,} of {limit:,}" if limit is not None else f"{spent:,}"
+    whose = "retries" if end.arm is None else f"retries of {_arm(group, end)}"
+    return f", {of} {whose} spent"
 
 
 def _node_line(view: View, round_: Round, job: Job, group: Group, node: Node, kept_from: frozenset[str]) -> NodeLine:
@@ -156,35 +260,57 @@ def _node_line(view: View, round_: Round, job: Job, group: Group, node: Node, ke
         return NodeLine(node.name, node.state.value, OF_OBSTACLE[reason], _detail(view, job, group, node, reason, left))
     if node.name in kept_from:
         return NodeLine(node.name, node.state.value, Code.ELSEWHERE, Obstacle.ELSEWHERE.value)
-    if needs_preparation(job, node) and _as_many_prepare(round_, job):
-        return NodeLine(node.name, node.state.value, Code.PREPARATIONS, Obstacle.PREPARATIONS.value)
+    if needs_preparation(job, node) and round_.prepares_no_more(job):
+        limit = job.preparation.parallel if job.preparation is not None else None
+        allowed = f"{Obstacle.PREPARATIONS.value}: `parallel = {limit}` of `prep`"
+        return NodeLine(node.name, node.state.value, Code.PREPARATIONS, allowed)
     if round_.is_kept(job, group, node):
         return NodeLine(node.name, node.state.value, Code.RESERVED, "kept free for a task that needs more room")
     return NodeLine(node.name, node.state.value, None, "it could take it")
 
 
-def _as_many_prepare(round_: Round, job: Job) -> bool:
-    """Whether `prep { parallel }` allows no further node."""
-    return any(contender.job is job and contender.preparations <= 0 for contender in round_.contenders)
-
-
 def _detail(view: View, job: Job, group: Group, node: Node, reason: Obstacle, left: Claim | None) -> str:
     """The obstacle on this node, with its numbers."""
     match reason:
+        case Obstacle.NOT_CONNECTED if node.state is NodeState.JOINING:
+            return "it is joining, and has not said yet what it holds"
         case Obstacle.NOT_CONNECTED:
             return f"out of contact for {duration(view.now.boottime - node.heard_at)}"
         case Obstacle.DRAINING if node.drain is not None:
-            return why_drained(node.drain)
+            return _drained(view, node.drain)
         case Obstacle.UNUSABLE:
             return f"unusable: {node.unusable}"
+        case Obstacle.STARTING | Obstacle.START_FAILED:
+            return _start(view, node, reason)
         case Obstacle.BARRED:
             return _failed_preparation(job, node)
+        case Obstacle.RELEASING:
+            return "an earlier round of the job is released there first"
         case Obstacle.TOO_SMALL:
             return f"it has {count_of(node.slots, 'slot')}, the task takes {group.spec.slots}"
         case Obstacle.BUSY:
-            return f"{node.used} of {count_of(node.slots, 'slot')} are taken{_by_whom(view, node)}"
+            taken, slots = min(node.used, node.slots), count_of(node.slots, "slot")
+            return f"{taken} of {slots} {'is' if taken == 1 else 'are'} taken{_by_whom(view, node)}"
         case _:
             return shortage(job, group, node, left if reason is Obstacle.CLAIMED else None) or str(reason.value)
+
+
+def _drained(view: View, drain: Drain) -> str:
+    """By whom, for what, and how long what runs there may go on."""
+    left_s = view.now.seconds_until(drain.until)
+    going_on = drain.done_at is None and left_s > 0
+    return why_drained(drain) + (f"; what runs there has {duration(left_s)}" if going_on else "")
+
+
+def _start(view: View, node: Node, reason: Obstacle) -> str:
+    start = node.start if node.start_counts else None
+    if reason is Obstacle.START_FAILED and start is not None:
+        return f"{reason.value}: {start.view.said}, {count_of(start.view.attempts, 'attempt')}"
+    if start is None or start.running is None:
+        return reason.value
+    attempt, since = start.running
+    failed = f"; attempt {start.view.attempts} failed: {start.view.said}" if start.view.ends else ""
+    return f"the pool's start runs{_so_far(view, since)}, attempt {attempt}{failed}"
 
 
 def _failed_preparation(job: Job, node: Node) -> str:
@@ -192,43 +318,72 @@ def _failed_preparation(job: Job, node: Node) -> str:
     prep = node_job.preparation if node_job is not None else None
     if prep is None:
         return Obstacle.BARRED.value
-    how = prep.reason or (f"exit code {prep.exit_code}" if prep.exit_code is not None else f"signal {prep.signal}")
-    return f"the job's preparation failed there: {how}, {count_of(prep.attempts, 'attempt')}"
+    return f"the job's preparation failed there: {prep.said}, {count_of(prep.attempts, 'attempt')}"
 
 
 def _by_whom(view: View, node: Node) -> str:
     """The jobs that hold the node's slots, as far as they may be named."""
     held: Counter[str] = Counter()
-    for grant in node.grants.values():
+    for grant, positions in with_slot(node):
         job = view.cluster.jobs.get(grant.job)
         name = f"`{grant.job}`" if job is not None and view.known(job) else "others"
-        held[name] += grant.open.bit_count() * grant.slots
+        held[name] += len(positions) * grant.slots
     parts = [f"{slots} by {name}" for name, slots in held.most_common(MAX_NAMED)]
     return f" ({', '.join(parts)})" if parts else ""
 
 
 def _of_nodes(view: View, round_: Round, job: Job, group: Group, index: int, lines: list[NodeLine]) -> Iterator[Cause]:
-    """What the nodes say together: what passes soonest decides, and before it who goes first there."""
+    """What the nodes say together, and who goes first where something is free sooner or later."""
     codes = Counter(line.code for line in lines if line.code is not None)
-    order = [code for code in (Code.RESERVED, *OF_OBSTACLE.values()) if code in codes]
-    if order and order[0] in (Code.RESERVED, Code.BUSY, Code.CLAIMED) and len(lines) == sum(codes.values()):
-        yield from _who_goes_first(view, round_, job)
-    for code in order:
-        first = next(line for line in lines if line.code is code)
-        count = codes[code]
-        where = f"node `{first.node}`" if count == 1 else f"{count_of(count, 'node')}, `{first.node}` first"
+    firsts: dict[Code, NodeLine] = {}
+    for line in lines:
+        if line.code is not None:
+            firsts.setdefault(line.code, line)
+    for code, first in firsts.items():
+        where = f"node `{first.node}`" if codes[code] == 1 else f"{count_of(codes[code], 'node')}, `{first.node}` first"
         yield Cause(code, f"{where}: {first.reason}", first.node)
-    before = len(group.again) + index - group.cursor
-    if index > group.cursor and before:
-        yield Cause(Code.ORDER, f"{count_of(before, 'task')} of `{group.spec.name}` are before it")
+    contested = next((firsts[code] for code in _CONTESTED if code in firsts), None)
+    if contested is not None:
+        yield from _who_goes_first(view, round_, job, group, round_.pool.nodes[contested.node])
+    before = _before(job, group, index)
+    if before:
+        yield Cause(Code.ORDER, f"{count_of(before, 'task')} of its job are before it")
 
 
-def _who_goes_first(view: View, round_: Round, job: Job) -> Iterator[Cause]:
-    ahead = [c.job for c in round_.waiting if c.job.spec.priority > job.spec.priority]
-    if ahead:
-        named = [f"`{other.id}`" for other in ahead if view.known(other)]
-        which = f" ({', '.join(named[:MAX_NAMED])})" if named else ""
-        yield Cause(Code.PRIORITY, f"tasks of {count_of(len(ahead), 'job')} of higher priority{which} go first")
+_CONTESTED: Final = (Code.RESERVED, Code.BUSY, Code.CLAIMED)
+"""On such a node whoever comes first is served first."""
+
+
+def _who_goes_first(view: View, round_: Round, job: Job, group: Group, node: Node) -> Iterator[Cause]:
+    ahead = round_.ahead_of(job, node, group.claim)
+    higher = [other for other in ahead if other.spec.priority > job.spec.priority]
+    if higher:
+        count, named = view.names(higher)
+        yield Cause(Code.PRIORITY, f"tasks of {count} of higher priority{named} go first")
+    alike = [other for other in ahead if other.spec.priority == job.spec.priority]
+    if alike:
+        fifo = round_.pool.sharing is Sharing.FIFO
+        why = "submitted earlier" if fifo else "their owners, or they, have less in use, or were served longer ago"
+        count, named = view.names(alike)
+        yield Cause(Code.TURN, f"tasks of {count} of the same priority{named} go first: {why}")
+
+
+def _before(job: Job, group: Group, index: int) -> int:
+    """Tasks of the job that could run as well, and are handed out before it."""
+    found = sum(_could_run(other, other.size) for other in job.groups[: group.number] if job.conditions_hold(other))
+    if index in group.attempts and len(group.again) <= MAX_COUNTED:  # runs again: before what runs first, in order
+        return found + sum(at < index for at in set(group.again) if group.state[at] == TaskState.ACTIVE)
+    return found + _could_run(group, index)
+
+
+def _could_run(group: Group, below: int) -> int:
+    """Tasks that nothing but a place keeps: those that run again, and those below an index that run first."""
+    again = len(group.again)
+    if again <= MAX_COUNTED:
+        again = sum(group.state[at] == TaskState.ACTIVE and at not in group.waiting for at in set(group.again))
+    if group.gate is not None:
+        return again + group.gate.waits.count(0, 0, below)
+    return again + group.state.count(TaskState.ACTIVE, min(group.cursor, below), below)
 
 
 # ---- how it came to this
@@ -237,8 +392,22 @@ def _who_goes_first(view: View, round_: Round, job: Job) -> Iterator[Cause]:
 def _story(job: Job, group: Group, index: int) -> list[Told]:
     """The latest moments of the task's life, oldest first."""
     told = [Told(job.submitted_at.wall, "its job was submitted")]
+    if job.reopened:
+        told.append(reopened(job))
     for attempt, node, end in group.history.get(index, []):
         told.append(Told(end.ended_at, f"attempt {attempt} on `{node}`: {how(end)}{_AFTERWARDS[end.verdict]}"))
+    return latest(told)
+
+
+def reopened(job: Job) -> Told:
+    """That the job was made to go on, for the last time so far."""
+    times = f", for the {job.reopened:,}. time" if job.reopened > 1 else ""
+    return Told(job.counted_from.wall, f"its job was reopened{times}: it had ended ({job.earlier_reason})")
+
+
+def latest(told: list[Told]) -> list[Told]:
+    """The first moment and the last ones, in order."""
+    told.sort(key=lambda moment: moment.at)
     return told[:1] + told[1:][-(MAX_STORY - 1) :]
 
 

@@ -9,12 +9,13 @@ from typing import Final
 from coordinator import why
 from coordinator.ending import ALL_COMPLETE, ELIGIBLE_GRACE_S, NO_NODES, TASK_FAILED
 from coordinator.model import Group, Job, JobState, Node, TaskState
+from coordinator.obstacles import held_back
 from coordinator.preparation import OPEN, NodeJob
-from coordinator.reasons import Cause, Code, Explanation, Told
+from coordinator.reasons import Cause, Code, Explanation, Told, dominant_first
 from coordinator.records import NodeJobState
 from coordinator.render import count_of, duration
-from coordinator.why import MAX_STORY, View
-from wire.messages import Phase
+from coordinator.why import View
+from wire.messages import Disabling, Phase
 from wire.spec import Finish
 
 MAX_GROUPS: Final = 10
@@ -26,62 +27,100 @@ MAX_ROUNDS: Final = 100
 def job(view: View, shown: Job) -> Explanation:
     """Why the job is as it is."""
     found = Explanation(shown.id, [])
+    causes: list[Cause] = []
     if shown.deleting:
-        found.causes.append(Cause(Code.DELETING, "it is deleted: its nodes remove its directories"))
+        causes.append(Cause(Code.DELETING, _deleting(view, shown)))
     if shown.state is JobState.COMPLETED:
-        found.causes += _completed(shown)
+        causes += _completed(view, shown)
     elif shown.state is JobState.TERMINATING:
-        found.causes += _ending(view, shown)
+        causes += _ending(view, shown)
     else:
-        _active(view, shown, found)
-    found.story = _story(shown)
+        causes += _active(view, shown, found)
+    found.causes = dominant_first(causes)
+    found.story = why.latest(list(_story(shown)))
     return found
+
+
+def _deleting(view: View, shown: Job) -> str:
+    if shown.state is not JobState.COMPLETED:
+        return "it is deleted as soon as it has ended"
+    if shown.owes_call:
+        return "it is deleted when its `on_end` was run"
+    nodes = [f"`{name}`" for name in sorted(view.desk.removing.get(shown.id, ()))]
+    some = f" ({', '.join(nodes[: why.MAX_NAMED])})" if nodes else ""
+    return f"it is deleted: {count_of(len(nodes), 'node')}{some} still to remove its directories"
 
 
 # ---- active
 
 
-def _active(view: View, shown: Job, found: Explanation) -> None:
-    if shown.state is not JobState.ACTIVE:
-        found.causes.append(Cause(Code.DISABLED, f"it is {shown.state.value}: nothing of it is handed out"))
+def _active(view: View, shown: Job, found: Explanation) -> Iterator[Cause]:
+    if (reason := held_back(shown)) is not None:
+        yield _disabled(shown, reason)
     if shown.tasks_over and shown.spec.finish is Finish.MANUAL:
-        found.causes.append(Cause(Code.OPEN, "all its tasks are over, and `finish = manual` keeps it open"))
+        yield Cause(Code.OPEN, "all its tasks are over, and `finish = manual` keeps it open")
     if shown.ineligible_since is not None:
         left = duration(ELIGIBLE_GRACE_S - view.now.seconds_since(shown.ineligible_since))
-        sentence = f"its preparation failed on every node that could run it: it ends as {NO_NODES} in {left}"
-        barred = next(name for name, r in shown.current.items() if r.state is NodeJobState.BARRED)
-        found.causes.append(Cause(Code.INELIGIBLE, sentence, barred))
+        barred = next((name for name, r in shown.current.items() if r.state is NodeJobState.BARRED), None)
+        what = "its preparation" if barred is not None else "the pool's start"
+        sentence = f"{what} failed on every node that could run it: it ends as {NO_NODES} in {left}"
+        yield Cause(Code.INELIGIBLE, sentence, barred)
     if shown.granted:
-        out = count_of(shown.granted, "task")
-        nodes = count_of(len({r.node for r in shown.rounds if r.state in OPEN}), "node")
-        found.causes.append(Cause(Code.RUNNING, f"{out} of it are out on {nodes}"))
-    for group in islice(_waiting_groups(shown), MAX_GROUPS):
-        _first_waiting(view, shown, group, found)
+        yield _out(shown)
+    for group in islice((group for group in shown.groups if group.counts[TaskState.ACTIVE]), MAX_GROUPS):
+        yield _first_waiting(view, shown, group, found)
+    yield from _owed(view, shown)
 
 
-def _waiting_groups(shown: Job) -> Iterator[Group]:
-    return (group for group in shown.groups if group.counts[TaskState.ACTIVE])
+def _disabled(shown: Job, reason: str) -> Cause:
+    """It is, or is about to be: then some of it is still out."""
+    if shown.disabled is None or shown.state is not JobState.DISABLING:
+        return Cause(Code.DISABLED, reason)
+    what = "run to their end" if shown.disabled.how is Disabling.WAIT else "are stopped"
+    how = f"`job disable --{shown.disabled.how.value}`"
+    sentence = f"it is being disabled by {shown.disabled.by}: {count_of(shown.granted, 'task')} of it {what} ({how})"
+    return Cause(Code.DISABLING, sentence)
 
 
-def _first_waiting(view: View, shown: Job, group: Group, found: Explanation) -> None:
-    """The first task of the group that no node has stands for the others."""
+def _out(shown: Job) -> Cause:
+    nodes = count_of(len({r.node for r in shown.rounds if r.state in OPEN}), "node")
+    group = next(group for group in shown.groups if group.counts[TaskState.GRANTED])
+    about = f"{shown.id}/{group.sweep.label(group.state.index(TaskState.GRANTED))}"
+    return Cause(Code.RUNNING, f"{count_of(shown.granted, 'task')} of it are out on {nodes}", about=about)
+
+
+def _first_waiting(view: View, shown: Job, group: Group, found: Explanation) -> Cause:
+    """The first task of the group that could run stands for the others; where none could, the first."""
     one = Explanation("", [])
-    why.waiting(view, shown, group, group.state.index(TaskState.ACTIVE), one)
+    index = group.state.index(TaskState.ACTIVE)
+    if shown.conditions_hold(group) and group.has_ready:
+        again = group.ready_again()
+        index = group.first_ready() if again is None else again
+    why.waiting(view, shown, group, index, one)
     tasks = f"`{group.spec.name}`: {group.counts[TaskState.ACTIVE]:,} of {count_of(group.size, 'task')} wait"
     first = one.causes[0]
-    found.causes.append(Cause(first.code, f"{tasks}: {first.reason}", first.node))
     if not found.nodes:
         found.nodes, found.left_out = one.nodes, one.left_out
+    about = first.about or f"{shown.id}/{group.sweep.label(index)}"
+    return Cause(first.code, f"{tasks}: {first.reason}", first.node, about)
+
+
+def _owed(view: View, shown: Job) -> Iterator[Cause]:
+    """Releases of nodes that were emptied, or that nobody hopes for, while the job goes on."""
+    for node_job in islice((r for r in shown.rounds if r.state is NodeJobState.RELEASING), MAX_ROUNDS):
+        yield _release(view, shown, node_job)
+    yield from _debts(shown, NodeJobState.UNREACHED)
 
 
 # ---- ending
 
 
 def _ending(view: View, shown: Job) -> Iterator[Cause]:
-    owed = [node_job for node_job in shown.rounds if node_job.state in OPEN]
-    causes = [_release(view, shown, node_job) for node_job in owed[:MAX_ROUNDS]]
-    for code in (Code.RELEASE_RUNS, Code.RELEASE_OUT_OF_CONTACT, Code.RELEASE_WAITS):
-        yield from (cause for cause in causes if cause.code is code)
+    for node_job in islice((r for r in shown.rounds if r.state in OPEN), MAX_ROUNDS):
+        yield _release(view, shown, node_job)
+    out = f": {count_of(shown.granted, 'task')} of it still to come back" if shown.granted else ""
+    yield Cause(Code.ENDING, f"it ends ({shown.end_reason}){out}")
+    yield from _debts(shown, NodeJobState.UNREACHED)
 
 
 def _release(view: View, shown: Job, node_job: NodeJob) -> Cause:
@@ -92,15 +131,12 @@ def _release(view: View, shown: Job, node_job: NodeJob) -> Cause:
         limit = shown.spec.release.parallel if shown.spec.release is not None else None
         allowed = f"`release` allows {count_of(limit, 'node')} at once" if limit is not None else "it is next"
         return Cause(Code.RELEASE_WAITS, f"node `{node.name}` owes its release: {allowed}", node.name)
+    if node_job.delayed is not None:
+        return Cause(Code.RELEASE_STUCK, f"node `{node.name}`: {node_job.delayed}", node.name)
     attempt, since = node_job.running.get(Phase.RELEASE, (node_job.release.attempts + 1, None))
     so_far = f" for {duration(view.now.wall - since)}" if since is not None else ""
-    failed = f"; attempt {attempt - 1} failed: {node_job.release.reason or _status(node_job)}" if attempt > 1 else ""
+    failed = f"; attempt {attempt - 1} failed: {node_job.release.said}" if attempt > 1 else ""
     return Cause(Code.RELEASE_RUNS, f"its release runs on node `{node.name}`{so_far}{failed}", node.name)
-
-
-def _status(node_job: NodeJob) -> str:
-    code = node_job.release.exit_code
-    return f"exit code {code}" if code is not None else f"signal {node_job.release.signal}"
 
 
 def _grace(view: View, shown: Job, node: Node) -> str:
@@ -116,64 +152,89 @@ def _grace(view: View, shown: Job, node: Node) -> str:
 # ---- ended
 
 
-def _completed(shown: Job) -> Iterator[Cause]:
-    """What is still to be done about it, what went wrong in it, and how it ended, in this order."""
-    yield from _debts(shown, NodeJobState.UNREACHED)
+def _completed(view: View, shown: Job) -> Iterator[Cause]:
+    """What is still to be done about it, what went wrong in it, and how it ended."""
+    yield from _on_end(view, shown)
+    for state in (NodeJobState.UNREACHED, NodeJobState.RELEASE_FAILED, NodeJobState.WAIVED):
+        yield from _debts(shown, state)
     early = shown.end_reason not in (ALL_COMPLETE, TASK_FAILED)
     if early:
         yield Cause(Code.ENDED_EARLY, f"it was ended before all its tasks were done: {shown.end_reason}")
-    failed = sum(group.failed for group in shown.groups)
-    if failed:
-        yield Cause(Code.TASKS_FAILED, _failed(shown, failed))
-    yield from _debts(shown, NodeJobState.RELEASE_FAILED)
-    cancelled = sum(group.counts[TaskState.CANCELLED] for group in shown.groups)
-    if cancelled:
+    if failed := sum(group.failed for group in shown.groups):
+        yield _failed(shown, failed)
+    if cancelled := sum(group.counts[TaskState.CANCELLED] for group in shown.groups):
         yield Cause(Code.TASKS_CANCELLED, f"tasks of it were cancelled: {cancelled:,}")
+    if skipped := sum(group.counts[TaskState.SKIPPED] for group in shown.groups):
+        yield Cause(Code.TASKS_SKIPPED, f"tasks of it were skipped: {skipped:,}")
     if not early:
         yield Cause(Code.COMPLETED, f"it is completed ({shown.end_reason})")
 
 
+def _on_end(view: View, shown: Job) -> Iterator[Cause]:
+    """Its `on_end`, while that is not over, and when it failed."""
+    last = shown.end_call
+    failed = None if last is None else last.reason or (
+        f"signal {last.signal}" if last.signal is not None else f"exit code {last.exit_code}"
+    )  # fmt: skip
+    if not shown.owes_call:
+        if last is not None and last.exit_code != 0:
+            attempts = count_of(last.attempt, "attempt")
+            yield Cause(Code.ON_END_FAILED, f"its `on_end` failed: {failed}, {attempts}")
+    elif last is None or last.retry_at is None:
+        yield Cause(Code.ON_END, "its `on_end` runs")
+    else:
+        left_s = max(0.0, view.now.seconds_until(last.retry_at))
+        again = f"it is tried again in {duration(left_s)}" if left_s else "it runs again"
+        yield Cause(Code.ON_END, f"its `on_end` failed at attempt {last.attempt} ({failed}): {again}")
+
+
 def _debts(shown: Job, state: NodeJobState) -> Iterator[Cause]:
-    """Rounds that were not paid, or paid badly."""
+    """Rounds that were not paid, paid badly, or given up."""
     for node_job in islice((r for r in shown.rounds if r.state is state), MAX_ROUNDS):
         where = f"node `{node_job.node}`"
         if state is NodeJobState.RELEASE_FAILED:
-            reason = node_job.release.reason or _status(node_job)
-            yield Cause(Code.RELEASE_FAILED, f"its release failed on {where}: {reason}", node_job.node)
+            yield Cause(Code.RELEASE_FAILED, f"its release failed on {where}: {node_job.release.said}", node_job.node)
+        elif state is NodeJobState.WAIVED:
+            reason = node_job.reason or "it was given up"
+            yield Cause(Code.RELEASE_WAIVED, f"{where} never released it: {reason}", node_job.node)
         else:
             sentence = f"{where} still owes its release: {node_job.reason or 'it was not reached'}"
             yield Cause(Code.RELEASE_OWED, sentence, node_job.node)
 
 
-def _failed(shown: Job, count: int) -> str:
+def _failed(shown: Job, count: int) -> Cause:
     group = next(group for group in shown.groups if group.failed)
     index = group.state.index(TaskState.FAILED)
     end = group.history[index][-1][2] if index in group.history else None
-    first = f"`{group.sweep.label(index)}`: {why.how(end)}"
-    return f"{count_of(count, 'task')} failed for good, first in order {first}"
+    label = group.sweep.label(index)
+    sentence = f"{count_of(count, 'task')} failed for good, first in order `{label}`: {why.how(end)}"
+    return Cause(Code.TASKS_FAILED, sentence, about=f"{shown.id}/{label}")
 
 
 # ---- how it came to this
 
 
-def _story(shown: Job) -> list[Told]:
-    told = [Told(shown.submitted_at.wall, "it was submitted")]
+def _story(shown: Job) -> Iterator[Told]:
+    yield Told(shown.submitted_at.wall, "it was submitted")
     if shown.started_at is not None:
-        told.append(Told(shown.started_at.wall, "its first task was handed out"))
+        yield Told(shown.started_at.wall, "its first task was handed out")
+    if shown.reopened:
+        yield why.reopened(shown)
+    if shown.disabled is not None:
+        yield Told(shown.disabled.since.wall, f"{shown.disabled.by} disabled it (`--{shown.disabled.how.value}`)")
     for node_job in shown.rounds:
-        told += _of_phases(node_job)
+        yield from _of_phases(node_job)
     if shown.tasks_done_at is not None:
-        told.append(Told(shown.tasks_done_at.wall, "its tasks were over"))
+        yield Told(shown.tasks_done_at.wall, "its tasks were over")
     if shown.ending_at is not None:
-        told.append(Told(shown.ending_at.wall, f"it was ended: {shown.end_reason}"))
+        yield Told(shown.ending_at.wall, f"it was ended: {shown.end_reason}")
     if shown.completed_at is not None:
-        told.append(Told(shown.completed_at.wall, "it was completed"))
-    told.sort(key=lambda moment: moment.at)
-    return told[:1] + told[1:][-(MAX_STORY - 1) :]
+        yield Told(shown.completed_at.wall, "it was completed")
 
 
 def _of_phases(node_job: NodeJob) -> Iterator[Told]:
     for name, seen in (("preparation", node_job.preparation), ("release", node_job.release)):
         if seen is not None and seen.ended_at is not None:
-            how = "succeeded" if seen.succeeded else f"failed: {seen.reason or f'exit code {seen.exit_code}'}"
-            yield Told(seen.ended_at, f"its {name} on `{node_job.node}` {how}")
+            how = "succeeded" if seen.succeeded else f"failed: {seen.said}"
+            again = "" if node_job.round == 1 else f" (round {node_job.round})"
+            yield Told(seen.ended_at, f"its {name} on `{node_job.node}`{again} {how}")

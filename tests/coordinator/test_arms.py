@@ -141,7 +141,7 @@ def test_a_retry_elsewhere_waits_for_a_node_that_is_busy_and_holds_up_nobody() -
     n1.end(name, exit_code=75)
     assert n1.labels(name) == [2]
     assert [line["reason"] for line in play.admin.ask(m.Explain, f"{name}/t[0]")["nodes"]] == [
-        "1 of 1 slot are taken (1 by `j-1`)", "1 of 1 slot are taken (1 by `j-1`)",
+        "1 of 1 slot is taken (1 by `j-1`)", "1 of 1 slot is taken (1 by `j-1`)",
     ]  # fmt: skip
     n1.end(name)
     assert n1.labels(name) == [3]

@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 
+from coordinator.events import EndCallOver
 from coordinator.obstacles import Obstacle
-from coordinator.reasons import NEXT, OF_OBSTACLE, Code
-from tests.coordinator.playbook import Play, job, phase_end, prep, release, tasks
+from coordinator.policy import EndCalls, Policy
+from coordinator.reasons import MEANING, NEXT, OF_OBSTACLE, Code
+from tests.coordinator.playbook import Play, command, job, phase_end, prep, release, tasks
 from wire import messages as m
 
 GIB = 1 << 30
+STARTS: dict[str, Any] = {"name": "p", "start": command()}
 Scene = Callable[[Play], str]
 
 
@@ -167,13 +170,13 @@ def all_slots_are_taken(play: Play) -> str:
     return f"{play.submit(job('j'))}/t"
 
 
-@situation(Code.BUSY, "node `n1`: 1 of 1 slot are taken", also={Code.ORDER: "3 tasks of `t` are before it"})
+@situation(Code.BUSY, "node `n1`: 1 of 1 slot is taken", also={Code.ORDER: "3 tasks of its job are before it"})
 def others_of_its_group_come_first(play: Play) -> str:
     play.node("n1")
     return f"{play.submit(job('j', tasks(size=5)))}/t[4]"
 
 
-@situation(Code.BUSY, "2 nodes, `n1` first: 1 of 1 slot are taken (1 by `long-1`)")
+@situation(Code.BUSY, "2 nodes, `n1` first: 1 of 1 slot is taken (1 by `long-1`)")
 def all_slots_of_several_nodes_are_taken(play: Play) -> str:
     play.node("n1")
     play.node("n2")
@@ -197,7 +200,7 @@ def the_node_is_kept_for_a_wider_task(play: Play) -> str:
     return f"{play.submit(job('j'))}/t"
 
 
-@situation(Code.PREPARATIONS, "node `n2`: as many nodes as allowed are preparing")
+@situation(Code.PREPARATIONS, "node `n2`: as many nodes as allowed are preparing: `parallel = 1` of `prep`")
 def another_node_prepares_and_one_at_a_time_may(play: Play) -> str:
     play.node("n1")
     play.node("n2")
@@ -210,7 +213,7 @@ def another_task_is_to_be_done_before(play: Play) -> str:
     return f"{play.submit(job('j', tasks('first', size=2), tasks('then', after=[0])))}/then"
 
 
-@situation(Code.BACKOFF, "it is tried again in ")
+@situation(Code.BACKOFF, "it is tried again in 9.9s: attempt 1 failed (exit code 7), 1 of 3 retries spent")
 def it_failed_and_waits_for_its_next_attempt(play: Play) -> str:
     n1 = play.node("n1")
     name = play.submit(job("j", tasks(retries=3, backoff={"first_ms": 60_000, "cap_ms": 60_000})))
@@ -220,7 +223,7 @@ def it_failed_and_waits_for_its_next_attempt(play: Play) -> str:
 
 @situation(
     Code.ELSEWHERE, "node `n1`: the task failed there and is tried again elsewhere",
-    also={Code.BUSY: "node `n2`: 1 of 1 slot are taken (1 by `j-1`)"},
+    also={Code.BUSY: "node `n2`: 1 of 1 slot is taken (1 by `j-1`)"},
 )  # fmt: skip
 def it_is_to_be_tried_again_on_another_node_and_that_is_busy(play: Play) -> str:
     n1, _ = play.node("n1"), play.node("n2")
@@ -237,10 +240,121 @@ def its_own_element_of_another_is_not_over(play: Play) -> str:
     return f"{play.submit(job('j', tasks('first', size=2), then))}/then[1]"
 
 
-@situation(Code.PARALLEL, "1 task of the job run, and `parallel` allows no more")
+@situation(Code.PARALLEL, "1 task of the job out, and `parallel = 1` allows no more")
 def the_job_allows_no_more_tasks_at_once(play: Play) -> str:
     play.node("n1", slots=4)
     return f"{play.submit(job('j', tasks(size=4), parallel=1))}/t[1]"
+
+
+@situation(
+    Code.STARTING, "node `n1`: the pool's start has not ended", "`coordinator logs --node n1 --phase start` shows"
+)
+def the_start_was_ordered_on_the_only_node(play: Play) -> str:
+    play.node("n1")
+    return f"{play.submit(job('j'), pools=[STARTS])}/t"
+
+
+@situation(Code.STARTING, "node `n1`: the pool's start runs for 5.0s, attempt 2; attempt 1 failed: exit code 1")
+def the_start_is_tried_again_on_the_only_node(play: Play) -> str:
+    name = play.submit(job("j"), pools=[STARTS])
+    n1 = play.node("n1")
+    n1.started(False, final=False)
+    n1.say(m.PhaseStarted(m.START_JOB, 1, m.Phase.START, 2, play.wall - 5))
+    return f"{name}/t"
+
+
+@situation(
+    Code.START_FAILED, "node `n1`: the pool's start failed there: exit code 7, 2 attempts",
+    "`coordinator logs --node n1 --phase start` shows why; when that is mended, `coordinator node enable n1`",
+)  # fmt: skip
+def the_start_failed_on_the_only_node(play: Play) -> str:
+    name = play.submit(job("j"), pools=[STARTS])
+    play.node("n1").started(False, attempt=2, exit_code=7)
+    return f"{name}/t"
+
+
+@situation(Code.NOT_CONNECTED, "node `n1`: it is joining, and has not said yet what it holds")
+def the_only_node_is_joining(play: Play) -> str:
+    n1 = play.node("n1")
+    n1.drop()
+    n1.join(inventory=False)
+    return f"{play.submit(job('j'))}/t"
+
+
+@situation(Code.DRAINING, "node `n1`: drained by uid:1000; what runs there has 1m00s")
+def the_only_node_is_being_drained(play: Play) -> str:
+    play.node("n1")
+    name = play.submit(job("j", tasks(size=2)))
+    play.admin.ask(m.NodeDrain, node="n1", deadline_s=60.0)
+    return f"{name}/t[1]"
+
+
+@situation(Code.RELEASING, "node `n1`: an earlier round of the job is released there first")
+def the_only_node_was_enabled_before_it_was_drained(play: Play) -> str:
+    play.node("n1")
+    name = play.submit(job("j", tasks(size=2)))
+    play.admin.ask(m.NodeDrain, node="n1", deadline_s=0.0)
+    play.admin.ask(m.NodeEnable, node="n1")
+    return f"{name}/t[1]"
+
+
+BY_LONG = "node `n1`: 1 of 1 slot is taken (1 by `long-1`)"
+FIRST = "tasks of 1 job of the same priority (`first-1`) go first: "
+
+
+@situation(
+    Code.BUSY, BY_LONG, also={Code.TURN: FIRST + "their owners, or they, have less in use, or were served longer ago"}
+)
+def it_is_the_turn_of_another_job(play: Play) -> str:
+    return _two_wait(play)
+
+
+@situation(Code.BUSY, BY_LONG, also={Code.TURN: FIRST + "submitted earlier"})
+def another_job_was_submitted_earlier(play: Play) -> str:
+    return _two_wait(play, pools=[{"name": "p", "sharing": "fifo"}])
+
+
+def _two_wait(play: Play, **more: Any) -> str:
+    play.node("n1")
+    play.submit(job("long"), **more)
+    play.submit(job("first"))
+    return f"{play.submit(job('j'))}/t"
+
+
+@situation(
+    Code.BACKOFF,
+    "it is tried again in 4.9s: attempt 1 failed (exit code 75), 1 of 2 retries of `75 => retry` of its `exit` spent",
+)
+def an_arm_of_it_has_a_backoff_of_its_own(play: Play) -> str:
+    n1 = play.node("n1")
+    backoff = {"first_ms": 30_000, "cap_ms": 30_000}
+    arm = {"codes": [[75, 75]], "action": "retry", "times": 2, "backoff": backoff}
+    name = play.submit(job("j", tasks(arms=[arm])))
+    n1.end(name, 75)
+    return f"{name}/t"
+
+
+@situation(Code.DEPENDENCY, "it waits for `first.done`: 1 of 1 task are not over", "`coordinator explain j-1/first`")
+def it_waits_for_the_end_of_another(play: Play) -> str:
+    return f"{play.submit(job('j', tasks('first'), tasks('then', after=[{'group': 0, 'when': 'done'}])))}/then"
+
+
+@situation(
+    Code.DEPENDENCY, "it waits for `first.failed`: 2 of 2 tasks may still fail", "`coordinator explain j-1/first[0]`"
+)
+def it_waits_for_a_failure_of_another(play: Play) -> str:
+    first = tasks("first", size=2)
+    return f"{play.submit(job('j', first, tasks('then', after=[{'group': 0, 'when': 'failed'}])))}/then"
+
+
+@situation(
+    Code.DISABLED, "its job was disabled by uid:1000", "`coordinator job enable j-1`",
+    also={Code.NO_NODE: "pool `p` has no node"},
+)  # fmt: skip
+def its_job_is_disabled(play: Play) -> str:
+    name = play.submit(job("j"))
+    play.admin.ask(m.JobDisable, name, m.Disabling.WAIT)
+    return f"{name}/t"
 
 
 # ---- a task that a node has
@@ -260,14 +374,10 @@ def it_runs(play: Play) -> str:
 
 @situation(Code.QUEUED, "it is next on node `n1`, behind 1 task that it runs")
 def it_waits_for_a_slot_of_the_node_that_has_it(play: Play) -> str:
-    n1 = play.node("n1")
-    name = play.submit(job("j", tasks(size=500), preparation=prep()))
-    n1.prepared(name)
-    n1.end(name, started_at=play.wall - 0.001, ended_at=play.wall)
-    return f"{name}/t[{n1.labels(name)[-1]}]"
+    return _queued(play)
 
 
-@situation(Code.NODE_LOST, "node `n1`, which has it, is out of contact for 20s")
+@situation(Code.NODE_LOST, "node `n1`, which has it, is out of contact for 20s: in 14m51s its tasks go elsewhere")
 def the_node_that_has_it_is_silent(play: Play) -> str:
     n1 = play.node("n1")
     name = play.submit(job("j"))
@@ -276,7 +386,196 @@ def the_node_that_has_it_is_silent(play: Play) -> str:
     return f"{name}/t"
 
 
+@situation(Code.PREPARING, "the job's preparation runs on node `n1` for 3.0s, attempt 2; attempt 1 failed: exit code 1")
+def the_preparation_is_tried_again(play: Play) -> str:
+    n1 = play.node("n1")
+    name = play.submit(job("j", preparation=prep()))
+    n1.prepared(name, ok=False, final=False)
+    n1.say(m.PhaseStarted(name, 1, m.Phase.PREPARATION, 2, play.wall - 3))
+    return f"{name}/t"
+
+
+def _queued(play: Play) -> str:
+    n1 = play.node("n1")
+    name = play.submit(job("j", tasks(size=500), preparation=prep()))
+    n1.prepared(name)
+    n1.end(name, started_at=play.wall - 0.001, ended_at=play.wall)
+    return f"{name}/t[{n1.labels(name)[-1]}]"
+
+
+@situation(
+    Code.RECALLED, "node `n1` is asked to give it back: the node is emptied",
+    also={Code.DRAINING: "node `n1`: drained by uid:1000; what runs there has 1m00s"},
+)  # fmt: skip
+def the_node_that_has_it_queued_is_drained(play: Play) -> str:
+    task = _queued(play)
+    play.admin.ask(m.NodeDrain, node="n1", deadline_s=60.0)
+    return task
+
+
+@situation(Code.RECALLED, "node `n1` is asked to give it back: its job was disabled by uid:1000")
+def its_job_was_disabled_while_it_queued(play: Play) -> str:
+    task = _queued(play)
+    play.admin.ask(m.JobDisable, "j-1", m.Disabling.WAIT)
+    return task
+
+
+@situation(Code.RECALLED, "node `n1` is asked to give it back: another node has room for it")
+def another_node_has_room_for_what_queues(play: Play) -> str:
+    n1, n2 = play.node("n1"), play.node("n2")
+    name = play.submit(job("j", tasks(size=12)))
+    n1.end(name, started_at=play.wall - 0.001, ended_at=play.wall)
+    n2.end_all(name)
+    while n2.running():
+        n2.end_all(name)
+    assert n1.recalls
+    return f"{name}/t[{n1.labels(name)[-1]}]"
+
+
+@situation(Code.STOPPING, "it is cancelled by uid:1000: node `n1` is to end it")
+def it_was_cancelled_and_still_runs(play: Play) -> str:
+    play.node("n1")
+    name = play.submit(job("j"))
+    play.admin.ask(m.TaskCancel, f"{name}/t")
+    return f"{name}/t"
+
+
+@situation(Code.STOPPING, "its job was disabled by uid:1000 (`--requeue`): node `n1` is to end it")
+def its_job_was_disabled_and_it_still_runs(play: Play) -> str:
+    play.node("n1")
+    name = play.submit(job("j"))
+    play.admin.ask(m.JobDisable, name, m.Disabling.REQUEUE)
+    return f"{name}/t"
+
+
+@situation(Code.STOPPING, "its job ends (UserTerminate): node `n1` is to end it")
+def its_job_ends_and_it_still_runs(play: Play) -> str:
+    play.node("n1")
+    name = play.submit(job("j"))
+    play.terminate(name)
+    return f"{name}/t"
+
+
 # ---- a task that is over
+
+
+def _failed(play: Play, outcome: m.Outcome, reason: str | None = None, **options: Any) -> str:
+    n1 = play.node("n1")
+    name = play.submit(job("j", tasks("t", **options), tasks("more")))
+    n1.end(name, None, outcome=outcome, reason=reason)
+    return f"{name}/t"
+
+
+@situation(Code.TIMED_OUT, "it failed for good: stopped by its timeout at attempt 1; it has no retries")
+def it_took_too_long(play: Play) -> str:
+    return _failed(play, m.Outcome.TIMED_OUT, timeout_ms=1000)
+
+
+@situation(
+    Code.OUT_OF_MEMORY,
+    "it failed for good: killed for using more memory than it was given at attempt 1; `oom => fail` of its `exit`",
+)
+def it_used_too_much_memory(play: Play) -> str:
+    return _failed(play, m.Outcome.OOM, arms=[{"causes": ["oom"], "action": "fail"}], retries=5)
+
+
+@situation(
+    Code.INPUT_FAILED,
+    "it failed for good: DownloadFailed: model.bin: 404 Not Found at attempt 1; bringing it in was tried again already",
+)
+def a_file_did_not_come(play: Play) -> str:
+    return _failed(play, m.Outcome.INPUT_FAILED, "DownloadFailed: model.bin: 404 Not Found")
+
+
+@situation(
+    Code.NOT_STARTED,
+    "it failed for good: there is no program `nope` at attempt 1; it has no retries",
+    "mend its command, or install what it needs on node `n1`",
+)
+def its_program_is_missing(play: Play) -> str:
+    return _failed(play, m.Outcome.START_FAILED, "there is no program `nope`")
+
+
+@situation(Code.KEEPER_LOST, "it failed for good: it was lost 6 times with the process that ran it; last: unknown")
+def it_took_its_keeper_with_it_again_and_again(play: Play) -> str:
+    n1 = play.node("n1")
+    name = play.submit(job("j", tasks(), finish="manual"))
+    for _ in range(6):
+        n1.end(name, None, outcome=m.Outcome.LOST)
+    return f"{name}/t"
+
+
+@situation(
+    Code.KILLED,
+    "it failed for good: its job was disabled at attempt 1; `job disable --terminate` gave it no other",
+    "`coordinator job retry j-1 --failed` runs it again when the job is over",
+)
+def it_was_stopped_for_good_as_its_job_was_disabled(play: Play) -> str:
+    play.node("n1")
+    name = play.submit(job("j"))
+    play.admin.ask(m.JobDisable, name, m.Disabling.TERMINATE)
+    play.obey()
+    return f"{name}/t"
+
+
+@situation(
+    Code.FAILED,
+    "it failed for good: exit code 75 at attempt 2; the retries of `75 => retry` of its `exit` are spent (1)",
+)
+def the_retries_of_an_arm_are_spent(play: Play) -> str:
+    n1 = play.node("n1")
+    name = play.submit(job("j", tasks(arms=[{"codes": [[75, 75]], "action": "retry", "times": 1}], retries=9)))
+    n1.end(name, 75)
+    n1.end(name, 75)
+    return f"{name}/t"
+
+
+@situation(
+    Code.FAILED, "it failed for good: killed by signal 11 at attempt 1; `1..9, signal(SEGV) => stop` of its `exit`"
+)
+def an_arm_of_it_ends_the_job(play: Play) -> str:
+    n1 = play.node("n1")
+    arm = {"codes": [[1, 9]], "signals": [11], "action": "stop"}
+    name = play.submit(job("j", tasks(arms=[arm], retries=9)))
+    n1.end(name, None, signal=11)
+    return f"{name}/t"
+
+
+@situation(Code.SUCCEEDED, "it succeeded, as `3 => succeed` of its `exit` says")
+def an_arm_of_it_takes_the_code_for_a_success(play: Play) -> str:
+    n1 = play.node("n1")
+    name = play.submit(job("j", tasks(arms=[{"codes": [[3, 3]], "action": "succeed"}])))
+    n1.end(name, 3)
+    return f"{name}/t"
+
+
+@situation(Code.CANCELLED, "it was cancelled by uid:1000")
+def it_was_cancelled_alone(play: Play) -> str:
+    name = play.submit(job("j", tasks(size=2)))
+    play.admin.ask(m.TaskCancel, f"{name}/t[1]")
+    return f"{name}/t[1]"
+
+
+@situation(
+    Code.SKIPPED, "it was skipped: `after = first[i]` can no longer come true: `first[1]` failed",
+    "`coordinator explain j-1/first[1]`",
+)  # fmt: skip
+def its_own_element_of_another_failed(play: Play) -> str:
+    n1 = play.node("n1", slots=2)
+    then = tasks("then", size=2, after=[{"group": 0, "axes": ["i"]}])
+    name = play.submit(job("j", tasks("first", size=2), then, finish="manual"))
+    n1.report([n1.task_end(*n1.running(name)[1], 1)])
+    return f"{name}/then[1]"
+
+
+@situation(
+    Code.SKIPPED, "it was skipped: `after = first.failed` can no longer come true: all of `first` that it asks for"
+)
+def nothing_failed_that_it_waited_for(play: Play) -> str:
+    n1 = play.node("n1")
+    name = play.submit(job("j", tasks("first"), tasks("then", after=[{"group": 0, "when": "failed"}])))
+    n1.end(name)
+    return f"{name}/then"
 
 
 @situation(Code.FAILED, "it failed for good: exit code 3 at attempt 2; its retries are spent (1)")
@@ -344,6 +643,36 @@ def a_job_whose_preparation_failed_everywhere(play: Play) -> str:
     return name
 
 
+@situation(
+    Code.DISABLING, "it is being disabled by uid:1000: 1 task of it run to their end (`job disable --wait`)",
+    "wait, or `coordinator job enable j-1`", also={Code.RUNNING: "1 task of it are out on 1 node"},
+)  # fmt: skip
+def a_job_that_is_being_disabled(play: Play) -> str:
+    play.node("n1")
+    name = play.submit(job("j"))
+    play.admin.ask(m.JobDisable, name, m.Disabling.WAIT)
+    return name
+
+
+@situation(Code.DISABLED, "its job was disabled by uid:1000", "`coordinator job enable j-1`")
+def a_job_that_is_disabled(play: Play) -> str:
+    name = play.submit(job("j"))
+    play.admin.ask(m.JobDisable, name, m.Disabling.REQUEUE)
+    return name
+
+
+@situation(
+    Code.DRAINING, "`t`: 1 of 2 tasks wait: node `n1`: drained by uid:1000",
+    also={Code.RELEASE_RUNS: "its release runs on node `n1`"},
+)  # fmt: skip
+def a_job_that_goes_on_and_is_owed_a_release(play: Play) -> str:
+    n1 = play.node("n1")
+    name = play.submit(job("j", tasks(size=2)))
+    play.admin.ask(m.NodeDrain, node="n1", deadline_s=60.0)
+    n1.end(name)
+    return name
+
+
 def _ended(play: Play, **options: Any) -> str:
     n1 = play.node("n1")
     name = play.submit(job("j", release=release(**options)))
@@ -390,7 +719,7 @@ def releases_take_turns(play: Play) -> str:
     return name
 
 
-@situation(Code.DELETING, "it is deleted: its nodes remove its directories")
+@situation(Code.DELETING, "it is deleted: 1 node (`n1`) still to remove its directories")
 def a_job_that_is_deleted(play: Play) -> str:
     name = _ended(play)
     play.nodes["n1"].released(name)
@@ -439,20 +768,89 @@ def a_job_that_went_well(play: Play) -> str:
     return name
 
 
+@situation(
+    Code.RELEASE_STUCK, "node `n1`: a process of the job can't be killed there: its release waits for that",
+    "`coordinator node show n1`; restarting the machine ends the process",
+    also={Code.ENDING: "it ends (AllTasksComplete)"},
+)  # fmt: skip
+def a_release_waits_for_a_process_that_cannot_be_killed(play: Play) -> str:
+    name = _ended(play)
+    play.nodes["n1"].say(m.Health("a process can't be killed", [name]))
+    return name
+
+
+@situation(
+    Code.ENDED_EARLY, "it was ended before all its tasks were done: UserTerminate",
+    also={
+        Code.RELEASE_WAIVED: "node `n1` never released it: its node was forgotten by uid:1000",
+        Code.TASKS_CANCELLED: "tasks of it were cancelled: 1",
+    },
+)  # fmt: skip
+def a_job_of_which_a_node_was_forgotten(play: Play) -> str:
+    n1 = play.node("n1")
+    name = play.submit(job("j", tasks(size=2)))
+    n1.end(name)
+    n1.drop()
+    play.wait(60)
+    play.terminate(name)
+    play.admin.ask(m.NodeForget, "n1")
+    return name
+
+
+@situation(Code.ON_END, "its `on_end` runs")
+def a_job_whose_on_end_runs(play: Play) -> str:
+    play.node("n1")
+    name = play.submit(job("j", on_end=["notify"]))
+    play.run_out(name)
+    return name
+
+
+@situation(Code.ON_END, "its `on_end` failed at attempt 1 (exit code 2): it is tried again in 5.0s")
+def a_job_whose_on_end_is_tried_again(play: Play) -> str:
+    name = a_job_whose_on_end_runs(play)
+    play.happen(EndCallOver(name, 2, None, None, b""))
+    return name
+
+
+@situation(
+    Code.ON_END_FAILED, "its `on_end` failed: signal 9, 3 attempts",
+    "`coordinator job show j-1 -o json` shows what it wrote",
+    also={Code.COMPLETED: "it is completed (AllTasksComplete)"},
+)  # fmt: skip
+def a_job_whose_on_end_failed(play: Play) -> str:
+    name = a_job_whose_on_end_runs(play)
+    for _ in range(3):
+        play.happen(EndCallOver(name, None, 9, None, b""))
+        play.wait(60)
+    return name
+
+
+@situation(
+    Code.TASKS_FAILED, "1 task failed for good, first in order `first`: exit code 9",
+    "`coordinator logs j-1 --failed` shows what they printed", also={Code.TASKS_SKIPPED: "tasks of it were skipped: 1"},
+)  # fmt: skip
+def a_job_of_which_tasks_were_skipped(play: Play) -> str:
+    n1 = play.node("n1")
+    name = play.submit(job("j", tasks("first"), tasks("then", after=[0])))
+    n1.end(name, 9)
+    play.run_out(name)
+    return name
+
+
 def _release_end(name: str, *, ok: bool, final: bool) -> m.PhaseEnd:
     return phase_end(name, 1, m.Phase.RELEASE, ok, final=final)
 
 
 @pytest.mark.parametrize("case", SITUATIONS, ids=str)
 def test_each_situation_is_told_by_its_sentence(case: Situation) -> None:
-    play = Play()
+    play = Play(policy=Policy(end_calls=EndCalls(allowed=True, own_user=False, at_once=1)))
     body = explained(play, case.scene(play))
     assert (body["code"], body["reason"][: len(case.sentence)]) == (case.code.value, case.sentence)
     assert body["all"][0]["reason"] == body["reason"]
     others = {cause["code"]: cause["reason"] for cause in body["all"][1:]}
     assert {code.value: reason for code, reason in case.also.items()}.items() <= others.items()
     if case.next is not None:
-        assert body["next"] == case.next
+        assert (body["next"] or "").startswith(case.next)
 
 
 def test_twenty_situations_and_more_are_told() -> None:
@@ -462,6 +860,5 @@ def test_twenty_situations_and_more_are_told() -> None:
 def test_every_obstacle_of_placement_has_a_code_and_every_code_a_situation() -> None:
     assert set(OF_OBSTACLE) == set(Obstacle)
     told = {case.code for case in SITUATIONS}.union(*(case.also for case in SITUATIONS))
-    unseen = {Code.READY, Code.DISABLED, Code.RELEASING, Code.TASKS_CANCELLED}
-    assert set(Code) - told <= unseen, "the first lasts no longer than a step of the core"
-    assert set(NEXT) <= set(Code)
+    assert set(Code) - told == {Code.READY}, "that lasts no longer than a step of the core"
+    assert set(NEXT) <= set(Code) == set(MEANING)

@@ -508,7 +508,7 @@ def test_explain_names_who_disabled_a_job_and_what_became_of_its_tasks() -> None
     disable(play, name, TERMINATE)
     play.obey()
     assert why(play, f"{name}/t[0]") == (
-        "failed", "it failed for good: its job was disabled at attempt 2; `job disable --terminate` gave it no other",
+        "killed", "it failed for good: its job was disabled at attempt 2; `job disable --terminate` gave it no other",
     )  # fmt: skip
     play.admin.ask(m.TaskCancel, f"{name}/t[3]")
     assert why(play, f"{name}/t[3]") == ("cancelled", "it was cancelled by uid:1000")
