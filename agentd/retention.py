@@ -118,8 +118,10 @@ class Retention:
         return True
 
     def next_due(self) -> float | None:
-        """The boottime of the next look."""
-        return min(self._due.values(), default=None) if self._busy is None else None
+        """The boottime of the next look. What is due and could not be done (the disk is full) waits for an event."""
+        if self._busy is not None:
+            return None
+        return min((due for due in self._due.values() if due > self._desk.now.boottime), default=None)
 
 
 def _open_round(held: Job) -> Round | None:
