@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from coordinator import work
 from coordinator.desk import Desk
 from coordinator.model import Job, Node
 from coordinator.preparation import NodeJob
@@ -13,6 +14,7 @@ from coordinator.records import NodeJobState, NodeMark, NodeMarked
 from wire import messages as m
 
 ROUNDING_S: Final = 1e-3
+STOPPED: Final = "its node is drained"
 
 
 def drain(desk: Desk, node: Node, by: str, reason: str, deadline_s: float) -> None:
@@ -78,6 +80,13 @@ def due(desk: Desk, job: Job) -> Iterator[tuple[NodeJob, Node]]:
             continue
         if is_over(desk, node) or not any(grant.job == job.id for grant in node.grants.values()):
             yield node_job, node
+
+
+def stop(desk: Desk, job: Job, node: Node) -> None:
+    """The time of what the job runs there is over, though its release has to wait for its turn."""
+    for grant in node.grants.values():
+        if grant.job == job.id:
+            work.stop(desk, grant, grant.open, STOPPED)
 
 
 def settle(desk: Desk) -> None:

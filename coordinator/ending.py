@@ -45,7 +45,10 @@ def look_at(desk: Desk, job: Job) -> None:
     if job.live:
         _skip(desk, job)
         for node_job, node in draining.due(desk, job):
-            release(desk, job, node_job, node)
+            if _may_release(desk, job):
+                release(desk, job, node_job, node)
+            else:
+                draining.stop(desk, job, node)
         disabling.look_at(desk, job)
     if job.tasks_over and job.tasks_done_at is None:
         desk.keep(TasksDone(job.id, desk.now))
@@ -117,7 +120,7 @@ def _end_if_due(desk: Desk, job: Job) -> None:
     elif job.stopped or (spec.stop_after is not None and job.failed >= spec.stop_after):
         end(desk, job, TASK_FAILED)
     elif job.state is not JobState.ACTIVE:
-        return  # nothing of it is to run just now: that is no end of it
+        _hope_again(desk, job)  # nothing of it is to run just now: that is no end of it
     elif job.tasks_over:
         if spec.finish is Finish.WHEN_DONE:
             end(desk, job, ALL_COMPLETE)
@@ -130,13 +133,18 @@ def _no_node_is_eligible(desk: Desk, job: Job) -> bool:
     barred = {name for name, r in job.current.items() if r.state is NodeJobState.BARRED}
     barred |= {node.name for node in desk.cluster.pools[job.spec.pool].nodes.values() if _never_starts(node)}
     if not barred or _has_hope(desk, job, barred):
-        job.ineligible_since = None
-        desk.deadlines.clear(("eligible", job.id))
+        _hope_again(desk, job)
         return False
     if job.ineligible_since is None:
         job.ineligible_since = desk.now
         desk.arm(("eligible", job.id), desk.now.after(ELIGIBLE_GRACE_S))
     return _is_over(desk.now.seconds_since(job.ineligible_since), ELIGIBLE_GRACE_S)
+
+
+def _hope_again(desk: Desk, job: Job) -> None:
+    """The grace begins anew when there is no hope once more."""
+    job.ineligible_since = None
+    desk.deadlines.clear(("eligible", job.id))
 
 
 def _never_starts(node: Node) -> bool:
@@ -176,8 +184,18 @@ def release(desk: Desk, job: Job, node_job: NodeJob, node: Node) -> None:
     desk.send(node.session, m.ReleaseRound(job.id, node_job.round, reason))
 
 
-def _terminate(desk: Desk, job: Job) -> None:
+def _may_release(desk: Desk, job: Job) -> bool:
+    """Whether `release { parallel }` allows one more node now. While the job lives nobody waits for one that is out of
+    contact: that may be for ever."""
     limit = job.spec.release.parallel if job.spec.release is not None else None
+    if limit is None:
+        return True
+    nodes = desk.cluster.nodes
+    releasing = (name for name, held in job.current.items() if held.state is NodeJobState.RELEASING)
+    return sum(not job.live or nodes[name].connected for name in releasing) < limit
+
+
+def _terminate(desk: Desk, job: Job) -> None:
     for node_job in job.rounds:
         if node_job.state not in OPEN:
             continue
@@ -186,7 +204,7 @@ def _terminate(desk: Desk, job: Job) -> None:
             if node_job.state is NodeJobState.RELEASING and _is_stuck_for_good(desk, job, node):
                 reason = "a process of the job can't be killed there"
                 desk.keep(RoundMoved(job.id, node.name, node_job.round, NodeJobState.UNREACHED, reason, desk.now))
-            elif node_job.state is not NodeJobState.RELEASING and (limit is None or job.releasing_nodes() < limit):
+            elif node_job.state is not NodeJobState.RELEASING and _may_release(desk, job):
                 release(desk, job, node_job, node)
         elif job.forced or _grace_is_over(desk, job, node):
             reason = "out of contact when the job ended"

@@ -257,9 +257,6 @@ class Job:
         whole = (after for after in group.spec.after if not after.axes)
         return next((after for after in whole if self.groups[after.group].denies(after.when)), None)
 
-    def releasing_nodes(self) -> int:
-        return sum(node_job.state is NodeJobState.RELEASING for node_job in self.current.values())
-
 
 @dataclass(slots=True)
 class Holding:

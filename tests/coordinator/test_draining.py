@@ -91,6 +91,41 @@ def test_a_deadline_of_nothing_stops_at_once() -> None:
     assert n1.heard(m.ReleaseRound) == [m.ReleaseRound(name, 1, "NodeDrained")]
 
 
+def test_releases_of_drained_nodes_take_turns_as_the_job_says_and_their_time_is_over_all_the_same() -> None:
+    play = Play()
+    n1, n2, n3 = nodes = [play.node(name) for name in ("n1", "n2", "n3")]
+    name = play.submit(job("j", tasks(size=6), preparation=prep(), release=release(parallel=1)))
+    for node in nodes:
+        node.prepared(name)
+    drain(play, "n1", deadline_s=0.0)
+    drain(play, "n2", deadline_s=0.0)
+    assert (len(n1.heard(m.ReleaseRound)), n2.heard(m.ReleaseRound)) == (1, [])
+    [stopped] = n2.heard(m.StopTasks)
+    assert stopped.reason == "its node is drained"
+    n2.obey()
+    assert n2.running() == [], "it waits for its turn with nothing running"
+    n1.released(name)
+    assert n2.heard(m.ReleaseRound) == [m.ReleaseRound(name, 1, "NodeDrained")]
+    n2.released(name)
+    assert (play.node_state("n1"), play.node_state("n2")) == ("drained", "drained")
+    assert play.core.cluster.jobs[name].groups[0].failures == {}
+    play.run_out(name)
+    assert play.show(name)["result"] == "success"
+
+
+def test_a_release_that_went_out_of_contact_keeps_no_other_drain_waiting() -> None:
+    play = Play()
+    n1, n2 = play.node("n1"), play.node("n2")
+    name = play.submit(job("j", tasks(size=6), preparation=prep(), release=release(parallel=1)))
+    n1.prepared(name)
+    n2.prepared(name)
+    drain(play, "n1", deadline_s=0.0)
+    drain(play, "n2", deadline_s=0.0)
+    assert n2.heard(m.ReleaseRound) == []
+    n1.drop()
+    assert n2.heard(m.ReleaseRound) == [m.ReleaseRound(name, 1, "NodeDrained")]
+
+
 def test_a_second_drain_changes_deadline_and_reason() -> None:
     play, name, n1, n2 = working()
     drain(play, deadline_s=3600.0)

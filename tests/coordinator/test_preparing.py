@@ -205,6 +205,18 @@ def test_the_grace_begins_anew_when_the_hope_is_gone_again() -> None:
     assert play.show(name)["end_reason"] == "NoEligibleNodes"
 
 
+def test_the_grace_does_not_pass_while_the_job_is_disabled() -> None:
+    play = Play()
+    name = barred_everywhere(play)
+    play.wait(ELIGIBLE_GRACE_S - 1)
+    play.admin.ask(m.JobDisable, name, m.Disabling.WAIT)
+    play.wait(1000)
+    play.admin.ask(m.JobEnable, name)
+    assert play.show(name)["state"] == "active", "there is time to let a node try again"
+    play.wait(ELIGIBLE_GRACE_S + 1)
+    assert play.show(name)["end_reason"] == "NoEligibleNodes"
+
+
 def test_a_node_that_is_just_joining_is_hope() -> None:
     play = Play()
     name = barred_everywhere(play)
