@@ -15,7 +15,7 @@ from coordinator.groups import Finished as Finished
 from coordinator.groups import Group as Group
 from coordinator.groups import TaskState as TaskState
 from coordinator.preparation import SETTLED, NodeJob
-from coordinator.records import EndCalled, NodeJobState
+from coordinator.records import EndCalled
 from coordinator.records import JobState as JobState
 from coordinator.startup import NodeStart
 from wire.arms import first_match
