@@ -585,4 +585,29 @@ BREAKS: Final = (
         first=60,
         size="strange",
     ),
+    # ---- what is said of what waits
+    Mutation(
+        "placement leaves a slot free, and says nothing",
+        "coordinator",
+        "if free <= 0 or name in self.reserved or name in kept_from:",
+        "if free <= 1 or name in self.reserved or name in kept_from:",
+    ),
+    Mutation(
+        "explain does not know of conditions",
+        "coordinator",
+        "for missing in unmet(job, group, index):",
+        "for missing in ():",
+    ),
+    Mutation(
+        "explain takes busy nodes for free ones",
+        "coordinator",
+        "free = node.slots - node.used",
+        "free = node.slots",
+    ),
+    Mutation(
+        "explain forgets what is still owed of a completed job",
+        "coordinator",
+        "for state in (NodeJobState.UNREACHED, NodeJobState.RELEASE_FAILED, NodeJobState.WAIVED):",
+        "for state in (NodeJobState.RELEASE_FAILED, NodeJobState.WAIVED):",
+    ),
 )

@@ -21,6 +21,7 @@ from tests.simulator import bounds
 from tests.simulator.claims import Claims, fits
 from tests.simulator.coordinator import HOST, CoordinatorDaemon, stored
 from tests.simulator.disk import Disk, Transaction
+from tests.simulator.explained import Explained
 from tests.simulator.faults import Faults
 from tests.simulator.identities import Wallet
 from tests.simulator.invariants import Breach, Invariants, require
@@ -188,6 +189,7 @@ class Simulation:
         self.claims = Claims(self.truth)
         self.invariants = Invariants(self.truth, world, dict.fromkeys(self.names, plan.slots))
         self.invariants.starts = plan.start is not None
+        self.explained = Explained(seed, self.truth, self.invariants.slots)
         self.leases = Leases(world, self.invariants)
         rng = random.Random(f"clocks {seed}")
         self.coordinator_disk = Disk(HOST)
@@ -345,6 +347,7 @@ class Simulation:
         assert self.coordinator is not None
         self._compare(self.coordinator.core)
         self.invariants.results(self.coordinator.core.cluster)
+        self.explained.look_at_all(self.coordinator.core)
         self.stream.check(self.coordinator_disk.log("coordinator"), self.truth)
 
     def _finish_manual(self) -> None:
@@ -474,6 +477,7 @@ class Simulation:
         """Nothing is on its way to the disk: what the core is must be what its log says."""
         if self.coordinator_disk.log("coordinator").commits % self.compare_every == 0:
             self._compare(core)
+        self.explained.rested(core)
 
     def _compare(self, core: Core) -> None:
         replayed = stored(self.coordinator_disk.log("coordinator").rows)
