@@ -388,6 +388,7 @@ class Agent:
         finally:
             self._session = None
             self._session_over.set()
+            self._terminals.end_all()
             reason = session.end.reason if session.end is not None else "the agent stops"
             self._log.info("session over", session=session.epoch, reason=reason)
             self._driver.post(events.Disconnected(reason))

@@ -62,7 +62,10 @@ class Shells:
         """Start one, or say why not; or end one, as nobody looks at it any more."""
         if isinstance(order, CloseShell):
             if (shell := self._all.get(order.shell)) is not None:
-                self._over(shell, ShellEnded(shell.number, None, None, "it was closed"))
+                self._over(shell, None)
+            else:
+                self._desk.ready.chores.append(EndTerminal(order.shell, None))  # nobody reads the rest of it
+            self._desk.send(ShellEnded(order.shell, None, None, "it was closed"))
             return
         if order.shell in self._all:
             return

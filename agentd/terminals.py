@@ -13,7 +13,7 @@ import trio
 
 from agentd.events import EndTerminal, OpenTerminal, TerminalOpened
 from wire.bounds import MAX_TERMINAL
-from wire.messages import FromNode, ShellEnded, ShellInput, ShellOutput, ShellSize, ShellTaken
+from wire.messages import FromNode, ShellEnded, ShellInput, ShellOutput, ShellSize, ShellTaken, ShellWritten
 
 CREDIT: Final = 64 * 1024
 """Bytes that may be on their way to whoever looks."""
@@ -86,7 +86,7 @@ class Terminals:
         try:
             with terminal.scope:
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._write, terminal)
+                    nursery.start_soon(self._write, shell, terminal)
                     await self._read(shell, terminal)
                     nursery.cancel_scope.cancel()
         finally:
@@ -113,13 +113,15 @@ class Terminals:
             terminal.credit -= len(content)
             self._send(ShellOutput(shell, content))
 
-    async def _write(self, terminal: Terminal) -> None:
+    async def _write(self, shell: int, terminal: Terminal) -> None:
         while True:
             while not terminal.input:
                 await terminal.written.wait()
                 terminal.written = trio.Event()
             try:
-                del terminal.input[: os.write(terminal.ours, terminal.input[:PIECE])]
+                written = os.write(terminal.ours, terminal.input[:PIECE])
+                del terminal.input[:written]
+                self._send(ShellWritten(shell, written))
             except BlockingIOError:
                 await trio.lowlevel.wait_writable(terminal.ours)
             except OSError:
@@ -136,9 +138,16 @@ class Terminals:
                 terminal.written.set()
             case ShellSize(_, columns, rows):
                 terminal.resize(columns, rows)
+                self._send(ShellWritten(message.shell, 0))
             case ShellTaken(_, count):
                 terminal.credit = min(CREDIT, terminal.credit + max(0, count))
                 terminal.taken.set()
+
+    def end_all(self) -> None:
+        """Nobody listens any more, not even to what is left of those that are over."""
+        self._ended.clear()
+        for terminal in self._open.values():
+            terminal.scope.cancel()
 
     def end(self, order: EndTerminal) -> None:
         """The shell is over. What it still wrote comes before that is said; nothing, when nobody listens."""

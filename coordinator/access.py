@@ -19,6 +19,11 @@ def may_act(desk: Desk, session: Session, job: Job) -> bool:
     return session.owner == job.owner or may_operate(desk, session, job.spec.pool)
 
 
+def owns(session: Session, job: Job) -> bool:
+    """Whether it is the session's own job: what is typed in its name is not even its operators' right."""
+    return session.owner == job.owner
+
+
 def may_operate(desk: Desk, session: Session, pool: str) -> bool:
     """Whether the session operates the pool: its nodes, and everybody's jobs there."""
     return desk.policy.may_operate(session.owner, session.role, pool)

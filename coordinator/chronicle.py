@@ -39,6 +39,8 @@ from coordinator.records import (
     RoundMoved,
     RoundOpened,
     RoundVoided,
+    ShellClosed,
+    ShellOpened,
     StartEnded,
     StartOrdered,
     TaskCancelled,
@@ -102,6 +104,8 @@ class Kind(enum.Enum):
     PREP_RETRIED = "prep.retried"
     RELEASE_ENDED = "release.ended"
     RELEASE_RETRIED = "release.retried"
+    SHELL_OPENED = "shell.opened"
+    SHELL_CLOSED = "shell.closed"
     TASK_GRANTED = "task.granted"
     TASK_RETURNED = "task.returned"
     TASK_RETRIED = "task.retried"
@@ -147,6 +151,8 @@ MEANINGS: Final[dict[Kind, str]] = {
     Kind.PREP_RETRIED: "an attempt of the preparation ended, another follows",
     Kind.RELEASE_ENDED: "the release ended for good on this node",
     Kind.RELEASE_RETRIED: "an attempt of the release ended, another follows",
+    Kind.SHELL_OPENED: "somebody (`data.by`) opens a shell where the task, or without one the preparation, ran",
+    Kind.SHELL_CLOSED: "that shell is over; there is none when the coordinator stopped meanwhile",
     Kind.TASK_GRANTED: "the task was given to a node and runs there when its turn comes",
     Kind.TASK_RETURNED: "the task came back from its node without an end (`data.cause`) and goes elsewhere",
     Kind.TASK_RETRIED: "an attempt of the task ended, another follows (`data.verdict` says why)",
@@ -239,6 +245,8 @@ def _told(record: Record, job: Job | None, start: int) -> Iterable[Happening]:
             return [_of_a_round(record)]
         case EndCalled():
             return [_of_a_call(record)]
+        case ShellOpened() | ShellClosed():
+            return [_of_a_shell(record, job)]
         case JobSubmitted() | TasksDone() | JobCompleted() | JobDeleting() | JobDeleted():
             return [_of_a_job(record)]
         case _:
@@ -346,6 +354,15 @@ def _of_a_call(record: EndCalled) -> Happening:
         kind = Kind.ON_END_CALLED if record.exit_code == 0 else Kind.ON_END_FAILED
     facts = {"exit_code": record.exit_code, "signal": record.signal, "reason": record.reason}
     return Happening(kind, job=record.job, attempt=record.attempt, data=facts)
+
+
+def _of_a_shell(record: ShellOpened | ShellClosed, job: Job | None) -> Happening:
+    """Nothing of what was typed or written there."""
+    facts = {"by": record.by, "shell": record.shell}
+    if isinstance(record, ShellClosed):
+        return Happening(Kind.SHELL_CLOSED, 0, record.job, None, record.node, record.round, None, facts)
+    task = _name(job, record.group, record.index)
+    return Happening(Kind.SHELL_OPENED, 0, record.job, task, record.node, record.round, record.attempt, facts)
 
 
 # ---- many

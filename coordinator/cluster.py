@@ -42,6 +42,8 @@ from coordinator.records import (
     RoundMoved,
     RoundOpened,
     RoundVoided,
+    ShellClosed,
+    ShellOpened,
     StartEnded,
     StartOrdered,
     TaskCancelled,
@@ -132,6 +134,8 @@ class Cluster:
                 self.nodes[record.node].owes.pop((record.job, record.round), None)
             case TokenMade() | TokenRevoked() | IdentityAdmitted() | IdentityRevoked():
                 self.identities.apply(record)
+            case ShellOpened() | ShellClosed():
+                pass  # who was where is for those who read the log
             case _:
                 assert_never(record)
 

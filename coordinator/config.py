@@ -22,6 +22,8 @@ held_mib = 1024              # of all that one person has brought here and that 
 job_mib = 64                 # of one job
 owner_mib = 256              # of all jobs of one submitter
 total_mib = 1024
+[shells]
+idle = "1h"                  # a debugging shell in which nothing is typed for so long is closed
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ from coordinator.calls import Caller
 from coordinator.durations import seconds_of
 from coordinator.identities import MAY_ACT_AS
 from coordinator.outputs import Bounds
-from coordinator.policy import EndCalls, Policy, PoolRules
+from coordinator.policy import EndCalls, Policy, PoolRules, ShellRules
 from wire.bounds import MAX_FILE_BYTES
 from wire.limits import MAX_DOCUMENT, MAX_HELD_PER_OWNER
 from wire.messages import Role
@@ -122,18 +124,28 @@ class OnEndConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return Caller(self.timeout_s, (entry.pw_uid, entry.pw_gid, *groups))
 
 
+class ShellsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What debugging shells may take."""
+
+    idle: str = "1h"
+
+    @property
+    def idle_s(self) -> float:
+        return seconds_of(self.idle) or 0.0
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     local: LocalConfig = LocalConfig()
     pools: dict[str, PoolRules] = {}
     certificates: CertificateConfig = CertificateConfig()
     files: FilesConfig = FilesConfig()
     outputs: Bounds = Bounds()
-
+    shells: ShellsConfig = ShellsConfig()
     on_end: OnEndConfig = OnEndConfig()
 
     @property
     def policy(self) -> Policy:
-        return Policy(self.pools, self.on_end.rules)
+        return Policy(self.pools, self.on_end.rules, ShellRules(self.shells.idle_s))
 
     def roles_of(self, uid: int, own: int, groups: Collection[int] = (), opened: int | None = None) -> frozenset[Role]:
         """The roles that this local user may take here: all of them for the own uid and root, else what is said of the
@@ -181,6 +193,8 @@ def _what_is_wrong(config: Config) -> str | None:
         return "a bound in [outputs] is below zero: it is a number of MiB, 0 keeps the latest output only"
     if not _SHORTEST_S <= config.on_end.timeout_s <= _LONGEST_S:
         return f"timeout = {config.on_end.timeout!r} in [on_end] is no duration from 1s to 3650d: write it like 90s"
+    if not _SHORTEST_S <= config.shells.idle_s <= _LONGEST_S:
+        return f"idle = {config.shells.idle!r} in [shells] is no duration from 1s to 3650d: write it like 30m"
     for name, duration in (("node", config.certificates.node), ("people", config.certificates.people)):
         seconds = seconds_of(duration)
         if seconds is None or not _SHORTEST_S <= seconds <= _LONGEST_S:

@@ -20,6 +20,7 @@ from coordinator import (
     placement,
     readers,
     requests,
+    shells,
     starting,
     work,
 )
@@ -169,6 +170,8 @@ class Core(Desk):
                 take_wanted(self, node, message)
             case m.FileContents() | m.FileListing() | m.FileRefused():
                 files.answer(self, node, message)
+            case m.ShellOpened() | m.ShellOutput() | m.ShellWritten() | m.ShellEnded():
+                shells.take(self, node, message)
             case _:
                 self.close(session.epoch, f"{type(message).__name__} is not for the coordinator")
         draining.let_go(self, node)
@@ -206,6 +209,8 @@ class Core(Desk):
                 self.touch(job)
             case ("relay", number):
                 files.overdue(self, int(number))
+            case ("shell", number):
+                shells.overdue(self, int(number))
             case ("unjoined", session):
                 admission.unjoined(self, int(session))
             case ("expiry", session):
@@ -248,6 +253,7 @@ class Core(Desk):
             if pool.dirty:
                 work.place(self, placement.Round(pool))
                 pool.dirty = False
+        shells.settle(self)
         self.touched.clear()
         logs.advance_follows(self)
         requests.answer_waiters(self)

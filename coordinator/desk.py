@@ -13,7 +13,7 @@ from coordinator.identities import Certificates
 from coordinator.model import LEASE_DRIFT, LEASE_MARGIN_S, MISSED_BEATS, JobState, Node, Pool
 from coordinator.policy import Policy
 from coordinator.records import CLUSTER_SCOPE, NodeLeft, Record, scope_of
-from coordinator.sessions import Follow, Instead, Lookup, Reader, Relay, Session, Waiter
+from coordinator.sessions import Follow, Instead, Lookup, Reader, Relay, Session, Shell, Waiter
 from wire import messages as m
 from wire.instant import Instant
 
@@ -33,6 +33,8 @@ class Desk:
         self.waiters: list[Waiter] = []
         self.relays: dict[int, Relay] = {}
         self.last_relay = 0
+        self.shells: dict[int, Shell] = {}
+        self.last_shell = 0
         self.readers: dict[int, Reader] = {}
         self.last_reader = 0
         self.calls: dict[str, Instant | None] = {}
@@ -42,6 +44,8 @@ class Desk:
         self.recorded = 0
         """Records that were kept in this life."""
         self.follows: list[Follow] = []
+        self.contacts = 0
+        """How often a node came or went in this life."""
         self.bodies: dict[str, bytes] = {}
         self.backoffs: dict[tuple[str, int], list[tuple[float, int]]] = {}
         self.removing: dict[str, set[str]] = {}
@@ -143,6 +147,7 @@ class Desk:
         if node is not None and node.session == epoch:
             node.session = None
             node.joined = False
+            self.contacts += 1
             if node.draining and node.empty and not node.left:
                 self.keep(NodeLeft(node.name, self.now))
             self.arm_lease(node)

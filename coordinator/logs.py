@@ -77,7 +77,7 @@ def _source(desk: Desk, session: Session, message: m.LogRead) -> Source | None:
 def _of_task(desk: Desk, session: Session, message: m.LogRead) -> Source | None:
     job, group, index = find_task(desk, session, message.task or "")
     check_own(desk, session, job)
-    where = _attempts(desk, job, group, index)
+    where = attempts_of(desk, job, group, index)
     over = group.state[index] in OVER
     attempt = message.attempt if message.attempt is not None else max(where, default=0)
     if attempt not in where:
@@ -108,7 +108,7 @@ def _is_out(group: Group, index: int, attempt: int) -> bool:
     return group.state[index] == TaskState.GRANTED and group.attempts.get(index, 1) == attempt
 
 
-def _attempts(desk: Desk, job: Job, group: Group, index: int) -> dict[int, str]:
+def attempts_of(desk: Desk, job: Job, group: Group, index: int) -> dict[int, str]:
     """Attempt numbers of a task with their nodes, as far as they are remembered."""
     where = {attempt: node for attempt, node, _ in group.history.get(index, [])}
     if group.state[index] == TaskState.GRANTED:
@@ -193,11 +193,21 @@ def take_outputs(desk: Desk, node: Node, message: m.TaskOutputs) -> None:
         if job is None or not 0 <= output.group < len(job.groups):
             continue
         group = job.groups[output.group]
-        known = 0 <= output.index < group.size and not _is_out(group, output.index, output.attempt)
-        if known and _attempts(desk, job, group, output.index).get(output.attempt) == node.name:
+        if 0 <= output.index < group.size and _ended_on(job, group, output.index, output.attempt, node):
             streams = plausible.kept_stream(output.stdout), plausible.kept_stream(output.stderr)
             kept.append(KeptOutput(job.id, job.owner, group.number, output.index, output.attempt, *streams))
     desk.ready.outputs.append(OutputsSaid(node.session, message.number, kept))
+
+
+def _ended_on(job: Job, group: Group, index: int, attempt: int, node: Node) -> bool:
+    """Whether this attempt ended there. As `attempts_of` says it, of what has ended: asked a thousand times at once."""
+    if any((number, name) == (attempt, node.name) for number, name, _ in group.history.get(index, [])):
+        return True
+    columns = group.finished
+    if group.state[index] not in OVER or columns is None or not columns.started_at[index]:
+        return False
+    last = group.attempts.get(index, 1) == attempt
+    return last and job.node_numbers.get(node.name) == columns.node[index]
 
 
 # ---- from where
@@ -284,8 +294,7 @@ def _stands(desk: Desk, session: Session, message: m.LogRead) -> object:
     try:
         if message.task is not None:
             job, group, index = find_task(desk, session, message.task)
-            nodes = tuple(in_contact(node) for node in _nodes_of(desk, job)) if group.state[index] not in OVER else ()
-            return group.state[index], group.attempts.get(index, 1), nodes
+            return group.state[index], group.attempts.get(index, 1), group.state[index] not in OVER and desk.contacts
         if message.phase is m.Phase.START:
             node = find_node(desk, message.node or "")
             given = node.start
@@ -298,7 +307,3 @@ def _stands(desk: Desk, session: Session, message: m.LogRead) -> object:
     ended = (view.ends, view.finished) if view is not None else None
     running = node_job.running.get(message.phase or m.Phase.PREPARATION)
     return node_job.round, node_job.state, running, ended, in_contact(node)
-
-
-def _nodes_of(desk: Desk, job: Job) -> list[Node]:
-    return [desk.cluster.nodes[name] for name in job.current]

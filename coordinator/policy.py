@@ -32,11 +32,19 @@ class EndCalls(msgspec.Struct, frozen=True):
     at_once: int = 4
 
 
+class ShellRules(msgspec.Struct, frozen=True):
+    """What debugging shells may take."""
+
+    idle_s: float = 3600.0
+    """Without a key being pressed."""
+
+
 class Policy(msgspec.Struct, frozen=True):
     """The rules of all pools. A pool that has none is open to every user, and elevates nobody but admins."""
 
     pools: dict[str, PoolRules] = {}
     end_calls: EndCalls = EndCalls()
+    shells: ShellRules = ShellRules()
 
     def may_submit(self, name: str, role: Role, pool: str) -> bool:
         """Whether this person may give the pool work."""

@@ -391,6 +391,32 @@ class EndCalled(_Record, frozen=True, tag=True):
     retry_at: Instant | None = None
 
 
+class ShellOpened(_Record, frozen=True, tag=True):
+    """Somebody is let into a command's directory on a node; durable before the node is asked. `group` and `index` are
+    of a task, below zero for the job's preparation. For those who read the log only."""
+
+    job: str
+    node: str
+    round: int
+    group: int
+    index: int
+    attempt: int
+    shell: int
+    by: str
+    at: Instant
+
+
+class ShellClosed(_Record, frozen=True, tag=True):
+    """That shell is over. Without this the coordinator stopped before it was."""
+
+    job: str
+    node: str
+    round: int
+    shell: int
+    by: str
+    at: Instant
+
+
 class JobDeleting(_Record, frozen=True, tag=True):
     job: str
     at: Instant
@@ -428,6 +454,7 @@ Record = (
     | TasksSkipped | TasksDone
     | JobEnding | JobCompleted | JobDeleting | JobDeleted | DebtPaid | NodeMarked
     | JobMoved | JobChanged | JobReopened | TaskCancelled | EndCalled
+    | ShellOpened | ShellClosed
 )  # fmt: skip
 
 _DECODER: Final = msgspec.msgpack.Decoder(Record)

@@ -18,6 +18,7 @@ from coordinator import (
     nodes,
     on_end,
     readers,
+    shells,
     steering,
     submission,
     top,
@@ -296,6 +297,7 @@ _ANSWERS: Final[dict[type[m.Message], Callable[..., None]]] = {
     m.Finish: _finish,
     **admission.ANSWERS,
     **nodes.ANSWERS,
+    **shells.ANSWERS,
     **steering.ANSWERS,
 }
 """`Upload` never gets here: the shell keeps blobs, and a Submit that names one arrives with its document."""

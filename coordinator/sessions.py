@@ -115,6 +115,39 @@ class OutputsSaid:
     outputs: list[KeptOutput]
 
 
+@dataclass(slots=True, eq=False)
+class Shell:
+    """A debugging shell: a person's session on one side, a node's on the other."""
+
+    number: int
+    session: int
+    by: str
+    node: str
+    node_session: int
+    job: str
+    round: int
+    opening: int | None
+    """The request that waits until it is open."""
+    typed_at: float
+    """When (boottime) it was opened, or something was typed last."""
+    reading: int | None = None
+    """The request that waits for output."""
+    output: bytearray = field(default_factory=bytearray)
+    coming: int = 0
+    """Bytes of input on their way to its terminal."""
+    size: tuple[int, int] = (0, 0)
+    resized: tuple[int, int] | None = None
+    """The size that the node was told, until it says that it has it."""
+    ended: dict[str, object] | None = None
+    """How, as the person is told."""
+    watched: bool = True
+    """The person has not been told its end, and has not left."""
+    held: bool = True
+    """The node has not said that it is over there."""
+    closed: bool = False
+    """The node was told to end it."""
+
+
 Instead = dict[str, object] | Lookup
 """What is answered when the node can not: this, or what is found."""
 

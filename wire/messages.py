@@ -26,7 +26,7 @@ FromNode = (
     Join | Inventory | Heartbeat | Report | Started | PhaseStarted | Recalled | NotHeld | Removed | Leaving
     | Health | FileContents | FileListing | FileRefused | BlobWanted
     | TaskOutputs
-    | ShellOpened | ShellOutput | ShellEnded
+    | ShellOpened | ShellOutput | ShellWritten | ShellEnded
 )  # fmt: skip
 Enrolling = AskAuthority | Authority | Enroll | Enrolled
 Renewal = Renew | Renewed
@@ -44,6 +44,7 @@ FromClient = (
     | EventsRead | Finish | Top
     | TokenCreate | TokenList | TokenRevoke | IdentityList | IdentityRevoke | NodeRevoke
     | JobDisable | JobEnable | JobSet | JobRetry | TaskCancel
+    | ShellOpen | ShellRead | ShellWrite | ShellResize | ShellClose
 )  # fmt: skip
 ToClient = Reply | Refused
 Opening = Hello | Welcome | Goodbye

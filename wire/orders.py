@@ -13,7 +13,7 @@ __all__ = [
     "Join", "JoinRefused", "Joined", "KeptStream", "Leaving", "ListFiles", "NotHeld", "OpenRound", "OpenShell",
     "OutputsTaken", "PhaseEnd", "PhaseStarted", "Prepare", "ReadFile", "Recall", "Recalled", "ReleaseRound",
     "RemoveJob", "Removed", "Report", "RoundHeld", "Run", "ShellEnded", "ShellInput", "ShellOpened", "ShellOutput",
-    "ShellSize", "ShellTaken", "StartBody", "StartHeld", "StartNode", "Started", "StopTasks", "TaskEnd",
+    "ShellSize", "ShellTaken", "ShellWritten", "StartBody", "StartHeld", "StartNode", "Started", "StopTasks", "TaskEnd",
     "TaskOutput", "TaskOutputs",
 ]  # fmt: skip
 
@@ -268,6 +268,13 @@ class ShellOutput(Message, frozen=True, tag=True):
 
     shell: Int64
     content: bytes
+
+
+class ShellWritten(Message, frozen=True, tag=True):
+    """So many bytes of input have reached a shell's terminal: as many more may come. 0: it has the size it was told."""
+
+    shell: Int64
+    count: Int64
 
 
 class ShellEnded(Message, frozen=True, tag=True):

@@ -11,8 +11,9 @@ __all__ = [
     "EventsRead", "Explain", "FilesList", "FilesRead", "Finish", "IdentityList", "IdentityRevoke", "JobDelete",
     "JobDisable", "JobEnable", "JobList", "JobNodes", "JobRetry", "JobSet", "JobShow", "JobTerminate", "JobWait",
     "LogRead", "NodeDrain", "NodeEnable", "NodeForget", "NodeList", "NodeRetryPrep", "NodeRevoke", "NodeShow",
-    "Overview", "PoolList", "PoolShow", "Refused", "Reply", "Submit", "TaskCancel", "TaskList", "TaskShow",
-    "TokenCreate", "TokenList", "TokenRevoke", "Top", "Upload",
+    "Overview", "PoolList", "PoolShow", "Refused", "Reply", "ShellClose", "ShellOpen", "ShellRead", "ShellResize",
+    "ShellWrite", "Submit", "TaskCancel", "TaskList", "TaskShow", "TokenCreate", "TokenList", "TokenRevoke", "Top",
+    "Upload",
 ]  # fmt: skip
 
 
@@ -250,6 +251,52 @@ class FilesList(Message, frozen=True, tag=True):
     request: Int64
     node: str
     path: str
+
+
+class ShellOpen(Message, frozen=True, tag=True, kw_only=True):
+    """A terminal where an attempt of a task ran (`task`), or the job's preparation on a node (`job`, `node`, `phase`):
+    for the job's owner alone. Answered once it is there: `{"shell", "node", "directory"}`. It ends with this session,
+    with the job's round on the node, and when nothing was typed for long."""
+
+    request: Int64
+    task: str | None = None
+    job: str | None = None
+    node: str | None = None
+    phase: Phase | None = None
+    attempt: Int64 | None = None
+    columns: Int64 = 80
+    rows: Int64 = 24
+    term: str = "dumb"
+
+
+class ShellRead(Message, frozen=True, tag=True):
+    """Answered when the shell wrote something, or is over: `{"content": bytes, "ended": None | {"exit_code", "signal",
+    "reason"}}`. With `ended` the shell is gone, and this was the last of it."""
+
+    request: Int64
+    shell: Int64
+
+
+class ShellWrite(Message, frozen=True, tag=True):
+    """What was typed. Body: `{"taken"}`, how many bytes of it were; the rest is to be sent again, later."""
+
+    request: Int64
+    shell: Int64
+    content: bytes
+
+
+class ShellResize(Message, frozen=True, tag=True):
+    request: Int64
+    shell: Int64
+    columns: Int64
+    rows: Int64
+
+
+class ShellClose(Message, frozen=True, tag=True):
+    """Nobody looks any more: what runs in it is killed."""
+
+    request: Int64
+    shell: Int64
 
 
 class EventsRead(Message, frozen=True, tag=True):

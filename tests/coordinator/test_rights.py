@@ -173,6 +173,13 @@ TABLE: list[tuple[str, str, Ask]] = [
     ("logs of a task", "ARUAAA", ask(m.LogRead, task=f"{JOB}/t[0]")),
     ("logs of a task, followed", "ARUAAA", ask(m.LogRead, task=f"{JOB}/t[0]", follow=True)),
     ("logs of a preparation", "ARUAAA", ask(m.LogRead, job=JOB, node="n1", phase=m.Phase.PREPARATION)),
+    ("shell of a task", "ARURRR", ask(m.ShellOpen, task=f"{JOB}/t[0]")),
+    ("shell of a preparation", "ARURRR", ask(m.ShellOpen, job=JOB, node="n1", phase=m.Phase.PREPARATION)),
+    ("shell of a job that there is not", "UUUUUU", ask(m.ShellOpen, task="other-1/t")),
+    ("output of a shell of another connection", "UUUUUU", ask(m.ShellRead, 1)),
+    ("input of a shell of another connection", "UUUUUU", ask(m.ShellWrite, 1, b"id\n")),
+    ("size of a shell of another connection", "UUUUUU", ask(m.ShellResize, 1, 80, 24)),
+    ("end of a shell of another connection", "UUUUUU", ask(m.ShellClose, 1)),
     ("files of the job", "ARUAAA", ask(m.FilesRead, "n1", f"workitems/{JOB}/t-0/stdout.txt")),
     ("files of the job, written otherwise", "ARUAAA", ask(m.FilesRead, "n1", f"./workitems//{JOB}/./t-0/stdout.txt")),
     ("list of the job's files", "ARUAAA", ask(m.FilesList, "n1", f"workitems/{JOB}")),
@@ -240,7 +247,7 @@ def test_t5_a_request_is_served_to_those_of_its_row_only(what: str, outcomes: st
             assert "ann" not in told
     if expected != "A":
         assert durable(play) == before
-        assert n1.heard(m.ReadFile) == n1.heard(m.ListFiles) == []
+        assert n1.heard(m.ReadFile) == n1.heard(m.ListFiles) == n1.heard(m.OpenShell) == []
 
 
 # ---- what those see who may not look
