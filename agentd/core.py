@@ -12,10 +12,9 @@ It says Join by itself at Connected, once the survey is over (every SurveyKeeper
 
 from __future__ import annotations
 
-import re
 from typing import Final, assert_never
 
-from agentd.bodies import Bodies, BodyRefused
+from agentd.bodies import BodyRefused
 from agentd.desk import Desk
 from agentd.dialogue import (
     FromKeeper,
@@ -59,26 +58,23 @@ from agentd.health import Vitals
 from agentd.inventory import inventory
 from agentd.keepers import Keeper, Keepers, Stage
 from agentd.lease import Lease
-from agentd.model import Ledger, NodeConfig, Round
+from agentd.model import Ledger, NodeConfig
+from agentd.orders import OrderRefused, Orders
 from agentd.outputs import Outputs
 from agentd.phases import Phases
-from agentd.records import BootSeen, Granted, JobHeld, PreparationAsked, Purpose, Record, RoundOpened
+from agentd.records import BootSeen, Purpose, Record
 from agentd.retention import Retention
 from agentd.shells import Shells
 from wire import messages as m
 from wire.instant import Instant
 
-MAX_GRANT: Final = 1 << 16
-MAX_ROUNDS: Final = 10_000
-"""Rounds held at once: more than that is no workload but a mistake."""
 ORPHANED_S: Final = 30.0
 ORPHANED_CUT_S: Final = 5.0
 """How long an embedded agent waits for its coordinator, and for one whose `run` is dead."""
-_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\Z")
 
 
 class AgentCore:
-    """What joins the parts: sessions and orders here, tasks in `dispatch`, preparation and release in `phases`."""
+    """What joins the parts: sessions here, orders in `orders`, tasks in `dispatch`, commands of phases in `phases`."""
 
     def __init__(self, config: NodeConfig) -> None:
         self.config = config
@@ -91,7 +87,7 @@ class AgentCore:
         self._shells = Shells(self._desk, self._keepers)
         self._lease = Lease()
         self._vitals = Vitals(config.disk_floor)
-        self._bodies = Bodies()
+        self._orders = Orders(self._desk, self._dispatch, self._phases, self._texts)
         self._texts_known: dict[tuple[str, int], tuple[int, int, TaskTexts]] = {}
         self._connected = False
         self._join_said = False
@@ -218,7 +214,7 @@ class AgentCore:
             self._outputs.advance()
             self._retention.advance()
             if self._lease.valid(self._desk.now) and self._phases.started:
-                self._dispatch.feed(self._slots, self._runnable, self._phases.courses.bringing.lacking)
+                self._dispatch.feed(self._slots, self._orders.runnable, self._phases.courses.bringing.lacking)
             self._desk.flush_if_due()
         self._dispatch.flushed()
         self._desk.forget_acked()
@@ -329,7 +325,7 @@ class AgentCore:
         self._connected = self._join_said = self._desk.joined = False
         self._lease.disconnected()
         self._outputs.session_over()
-        self._bodies.clear()
+        self._orders.session_over()
         self._shells.session_over()
         self._phases.courses.bringing.disconnected()
         self._desk.ready.messages.clear()  # nobody is there to hear them
@@ -351,8 +347,11 @@ class AgentCore:
             return
         if getattr(message, "job", None) == m.START_JOB:
             self._hang_up(f"no job is called {m.START_JOB}")
-        else:
+            return
+        try:
             self._obey(message)
+        except (OrderRefused, BodyRefused) as error:
+            self._hang_up(str(error))
 
     def _obey(self, message: m.Message) -> None:
         """An order of the coordinator that has let us in."""
@@ -363,20 +362,19 @@ class AgentCore:
             case m.Ack() | m.OutputsTaken():
                 self._acked(message)
             case m.Run():
-                self._run(message)
+                self._orders.run(message)
             case m.BodyChunk() | m.OpenRound():
-                self._open(message)
+                self._orders.open(message)
             case m.StartNode():
-                self._order_start(message)
+                self._orders.start(message)
             case m.Prepare():
-                self._prepare(message)
+                self._orders.prepare(message)
             case m.Recall() | m.StopTasks() | m.Drop():
                 self._give_up(message)
             case m.ReleaseRound():
-                self._release(message)
+                self._orders.release(message)
             case m.RemoveJob():
-                if self._named(message.job):
-                    self._phases.courses.remove(message.job)
+                self._orders.remove(message)
             case m.OpenShell() | m.CloseShell():
                 self._shells.order(message)
             case m.Depart():
@@ -414,118 +412,6 @@ class AgentCore:
 
     def _fenced_keepers(self) -> list[Keeper]:
         return [keeper for keeper in self._keepers.all.values() if keeper.purpose is not Purpose.RELEASE]
-
-    # ---- orders
-
-    def _named(self, *names: str) -> bool:
-        """Whether these can be names of directories; ends the session if not."""
-        if all(_NAME.match(name) for name in names):
-            return True
-        self._hang_up("a name that can't be a directory's")
-        return False
-
-    def _open(self, message: m.BodyChunk | m.OpenRound) -> None:
-        try:
-            if isinstance(message, m.BodyChunk):
-                self._bodies.add(message)
-                return
-            taken = self._bodies.take(message)
-        except BodyRefused as error:
-            self._hang_up(str(error))
-            return
-        if not self._named(message.job) or self.ledger.round(message.job, message.round) is not None:
-            return
-        job = self.ledger.jobs.get(message.job)
-        if job is None and taken is None:
-            self._desk.send(m.NotHeld(message.job, message.round))
-            return
-        rounds = job.rounds.values() if job is not None else ()
-        if any(held.state is not m.RoundState.RELEASED for held in rounds):
-            self._hang_up(f"job {message.job} has a round open here already")
-            return
-        if len(self.ledger.jobs) >= MAX_ROUNDS:
-            self._hang_up(f"more than {MAX_ROUNDS} jobs on one node")
-            return
-        if job is None and taken is not None:
-            body, decoded = taken
-            spec = decoded.spec
-            if not self._named(*(group.name for group in spec.groups), *(known.name for known in spec.dirs)):
-                return
-            self._desk.keep(JobHeld(message.job, body))
-        self._desk.keep(RoundOpened(message.job, message.round))
-        if message.job in self.ledger.retained:
-            self._desk.ended_in.add(message.job)  # what an earlier round left is due while this one is open
-        self._phases.course(message.job).made = False
-
-    def _order_start(self, message: m.StartNode) -> None:
-        held = self.ledger.start
-        if not message.digest:
-            self._phases.end_start()
-        elif held is None or held.number != message.number:
-            try:
-                body = self._bodies.take_start(message)
-            except BodyRefused as error:
-                self._hang_up(str(error))
-                return
-            self._phases.start_ordered(message.number, message.digest, body)
-
-    def _prepare(self, message: m.Prepare) -> None:
-        held = self.ledger.round(message.job, message.round)
-        if held is None:
-            self._desk.send(m.NotHeld(message.job, message.round))
-            return
-        wanted = held.state in (m.RoundState.OPENED, m.RoundState.BARRED)
-        if wanted and self.ledger.jobs[held.job].spec.preparation is not None:
-            self._desk.keep(PreparationAsked(held.job, held.number))
-
-    def _run(self, message: m.Run) -> None:
-        if message.grant in self.ledger.grants:
-            return
-        if not 0 < message.count <= MAX_GRANT:
-            self._hang_up(f"a grant of {message.count} tasks")
-            return
-        held = self.ledger.round(message.job, message.round)
-        if held is None or not held.open or self._barred(held) or self._phases.start_failed:
-            self._desk.send(m.Recalled(message.grant, [(0, message.count)]))
-            return
-        if not self._within(message):
-            self._hang_up(f"grant {message.grant} names tasks that job {message.job} does not have")
-            return
-        self._desk.keep(
-            Granted(
-                message.grant, message.job, message.round, message.group, message.first, message.count, message.step,
-                message.attempt,
-            )
-        )  # fmt: skip
-        self._dispatch.add(message.grant)
-        self._phases.courses.try_again(message.job)
-
-    def _within(self, message: m.Run) -> bool:
-        groups = self.ledger.jobs[message.job].spec.groups
-        if not 0 <= message.group < len(groups) or message.step < 1 or message.attempt < 1 or message.first < 0:
-            return False
-        size = self._texts(message.job, message.round, message.group).sweep.size
-        return message.first + (message.count - 1) * message.step < size
-
-    def _release(self, message: m.ReleaseRound) -> None:
-        held = self.ledger.round(message.job, message.round)
-        if held is None:
-            self._desk.send(m.NotHeld(message.job, message.round))
-        elif held.open:
-            self._phases.release_asked(held, message.reason)
-
-    def _waits(self, held: Round) -> bool:
-        preparation = self.ledger.jobs[held.job].spec.preparation
-        return preparation is not None and preparation.wait
-
-    def _barred(self, held: Round) -> bool:
-        return held.state is m.RoundState.BARRED and self._waits(held)
-
-    def _runnable(self, held: Round) -> bool:
-        """Whether tasks of this round may start now."""
-        if not held.open or not self._phases.course(held.job).made:
-            return False
-        return held.state is m.RoundState.PREPARED or not self._waits(held)
 
     def _texts(self, job: str, number: int, group: int) -> TaskTexts:
         held = self.ledger.round(job, number)
