@@ -8,276 +8,265 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import random
+import shutil
 import signal
+import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.cluster import Cluster, gone
+from agentd.spawn import isolation_refused
+from coordinator.reasons import OF_OUTCOME, Code
+from tests.e2e.cluster import COORDINATOR, Cluster, gone
+from tests.e2e.soak_acts import NODES, Ground, command_of, enable_jobs, enable_nodes, pause
+from tests.e2e.soak_jobs import PLACES, START_MARK
 from wire import thin
 
-NODES = ("n1", "n2", "n3")
-POOL = "pool p { slots = 4  lost_after = 4s }"
-PATIENCE_S = 300.0
+Plain = dict[str, Any]
 
-JOBS: dict[str, str] = {
-    "plain": """
-      prep { retries = 5  script = '''
-        echo open > "$BATCH_NODE_SHARED_DIR/$BATCH_JOB_ID"
-      ''' }
-      task t for i in 1..4 { retries = 2  keep = 0s  script = '''
-        test -e "$BATCH_NODE_SHARED_DIR/$BATCH_JOB_ID" || echo "$BATCH_JOB_ID/$BATCH_TASK_ID unprepared" >> $LOG
-        echo "$BATCH_JOB_ID $BATCH_TASK_ID $BATCH_ATTEMPT" >> $STARTED
-        sleep 0.$i
-      ''' }
-      task last { after = t  keep = 0s  run = ["true"] }
-      release { retries = 9  script = '''
-        rm -f "$BATCH_NODE_SHARED_DIR/$BATCH_JOB_ID"
-      ''' }
-    """,
-    "bare": """
-      task t for i in 1..6 { keep = 0s  script = '''
-        echo "$BATCH_JOB_ID $BATCH_TASK_ID $BATCH_ATTEMPT" >> $STARTED
-      ''' }
-    """,
-    "failing": """
-      task t for i in 1..4 { retries = 1  keep = 0s  script = '''
-        echo "$BATCH_JOB_ID $BATCH_TASK_ID $BATCH_ATTEMPT" >> $STARTED
-        exit $((i % 2 * 3))
-      ''' }
-      task after_all { after = t  keep = 0s  run = ["true"] }
-    """,
-    "daemons": """
-      prep { retries = 5  script = '''
-        setsid sleep 3000 < /dev/null > /dev/null 2>&1 &
-      ''' }
-      task t for i in 1..2 { retries = 3  keep = 0s  script = '''
-        echo "$BATCH_JOB_ID $BATCH_TASK_ID $BATCH_ATTEMPT" >> $STARTED
-        setsid sleep 3000 < /dev/null > /dev/null 2>&1 &
-        sleep 0.2
-      ''' }
-    """,
-    "slow": """
-      task t for i in 1..2 { timeout = 700ms  keep = 0s  script = '''
-        echo "$BATCH_JOB_ID $BATCH_TASK_ID $BATCH_ATTEMPT" >> $STARTED
-        sleep $i
-      ''' }
-    """,
+PATIENCE_S = 300.0
+SETTLED_S = 30.0
+"""How long what goes by itself may take: directories after their `keep`, users of jobs."""
+FIRST_UID = 1_900_200_000
+"""Of the users of jobs; each seed has a range of its own, for soaks at the same time."""
+
+EXPLAINED: dict[str, set[Code]] = {
+    "success": {Code.COMPLETED, Code.TASKS_SKIPPED},
+    "failure": {Code.ENDED_EARLY, Code.INELIGIBLE, Code.TASKS_FAILED, Code.RELEASE_FAILED, Code.TASKS_SKIPPED},
+    "cancelled": {Code.ENDED_EARLY, Code.TASKS_CANCELLED},
+    "skipped": {Code.TASKS_SKIPPED},
 }
-"""What a job does; `$LOG` and `$STARTED` are files of the soak."""
+"""What may come first in the explanation of a completed job, by its result."""
+EXPLAINED_TASK: dict[str, set[Code]] = {
+    "success": {Code.SUCCEEDED},
+    "failure": set(OF_OUTCOME.values()),
+    "cancelled": {Code.CANCELLED},
+    "skipped": {Code.SKIPPED},
+}
+
+
+# ---- while it lasts
+
+
+def run(ground: Ground, jobs: int, seconds: float, pause_s: float) -> None:
+    """Submit, meddle and kill until the time is over, then have everything come to its end."""
+    begun = time.monotonic()
+    while (passed := time.monotonic() - begun) < seconds or len(ground.submitted) < jobs or ground.deck:
+        due = jobs if passed >= seconds else 1 + int(jobs * passed / seconds)
+        if len(ground.submitted) < min(due, jobs):
+            ground.submit()
+        ground.meddle(pause_s)
+    mend(ground)
+    with contextlib.closing(thin.connect(str(ground.cluster.socket))) as coordinator:
+        deadline = time.monotonic() + PATIENCE_S
+        for job in ground.submitted:
+            with contextlib.suppress(thin.ThinError):
+                coordinator.call("JobWait", job=job, timeout_s=max(1.0, deadline - time.monotonic()))
+
+
+def mend(ground: Ground) -> None:
+    """Everything runs, nothing is kept from running."""
+    enable_nodes(ground)
+    enable_jobs(ground)
+    ground.cluster.until(lambda now: not any(job["state"] == "disabling" for job in now["jobs"]))
+    enable_jobs(ground)
+
+
+# ---- what it is like afterwards
 
 
 @dataclass
-class Soak:
-    """One soak over a cluster that has its coordinator and agents."""
+class Aftermath:
+    """What should not be: nothing is owed, nothing is left, nothing ran twice or too early, all is told once and
+    explained."""
 
-    cluster: Cluster
-    random: random.Random
-    jobs: int
-    seconds: float
-    submitted: list[str] = field(default_factory=list)
-    told: Counter[str] = field(default_factory=Counter)
+    ground: Ground
+    stream: Path
+    """What one client heard of `events -f`."""
 
     @property
-    def log(self) -> Path:
-        return self.cluster.directory / "violations"
-
-    @property
-    def started(self) -> Path:
-        return self.cluster.directory / "started"
-
-    # ---- while it lasts
-
-    def run(self) -> None:
-        """Submit, meddle and kill until the time is over, then have everything come to its end."""
-        for path in (self.log, self.started):
-            path.touch()
-        self.cluster.serve()
-        for name in NODES:
-            self.cluster.agent(name, slots=4)
-        begun = time.monotonic()
-        while (passed := time.monotonic() - begun) < self.seconds or len(self.submitted) < self.jobs:
-            due = min(self.jobs, 1 + int(self.jobs * passed / self.seconds))
-            if len(self.submitted) < due:
-                self._submit()
-            else:
-                self._meddle()
-        self._mend()
-        self._all_over()
-
-    def _meddle(self) -> None:
-        names, weights = zip(*((name, weight) for name, (weight, _) in ACTS.items()), strict=True)
-        name = self.random.choices(names, weights)[0]
-        self.told[name] += 1
-        ACTS[name][1](self)
-        pause(self.random.uniform(0.0, 0.6))
-
-    def _submit(self) -> None:
-        kind = self.random.choice(list(JOBS))
-        body = JOBS[kind].replace("$LOG", str(self.log)).replace("$STARTED", str(self.started))
-        priority = self.random.randint(-2, 2)
-        text = f"{POOL}\njob {kind} {{\n pool = p  priority = {priority}  release_grace = 2m\n{body}\n}}\n"
-        self.submitted.append(self.cluster.submit(text))
-
-    def some_job(self) -> str | None:
-        """One of the latest."""
-        return self.random.choice(self.submitted[-12:]) if self.submitted else None
-
-    def try_command(self, *words: str) -> None:
-        """What may be refused, as the moment is."""
-        with contextlib.suppress(AssertionError):
-            self.cluster.command(*words)
-
-    # ---- at the end
-
-    def _mend(self) -> None:
-        """Everything runs, nothing is kept from running."""
-        if "coordinator" not in self.cluster.processes:
-            self.cluster.serve()
-        for name in NODES:
-            if name not in self.cluster.processes:
-                self.cluster.agent_unawaited(name, slots=4)
-
-    def _all_over(self) -> None:
-        deadline = time.monotonic() + PATIENCE_S
-        with thin.connect(str(self.cluster.socket)) as coordinator:
-            for job in self.submitted:
-                left = max(1.0, deadline - time.monotonic())
-                with contextlib.suppress(thin.ThinError):
-                    coordinator.call("JobWait", job=job, timeout_s=left)
+    def cluster(self) -> Cluster:
+        return self.ground.cluster
 
     def findings(self) -> list[str]:
-        """What should not be: nothing is owed, nothing is left, nothing ran twice or too early, all is explained."""
-        found = self.log.read_text().splitlines()
-        starts = Counter(self.started.read_text().splitlines())
-        found += [f"started {count} times: {start}" for start, count in starts.items() if count > 1]
-        for job in self.cluster.ask("job", "list"):
-            found += self._of_job(job)
-        for node in self.cluster.ask("node", "list"):
-            if node["owes"]:
-                found.append(f"{node['id']} owes {node['owes']}")
+        found = [*self.ground.found, *self._said()]
+        with contextlib.closing(thin.connect(str(self.cluster.socket))) as coordinator:
+            jobs = self.cluster.ask("job", "list")
+            tasks = {job["id"]: coordinator.call("TaskList", job=job["id"]) for job in jobs}
+            for job in jobs:
+                found += self._of_job(job, coordinator.call("Explain", target=job["id"]))
+                for task in tasks[job["id"]]:
+                    found += self._of_task(task, coordinator.call("Explain", target=task["id"]))
+        found += [f"{node['id']} owes {node['owes']}" for node in self.cluster.ask("node", "list") if node["owes"]]
+        found += self._of_stream({job["id"] for job in jobs}, [row for rows in tasks.values() for row in rows])
         for name in NODES:
-            found += self._of_node(name)
-        own = {process.pid for process in self.cluster.processes.values()}
-        left = [pid for pid in self.cluster.survivors() if pid not in own and not gone(pid, 20.0)]
-        found += [f"process {pid} is left: {command_of(pid)}" for pid in left]
-        for name in ("coordinator", *NODES):
-            text = (self.cluster.directory / f"{name}.log").read_text()
-            if "Traceback" in text:
-                found.append(f"{name} made a mistake: {text[-3000:]}")
-        return found
+            found += self._of_node(name, STANDING)
+        return [*found, *self._of_daemons()]
 
-    def _of_job(self, job: dict[str, Any]) -> list[str]:
-        found = []
+    def _said(self) -> Iterator[str]:
+        """What tasks themselves found wrong."""
+        yield from (self.cluster.directory / PLACES["LOG"]).read_text().splitlines()
+        starts = Counter((self.cluster.directory / PLACES["STARTED"]).read_text().splitlines())
+        yield from (f"started {count} times: {start}" for start, count in starts.items() if count > 1)
+
+    @staticmethod
+    def _of_job(job: Plain, told: Plain) -> Iterator[str]:
         if job["state"] != "completed":
-            found.append(f"{job['id']} is {job['state']}: {self.cluster.command('explain', job['id']).stdout}")
-        if any(job["release"][state] for state in ("owed", "failed", "unreached")):
-            found.append(f"{job['id']}: releases {job['release']}")
-        told = self.cluster.ask("explain", job["id"])
-        if not told["reason"] or told["code"] in ("ready", "running"):
-            found.append(f"{job['id']} is explained by {told}")
-        return found
+            yield f"{job['id']} is {job['state']}: {told}"
+        elif any(job["release"][state] for state in ("owed", "failed", "unreached")):
+            yield f"{job['id']}: releases {job['release']}"
+        elif not told["reason"] or Code(told["code"]) not in EXPLAINED[job["result"]]:
+            yield f"{job['id']}, a {job['result']} for {job['end_reason']}, is explained by {told}"
 
-    def _of_node(self, name: str) -> list[str]:
+    @staticmethod
+    def _of_task(task: Plain, told: Plain) -> Iterator[str]:
+        if task["state"] == "completed" and Code(told["code"]) not in EXPLAINED_TASK[task["result"]]:
+            yield f"{task['id']}, a {task['result']}, is explained by {told}"
+
+    def _of_stream(self, jobs: set[str], tasks: list[Plain]) -> Iterator[str]:
+        history = [json.loads(line) for line in self.cluster.command("events", "-o", "json").stdout.splitlines()]
+        settled(lambda: bool(heard := events_of(self.stream)) and heard[-1]["id"] >= history[-1]["id"])
+        heard = events_of(self.stream)
+        ids = [event["id"] for event in heard]
+        if ids != sorted(set(ids)):
+            yield "the ids of events do not grow"
+        by_id = {event["id"]: event for event in heard}
+        for event in history:
+            if event["kind"] != "gap" and by_id.get(event["id"]) != event:
+                yield f"{event} was told as {by_id.get(event['id'])}"
+        of_kind = {kind: Counter(event["job"] for event in heard if event["kind"] == kind) for kind in COUNTED}
+        for job in self.ground.submitted:
+            submitted, completed, reopened, deleted = (of_kind[kind][job] for kind in COUNTED)
+            ends = (reopened + 1,) if job in jobs else (reopened, reopened + 1)
+            if submitted != 1 or completed not in ends or deleted != (job not in jobs):
+                yield f"{job} in the stream: {submitted=} {completed=} {reopened=} {deleted=}"
+        yield from twice_ended(heard)
+        last = {event["task"]: event["data"]["result"] for event in heard if event["kind"] == "task.ended"}
+        for task in tasks:
+            if last.get(task["id"], task["result"]) != task["result"]:
+                yield f"{task['id']} is a {task['result']}, and the stream told {last[task['id']]}"
+
+    def _of_node(self, name: str, expected: set[str]) -> list[str]:
+        """What is left there, beside what is expected."""
         root = self.cluster.root(name)
-        left = [str(path.relative_to(root)) for part in ("workitems", "shared") for path in (root / part).glob("*")]
-        return [f"{name} has {path}" for path in left]
+
+        def left() -> set[str]:
+            return {str(path.relative_to(root)) for part in PARTS for path in (root / part).glob("*")} - expected
+
+        settled(lambda: not left())
+        return [f"{name} has {path}" for path in left()]
+
+    def _of_daemons(self) -> Iterator[str]:
+        """Have all of them leave; then nothing of them may be there."""
+        groups = [f"poolkeeper-{incarnation(self.cluster.root(name))[:16]}" for name in NODES]
+        for name in (*NODES, "coordinator"):
+            try:
+                self.cluster.kill(name, signal.SIGINT if name in NODES else signal.SIGTERM)
+            except subprocess.TimeoutExpired:
+                yield f"{name} does not go"
+        for name in NODES:
+            yield from self._of_node(name, LASTING)
+        for pid in self.ground.processes(lambda command, _: "events -f" not in command):
+            if not gone(pid, 20.0):
+                yield f"process {pid} is left: {command_of(pid)}"
+        for group in groups:
+            for path in Path("/sys/fs/cgroup").rglob(group):
+                yield f"cgroup {path} is left: {[str(below) for below in path.glob('*/')]}"
+        leases = self.cluster.directory / "uids" / "leases.json"
+        if leases.exists() and (left := json.loads(leases.read_text())["leases"]):
+            yield f"users of jobs are left: {left}"
+        for path in self.cluster.directory.glob("*.log"):
+            text = path.read_text()
+            if "Traceback" in text:
+                yield f"{path.name} shows a mistake: {text[text.index('Traceback') - 500 :][:4000]}"
 
 
-# ---- what happens to it
+PARTS = ("workitems", "shared", "trash", "scripts")
+LASTING = {f"shared/{START_MARK}", "scripts/staging.py"}
+"""What stays on a node for good."""
+STANDING = LASTING | {"workitems/startup", "scripts/startup"}
+"""What is there as long as its pool's start holds."""
+COUNTED = ("job.submitted", "job.completed", "job.reopened", "job.deleted")
 
 
-def kill_coordinator(soak: Soak) -> None:
-    soak.cluster.kill("coordinator")
-    soak.cluster.serve()
+def events_of(stream: Path) -> list[Plain]:
+    """Whole lines of it."""
+    return [json.loads(line) for line in stream.read_text().rpartition("\n")[0].splitlines()]
 
 
-def kill_agent(soak: Soak) -> None:
-    name = soak.random.choice(NODES)
-    soak.cluster.kill(name)
-    soak.cluster.agent_unawaited(name, slots=4)
+def twice_ended(heard: list[Plain]) -> Iterator[str]:
+    """Tasks that end again without their job being reopened."""
+    ended: dict[str, set[str]] = {}
+    for event in heard:
+        if event["kind"] == "job.reopened":
+            ended.pop(event["job"], None)
+        elif event["kind"] == "task.ended":
+            of_job = ended.setdefault(event["job"], set())
+            if event["task"] in of_job:
+                yield f"{event['task']} ended twice: {event}"
+            of_job.add(event["task"])
 
 
-def stop_agent(soak: Soak) -> None:
-    name = soak.random.choice(NODES)
-    soak.cluster.kill(name, signal.SIGSTOP)
-    pause(soak.random.uniform(0.0, 3.0))
-    soak.cluster.kill(name, signal.SIGCONT)
+def incarnation(root: Path) -> str:
+    return (root / ".agent" / "incarnation").read_text().strip()
 
 
-def kill_keeper(soak: Soak) -> None:
-    kill_one(soak, lambda command, _: "keeper.py" in command)
+def settled(holds: Callable[[], bool]) -> None:
+    """Wait for what goes by itself, or until patience is over."""
+    deadline = time.monotonic() + SETTLED_S
+    while not holds() and time.monotonic() < deadline:
+        pause(0.1)
 
 
-def kill_task(soak: Soak) -> None:
-    kill_one(soak, lambda _, environment: "BATCH_JOB_ID=" in environment)
+# ---- all of it
 
 
-def kill_one(soak: Soak, fits: Callable[[str, str], bool]) -> None:
-    """One of the cluster's processes that fits, if there is any."""
-    own = {process.pid for process in soak.cluster.processes.values()}
-    found = [pid for pid in soak.cluster.survivors() if pid not in own and fits(command_of(pid), environment_of(pid))]
-    if found:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(soak.random.choice(found), signal.SIGKILL)
-
-
-def terminate(soak: Soak) -> None:
-    if (job := soak.some_job()) is not None:
-        soak.try_command("job", "terminate", job)
-
-
-def delete(soak: Soak) -> None:
-    if (job := soak.some_job()) is not None:
-        soak.try_command("job", "delete", "--yes", job)
-
-
-ACTS: dict[str, tuple[int, Callable[[Soak], None]]] = {
-    "kill the coordinator": (3, kill_coordinator),
-    "kill an agent": (3, kill_agent),
-    "stop an agent": (1, stop_agent),
-    "kill a keeper": (2, kill_keeper),
-    "kill a task": (3, kill_task),
-    "terminate a job": (1, terminate),
-    "delete a job": (1, delete),
-}
-"""By weight."""
-
-
-def pause(seconds: float) -> None:
-    """Between two acts: what is killed must have been at something."""
-    threading.Event().wait(seconds)
-
-
-def command_of(pid: int) -> str:
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    return ""
-
-
-def environment_of(pid: int) -> str:
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
-    return ""
-
-
-def soak(directory: Path, *, jobs: int, seconds: float, seed: int) -> tuple[list[str], Counter[str]]:
-    """What was found, and what was done."""
+def soak(
+    directory: Path, *, jobs: int, seconds: float, seed: int, pause_s: float = 0.6, users: bool = False
+) -> tuple[list[str], Counter[str]]:
+    """What was found, and what was done. `users`: the jobs of one node have users of their own."""
     cluster = Cluster(directory)
+    ground = Ground(cluster, random.Random(seed))
+    if users:
+        first, leases = FIRST_UID + 1000 * (seed % 100), directory / "uids" / "leases.json"
+        text = f'[users]\nfirst = {first}\ncount = 300\nleases = "{leases}"\n'
+        ground.configs["n3"] = cluster.config("n3", text)
+    stream = directory / "events.stream"
     try:
-        made = Soak(cluster, random.Random(seed), jobs, seconds)
-        made.run()
-        return made.findings(), made.told
+        ground.prepare()
+        with stream.open("w") as told, (directory / "events.log").open("w") as said:
+            follower = subprocess.Popen(
+                [*COORDINATOR, "events", "-f", "-o", "json"], stdout=told, stderr=said,
+                env={**cluster.environment, "BATCH_COORDINATOR": str(cluster.socket)},
+            )  # fmt: skip
+        try:
+            run(ground, jobs, seconds, pause_s)
+            return Aftermath(ground, stream).findings(), ground.told
+        finally:
+            follower.kill()
+            follower.wait()
     finally:
         cluster.close()
+
+
+@contextlib.contextmanager
+def place(users: bool) -> Iterator[Path]:
+    """A directory; where jobs have users of their own, one that they see and may write to."""
+    outside = [path for path in ("/srv", "/opt", "/var/lib") if Path(path).is_dir()] if users else [None]
+    directory = Path(tempfile.mkdtemp(prefix="soak-", dir=outside[0]))
+    directory.chmod(0o1777 if users else 0o700)
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory)
 
 
 def main() -> int:
@@ -285,11 +274,17 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", type=Path, help="where to leave the logs and the stream when something is found")
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="soak-") as directory:
-        found, told = soak(Path(directory), jobs=asked.jobs, seconds=asked.seconds, seed=asked.seed)
+    users = os.geteuid() == 0 and isolation_refused(FIRST_UID) is None
+    with place(users) as directory:
+        found, told = soak(directory, jobs=asked.jobs, seconds=asked.seconds, seed=asked.seed, users=users)
+        if found and asked.keep is not None:
+            asked.keep.mkdir(parents=True, exist_ok=True)
+            for path in (*directory.glob("*.log"), *directory.glob("*.stream"), *directory.glob("state/*.sqlite*")):
+                shutil.copy(path, asked.keep)
     print(f"{asked.jobs} jobs, {asked.seconds:g} s: {', '.join(f'{name} {count}' for name, count in told.items())}")
-    print("\n".join(found) or "nothing owed, nothing left, every job explained")
+    print("\n".join(found) or "nothing owed, nothing left, all told once, every job and task explained")
     return 1 if found else 0
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.e2e.soak import ACTS, soak
+from tests.e2e.soak import soak
+from tests.e2e.soak_acts import ACTS
 
 
 def test_after_a_soak_nothing_is_owed_nothing_is_left_and_every_job_is_explained(tmp_path: Path) -> None:
-    found, told = soak(tmp_path, jobs=16, seconds=15.0, seed=4)
+    found, told = soak(tmp_path, jobs=10, seconds=0.0, seed=4, pause_s=0.2)
     assert found == []
-    assert len(told) > len(ACTS) // 2
+    assert set(told) == set(ACTS)
