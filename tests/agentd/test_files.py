@@ -186,6 +186,21 @@ def test_directories_that_are_overdue_are_found_and_when_the_next_one_is(node, r
     node.discard_tasks("nothing", ["t"])
 
 
+def test_f21_what_ended_before_the_wall_clock_was_set_back_is_kept_from_then_on_and_no_longer(node, root):
+    node.make_job("j", [], {})
+    back = NOW - 100_000
+    for name in ("a-1", "b-1"):
+        path = task_directory(root, name, NOW)
+        (path / "attempt-2" / "wd").mkdir(parents=True)
+        for stamped in (path / "attempt-2", path):
+            os.utime(stamped, (NOW, NOW))
+    assert node.overdue("j", {"a": 50.0}, back, 10) == ([], pytest.approx(50, abs=0.1))
+    assert node.overdue("j", {"a": 50.0}, back + 51, 10) == (["a-1"], None)
+    assert node.clean_job("j", {"b": 50.0}, back).kept_s == pytest.approx(50, abs=0.1)
+    assert node.clean_job("j", {"b": 50.0}, back + 51).kept_s is None
+    assert not (root / "workitems" / "j").exists()
+
+
 def test_beginning_and_end_of_an_output_are_read_and_nothing_of_it_twice(node, root):
     node.make_job("j", [], {})
     out = task_directory(root, "t", NOW) / "stdout.txt"

@@ -230,8 +230,8 @@ BREAKS: Final = (
     Mutation(
         "the lease has no margin",
         "coordinator",
-        "return node.heard_at + lease * (1 + LEASE_DRIFT) + LEASE_MARGIN_S if node.missing else missed",
-        "return node.heard_at + lease / 2 if node.missing else missed",
+        "return node.heard_at + node.lease_s * (1 + LEASE_DRIFT) + LEASE_MARGIN_S",
+        "return node.heard_at + node.lease_s / 2",
     ),
     Mutation(
         "one retry too many",
@@ -405,6 +405,20 @@ BREAKS: Final = (
         "coordinator",
         "if row <= told_up_to + (place == PLACES - 1 or told_up_to == 0):",
         "if True:",
+    ),
+    Mutation(
+        "whom a job's on_end names is not told of its end",
+        "coordinator",
+        "desk.calls_due[job.id] = None",
+        "pass",
+        size="strange",
+    ),
+    Mutation(
+        "a job's end that was told is told again",
+        "coordinator",
+        "job.end_call = record",
+        "pass",
+        size="strange",
     ),
     # ---- who may come in
     Mutation(

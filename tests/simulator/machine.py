@@ -90,6 +90,9 @@ class Machine:
         self._ends: dict[int, str] = {}
         self._pids = 1000
         self._coming = ""
+        self._spared_at: dict[str, float] = {}
+        """Jobs of which something last kept directories from going, when."""
+        self._full_at = 0.0
 
     @property
     def disk_full(self) -> bool:
@@ -308,21 +311,24 @@ class Machine:
 
     def kept_too_long(self, spare: set[str]) -> list[str]:
         """Directories of tasks that should be gone, of jobs that the agent holds open; `spare`: other jobs."""
-        agent = self.agent
-        if agent is None or agent.stopped or self.disk.full or self.world.now - agent.born < KEEP_SLACK_S:
+        agent, now = self.agent, self.world.now
+        if agent is None or agent.stopped or self.disk.full or now - agent.born < KEEP_SLACK_S:
+            self._full_at = now if self.disk.full else self._full_at
             return []
-        found = []
         again = {grant.job for grant in agent.core.ledger.grants.values() if grant.attempt > 1}
+        self._spared_at.update(dict.fromkeys(spare | again, now))
+        found = []
         for path, ended in self.disk.directories.items():
             job, _, name = path.partition("/")
             held = None if job == START_JOB else agent.core.ledger.jobs.get(job)
-            if ended is None or held is None or job in spare | again or not any(r.open for r in held.rounds.values()):
+            if ended is None or held is None or not any(r.open for r in held.rounds.values()):
                 continue
             keeps = {group.name: group.command.keep_ms / 1000 for group in held.spec.groups}
             keep_s = keeps.get(name.split("/")[0].split("-")[0], math.inf)
             whole = self.disk.below(f"{job}/{name.split('/')[0]}")
-            latest = max(self.world.now if (at := self.disk.directories[each]) is None else at for each in whole)
-            if self.world.now - latest > 1.1 * keep_s + KEEP_SLACK_S:
+            latest = max(now if (at := self.disk.directories[each]) is None else at for each in whole)
+            due = max(latest + 1.1 * keep_s, self._spared_at.get(job, 0.0), self._full_at)
+            if now - due > KEEP_SLACK_S:
                 found.append(path)
         return found
 

@@ -211,7 +211,7 @@ class People:
             lambda answer: self.world.note(self.host, f"update of pools: {_outcome(answer)}"),
         )
 
-    def enable(self, node: str) -> None:
+    def enable_node(self, node: str) -> None:
         self.ask(lambda request: NodeEnable(request, node), lambda answer: None)
 
     def delete(self, job: str, by: str = "") -> None:

@@ -362,7 +362,7 @@ class Simulation:
                     self.people.terminate(job_id)
         for node in self.coordinator.core.cluster.nodes.values() if self.coordinator is not None else ():
             if node.held_back is NodeState.START_FAILED:
-                self.people.enable(node.name)
+                self.people.enable_node(node.name)
         self.world.after(20.0, self._finish_manual)
 
     def _has_a_place(self, job: JobTruth) -> bool:
@@ -432,7 +432,7 @@ class Simulation:
     # ---- what the coordinator's shell tells
 
     def coordinator_called(self, job: str) -> None:
-        self.stream.called.add(job)
+        self.stream.call_over(job)
 
     def coordinator_committed(self, transaction: Transaction) -> None:
         self.stream.committed(transaction)

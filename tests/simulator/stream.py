@@ -35,6 +35,7 @@ class Stream:
         self.owed: dict[str, None] = {}
         """Jobs whose end was not told yet to whom their `on_end` says."""
         self.called: set[str] = set()
+        """Jobs for which it was run since they were completed."""
         self._on_end: set[str] = set()
         self._before: list[Event] = []
 
@@ -64,8 +65,15 @@ class Stream:
                 told = record.job not in self.owed or record.job in self.called
                 require(told, "on_end", f"{record.job} was deleted and nobody told of its end")
                 self.owed.pop(record.job, None)
+                self._on_end.discard(record.job)
             case _:
                 return
+
+    def call_over(self, job: str) -> None:
+        """What its `on_end` names was run; one that was on its way may outlive what it was for."""
+        gone = job in self.reopened or job not in self._on_end
+        require(gone or job in self.owed, "on_end", f"the end of {job} is told again after it was told for good")
+        self.called.add(job)
 
     def look(self, log: RecordLog) -> list[Event]:
         """Read all of it: in order, with every gap said, and what was read before unchanged."""

@@ -16,6 +16,7 @@ SHORT = Character(duration_s=(0.2, 0.2))
 FAILS = Character(duration_s=(0.2, 0.2), fail=1.0)
 HANGS = Character(hang=1.0)
 ALL_WELL = {"g-1": "succeeded"}
+JUMPS = (-100_000.0, 100_000.0)
 
 
 # ---- the coordinator
@@ -287,7 +288,7 @@ def test_f20_a_stopped_coordinator_reads_its_inbox_before_it_gives_anybody_up() 
     assert scenario.attempts("g-1") == scenario.attempts("g-2") == [1]
 
 
-@pytest.mark.parametrize("seconds", [-100_000.0, 100_000.0])
+@pytest.mark.parametrize("seconds", JUMPS)
 def test_f21_wall_clocks_may_jump(seconds: float) -> None:
     scenario = Scenario(job_block(task=LONG, task_options={"timeout_ms": 90_000}))
     scenario.until(lambda: scenario.alive(Kind.TASK))
@@ -296,6 +297,87 @@ def test_f21_wall_clocks_may_jump(seconds: float) -> None:
     scenario.settle()
     assert scenario.attempts() == [1]
     assert scenario.verdicts() == ALL_WELL
+
+
+def jump_all(scenario: Scenario, seconds: float) -> None:
+    """Everybody's wall clock jumps, and the daemons forget what they had in memory."""
+    for machine in (*scenario.sim.machines, None):
+        scenario.faults.jump_wall(machine, seconds)
+    scenario.faults.kill_coordinator()
+    scenario.faults.kill_agent(scenario.node)
+
+
+@pytest.mark.parametrize("seconds", JUMPS)
+def test_f21_leases_and_timeouts_end_when_they_would_have_ended(seconds: float) -> None:
+    scenario = Scenario(job_block(task=HANGS, task_options={"timeout_ms": 40_000}), lost_after_s=30.0)
+    scenario.until(lambda: scenario.alive(Kind.TASK))
+    jump_all(scenario, seconds)
+    scenario.settle()
+    (tree,) = scenario.started(Kind.TASK)
+    assert tree.ended_at is not None
+    assert 40.0 <= tree.ended_at - tree.spawned_at < 60.0
+    scenario = Scenario(job_block(task=LONG), nodes=2, lost_after_s=20.0)
+    scenario.until(lambda: scenario.alive(Kind.TASK))
+    (first,) = scenario.alive(Kind.TASK)
+    scenario.faults.partition(scenario.machine(first.who.node), 200.0, "both")
+    began = scenario.world.now
+    jump_all(scenario, seconds)
+    scenario.until(lambda: len(scenario.started(Kind.TASK)) == 2)
+    assert 15.0 < scenario.world.now - began < 60.0
+
+
+@pytest.mark.parametrize(
+    ("kind", "block"), [(Kind.TASK, "task"), (Kind.PREPARATION, "prep"), (Kind.RELEASE, "release")]
+)
+def test_f21_a_backoff_lasts_as_long_as_it_would_have(kind: Kind, block: str) -> None:
+    def waited_s(seconds: float) -> float:
+        once = Character(duration_s=(0.2, 0.2), fail_first=1)
+        options = {"retries": 1, "backoff": {"first_ms": 30_000, "cap_ms": 30_000}}
+        scenario = Scenario(job_block(**{block: once, f"{block}_options": options}))
+        scenario.until(lambda: scenario.started(kind) and not scenario.alive(kind))
+        scenario.pass_time(2.0)
+        jump_all(scenario, seconds)
+        scenario.settle()
+        first, second = scenario.started(kind)
+        assert first.ended_at is not None
+        return second.spawned_at - first.ended_at
+
+    usual = waited_s(0.0)
+    assert usual > 5.0
+    assert [waited_s(seconds) for seconds in JUMPS] == [pytest.approx(usual, abs=2.0)] * 2
+
+
+@pytest.mark.parametrize("seconds", JUMPS)
+def test_f21_a_job_is_over_when_its_own_timeout_says_so(seconds: float) -> None:
+    scenario = Scenario(job_block(task=HANGS, timeout_ms=60_000))
+    scenario.until(lambda: scenario.alive(Kind.TASK))
+    jump_all(scenario, seconds)
+    scenario.until(lambda: scenario.job.ending_at is not None)
+    assert 60.0 <= scenario.world.now - scenario.job.submitted_at < 70.0
+
+
+@pytest.mark.parametrize("seconds", JUMPS)
+def test_f21_a_drain_drops_what_runs_at_its_deadline(seconds: float) -> None:
+    scenario = Scenario(job_block(task=LONG), nodes=1)
+    scenario.until(lambda: scenario.alive(Kind.TASK))
+    (tree,) = scenario.alive(Kind.TASK)
+    began = scenario.world.now
+    scenario.operators.drain("n0", 30.0)
+    scenario.until(lambda: scenario.sim.truth.drained)
+    jump_all(scenario, seconds)
+    scenario.until(lambda: tree.ended_at is not None)
+    assert 30.0 <= scenario.world.now - began < 50.0
+
+
+@pytest.mark.parametrize("seconds", JUMPS)
+def test_f21_a_call_for_the_end_of_a_job_is_made_again_when_it_would_have_been(seconds: float) -> None:
+    scenario = Scenario(job_block(name="jj", on_end=["tell", ["run", "job.id"]]))
+    scenario.until(lambda: scenario.said("disk", "EndCalled"))
+    assert scenario.sim.stream.owed, "the first attempt fails"
+    began = scenario.world.now
+    jump_all(scenario, seconds)
+    scenario.until(lambda: not scenario.sim.stream.owed)
+    assert 4.0 < scenario.world.now - began < 20.0
 
 
 # ---- preparation

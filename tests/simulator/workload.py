@@ -288,6 +288,8 @@ def steering(rng: random.Random, submissions: list[Submission], span_s: float) -
     return acts
 
 
+TELLS: Final = 0.4
+"""Of the jobs of people."""
 ELEVATED: Final = 0.4
 """Of the commands of a job that has some."""
 NEEDS: Final[tuple[dict[str, Any], ...]] = (
@@ -311,6 +313,7 @@ def among_people(
             author = rng.choice(("alice", "alice", author))
         if rng.random() < 0.6:
             _need(rng, changed)
+        _tell(changed)
         written.append(Submission(submission.at, submission.text, changed, author))
     meddled = [replace(act, by=_who(rng, written[act.submission].author)) for act in acts]
     for number in range(len(written)):
@@ -322,6 +325,13 @@ def among_people(
 
 def _who(rng: random.Random, author: str) -> str:
     return author if rng.random() < 0.7 else rng.choice([person.name for person in PEOPLE])
+
+
+def _tell(document: dict[str, Any]) -> None:
+    """Some have a command run when they are over; drawn apart, so that plans stay as they were."""
+    for job in document["jobs"]:
+        if random.Random(json.dumps(job, sort_keys=True)).random() < TELLS:
+            job["on_end"] = ["tell", ["run", "job.id"]]
 
 
 def _elevate(rng: random.Random, document: dict[str, Any]) -> None:
