@@ -300,6 +300,7 @@ def _reconcile(desk: Desk, node: Node, holding: Holding) -> None:
     if unknown:
         desk.send(node.session, m.Drop(unknown))
     node.joined = True
+    desk.contacts += 1
     if node.lease_s != node.pool.lost_after_s:
         told_s = node.pool.lost_after_s
         desk.keep(

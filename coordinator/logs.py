@@ -293,7 +293,7 @@ def _stands(desk: Desk, session: Session, message: m.LogRead) -> object:
     """What tells, cheaply, whether a following request is to be looked at again."""
     try:
         if message.task is not None:
-            job, group, index = find_task(desk, session, message.task)
+            _, group, index = find_task(desk, session, message.task)
             return group.state[index], group.attempts.get(index, 1), group.state[index] not in OVER and desk.contacts
         if message.phase is m.Phase.START:
             node = find_node(desk, message.node or "")

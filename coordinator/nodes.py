@@ -117,7 +117,10 @@ def healthy(desk: Desk, node: Node) -> None:
 
 def take_health(desk: Desk, node: Node, message: m.Health) -> None:
     """The node says why it can do no work, or that it can again; of its queue it takes nothing meanwhile."""
+    before = node.unusable, set(node.stuck)
     _judged(desk, node, message.reason, message.stuck[:MAX_STUCK])
+    if before == (node.unusable, set(node.stuck)):
+        return  # said again: it is no reason to look at everything
     if node.unusable is not None:
         draining.recall(desk, node)
     desk.touch_pool(node.pool)

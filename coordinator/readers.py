@@ -4,7 +4,7 @@ waits for the next commit where that is nothing. A slow reader holds nothing but
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from coordinator import access, chronicle
@@ -51,8 +51,15 @@ def read(desk: Desk, session: Session, message: m.EventsRead) -> None:
 
 def wake(desk: Desk) -> None:
     """Something is about to be durable: whoever waits for its like reads again, once it is."""
-    for number, reader in desk.readers.items():
-        if reader.waiting and any(_concerns(desk, reader, record) for record in desk.ready.records):
+    waiting = [(number, reader) for number, reader in desk.readers.items() if reader.waiting]
+    if not waiting:
+        return
+    jobs = {getattr(record, "job", None) for record in desk.ready.records}
+    alike: dict[tuple[str, int], Record] = {}  # a batch may hold thousands of one job: one stands for them
+    for record in desk.ready.records:
+        alike[scope_of(record), id(record) if isinstance(record, JobDeleted | DebtPaid) else 0] = record
+    for number, reader in waiting:
+        if reader.job in jobs if reader.job is not None else _concerns(desk, reader, alike.values()):
             _ask(desk, number)
 
 
@@ -144,11 +151,9 @@ def _events_of(desk: Desk, session: Session, reader: Reader, row: Stored, start:
 # ---- for whom
 
 
-def _concerns(desk: Desk, reader: Reader, record: Record) -> bool:
-    if reader.job is not None:
-        return getattr(record, "job", None) == reader.job
+def _concerns(desk: Desk, reader: Reader, some: Iterable[Record]) -> bool:
     session = desk.sessions[reader.session]
-    return _may_know(desk, session, scope_of(record)) and _may_know_record(desk, session, record)
+    return any(_may_know(desk, session, scope_of(each)) and _may_know_record(desk, session, each) for each in some)
 
 
 def _is_forgotten(desk: Desk, scope: str) -> bool:

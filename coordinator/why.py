@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final
 
 from coordinator.claims import Claim
@@ -212,14 +213,18 @@ def waiting(view: View, job: Job, group: Group, index: int, found: Explanation) 
     pool = view.cluster.pools[job.spec.pool]
     round_ = view.round(pool)
     kept_from = shuns(pool, job, group, index)
-    nodes = [node for node in pool.nodes.values() if not node.left]
-    lines = [_node_line(view, round_, job, group, node, kept_from) for node in nodes]
-    found.nodes, found.left_out = lines[:MAX_NODES], max(0, len(lines) - MAX_NODES)
-    if not lines:
+    full = round_.prepares_no_more(job)
+    nodes = {
+        node.name: _look(round_, job, group, node, kept_from, full) for node in pool.nodes.values() if not node.left
+    }
+    shown = islice(nodes.items(), MAX_NODES)
+    found.nodes = [_node_line(view, round_, job, group, name, looked) for name, looked in shown]
+    found.left_out = len(nodes) - len(found.nodes)
+    if not nodes:
         causes.append(Cause(Code.NO_NODE, f"pool `{pool.name}` has no node"))
-    elif not causes and (free := next((line.node for line in lines if line.code is None), None)) is not None:
+    elif not causes and (free := next((name for name, (code, _) in nodes.items() if code is None), None)) is not None:
         causes.append(Cause(Code.READY, f"{_READY.reason} to node `{free}`", free))
-    causes += _of_nodes(view, round_, job, group, index, lines)
+    causes += _of_nodes(view, round_, job, group, index, nodes)
     found.causes += dominant_first(causes)
 
 
@@ -252,21 +257,39 @@ def _spent(group: Group, index: int, end: Ended | None) -> str:
     return f", {of} {whose} spent"
 
 
-def _node_line(view: View, round_: Round, job: Job, group: Group, node: Node, kept_from: frozenset[str]) -> NodeLine:
-    free = node.slots - node.used
+Looked = tuple[Code | None, Obstacle | None]
+"""What keeps a task from a node; None: nothing does. Words are made for those nodes only that are told."""
+
+
+def _look(round_: Round, job: Job, group: Group, node: Node, kept_from: frozenset[str], full: bool) -> Looked:
+    """`full`: as many nodes prepare as the job allows."""
     left = None if group.opening is None else round_.left_on(node)
-    reason = obstacle(job, group, node, free, left)
+    reason = obstacle(job, group, node, node.slots - node.used, left)
     if reason is not None:
-        return NodeLine(node.name, node.state.value, OF_OBSTACLE[reason], _detail(view, job, group, node, reason, left))
+        return OF_OBSTACLE[reason], reason
     if node.name in kept_from:
-        return NodeLine(node.name, node.state.value, Code.ELSEWHERE, Obstacle.ELSEWHERE.value)
-    if needs_preparation(job, node) and round_.prepares_no_more(job):
-        limit = job.preparation.parallel if job.preparation is not None else None
-        allowed = f"{Obstacle.PREPARATIONS.value}: `parallel = {limit}` of `prep`"
-        return NodeLine(node.name, node.state.value, Code.PREPARATIONS, allowed)
-    if round_.is_kept(job, group, node):
-        return NodeLine(node.name, node.state.value, Code.RESERVED, "kept free for a task that needs more room")
-    return NodeLine(node.name, node.state.value, None, "it could take it")
+        return Code.ELSEWHERE, None
+    if full and needs_preparation(job, node):
+        return Code.PREPARATIONS, None
+    return Code.RESERVED if round_.is_kept(job, group, node) else None, None
+
+
+def _node_line(view: View, round_: Round, job: Job, group: Group, name: str, looked: Looked) -> NodeLine:
+    node, (code, reason) = round_.pool.nodes[name], looked
+    if reason is not None:
+        left = None if group.opening is None else round_.left_on(node)
+        return NodeLine(name, node.state.value, code, _detail(view, job, group, node, reason, left))
+    match code:
+        case Code.ELSEWHERE:
+            said = Obstacle.ELSEWHERE.value
+        case Code.PREPARATIONS:
+            limit = job.preparation.parallel if job.preparation is not None else None
+            said = f"{Obstacle.PREPARATIONS.value}: `parallel = {limit}` of `prep`"
+        case Code.RESERVED:
+            said = "kept free for a task that needs more room"
+        case _:
+            said = "it could take it"
+    return NodeLine(name, node.state.value, code, said)
 
 
 def _detail(view: View, job: Job, group: Group, node: Node, reason: Obstacle, left: Claim | None) -> str:
@@ -332,13 +355,15 @@ def _by_whom(view: View, node: Node) -> str:
     return f" ({', '.join(parts)})" if parts else ""
 
 
-def _of_nodes(view: View, round_: Round, job: Job, group: Group, index: int, lines: list[NodeLine]) -> Iterator[Cause]:
+def _of_nodes(
+    view: View, round_: Round, job: Job, group: Group, index: int, nodes: dict[str, Looked]
+) -> Iterator[Cause]:
     """What the nodes say together, and who goes first where something is free sooner or later."""
-    codes = Counter(line.code for line in lines if line.code is not None)
+    codes = Counter(code for code, _ in nodes.values() if code is not None)
     firsts: dict[Code, NodeLine] = {}
-    for line in lines:
-        if line.code is not None:
-            firsts.setdefault(line.code, line)
+    for name, (code, reason) in nodes.items():
+        if code is not None and code not in firsts:
+            firsts[code] = _node_line(view, round_, job, group, name, (code, reason))
     for code, first in firsts.items():
         where = f"node `{first.node}`" if codes[code] == 1 else f"{count_of(codes[code], 'node')}, `{first.node}` first"
         yield Cause(code, f"{where}: {first.reason}", first.node)

@@ -20,6 +20,8 @@ from wire.spec import Finish
 
 MAX_GROUPS: Final = 10
 """Groups of which a waiting task is looked at."""
+MAX_LOOKS: Final = 20_000
+"""Nodes that are looked at for all of them: nobody else is answered meanwhile."""
 MAX_ROUNDS: Final = 100
 """Releases that are told one by one."""
 
@@ -67,7 +69,9 @@ def _active(view: View, shown: Job, found: Explanation) -> Iterator[Cause]:
         yield Cause(Code.INELIGIBLE, sentence, barred)
     if shown.granted:
         yield _out(shown)
-    for group in islice((group for group in shown.groups if group.counts[TaskState.ACTIVE]), MAX_GROUPS):
+    nodes = len(view.cluster.pools[shown.spec.pool].nodes)
+    groups = max(1, min(MAX_GROUPS, MAX_LOOKS // max(1, nodes)))
+    for group in islice((group for group in shown.groups if group.counts[TaskState.ACTIVE]), groups):
         yield _first_waiting(view, shown, group, found)
     yield from _owed(view, shown)
 

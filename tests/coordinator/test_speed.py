@@ -12,7 +12,7 @@ import pytest
 from coordinator import records
 from coordinator.events import Received
 from coordinator.placement import MAX_GRANT
-from coordinator.records import Granted, JobSubmitted, PoolSet, ReportTaken
+from coordinator.records import Granted, JobDeleting, JobSubmitted, PoolSet, ReportTaken
 from tests.coordinator.playbook import FakeNode, Play, job, tasks
 from wire import messages as m
 
@@ -135,6 +135,78 @@ def calls_of_a_report(nodes: int) -> int:
 
 def test_the_work_for_a_report_grows_no_faster_than_the_cluster() -> None:
     assert calls_of_a_report(80) < 5 * calls_of_a_report(20)
+
+
+def calls_of(play: Play, epoch: int | None, message: m.Message) -> int:
+    """Functions called for one message."""
+    count = 0
+
+    def counted(frame: FrameType, event: str, argument: Any) -> None:
+        nonlocal count
+        count += event == "call"
+
+    received = Received(epoch or 0, message)
+    sys.setprofile(counted)
+    play.core.handle(received, play.now)
+    play.core.take_ready()
+    sys.setprofile(None)
+    return count
+
+
+def busy(nodes: int, *groups: dict[str, Any]) -> tuple[Play, str]:
+    play = Play(checking=False)
+    for number in range(nodes):
+        play.node(f"n{number}", slots=2)
+    return play, play.submit(job("j", *(groups or [tasks(size=1_000_000)])))
+
+
+def test_words_are_made_of_those_nodes_only_that_are_told() -> None:
+    play, name = busy(400, *(tasks(f"g{number}", size=10_000) for number in range(10)))
+    assert calls_of(play, play.admin.epoch, m.Explain(1, name)) < 100_000
+
+
+def test_who_follows_an_output_costs_the_same_however_many_nodes_a_job_has() -> None:
+    counts = []
+    for nodes in (20, 80):
+        play, name = busy(nodes)
+        for _ in range(20):
+            play.admin.start(m.LogRead, task=f"{name}/t[999999]", follow=True)
+        node = play.nodes["n0"]
+        counts.append(calls_of(play, node.epoch, m.Started([])))
+    assert counts[1] < 1.5 * counts[0]
+
+
+def test_outputs_of_what_still_runs_are_not_looked_for_at_every_node() -> None:
+    play, name = busy(80)
+    none = m.KeptStream(0, b"", b"")
+    said = m.TaskOutputs(1, [m.TaskOutput(name, 0, 100, 7, none, none)] * 1000)
+    assert calls_of(play, play.nodes["n0"].epoch, said) < 10_000
+
+
+def test_readers_of_another_job_are_not_asked_of_each_record() -> None:
+    play, name = busy(1, tasks(size=1))
+    last = play.admin.ask(m.EventsRead, job=name)
+    assert last["end"]
+    for number in range(20):
+        person = play.person(f"reader-{number}", m.Role.ADMIN)
+        for _ in range(4):
+            person.start(m.EventsRead, since=last["next"], job=name, wait=True)
+    play.core.ready.records += [JobDeleting("k-1", play.now)] * 1000
+    calls = calls_of(play, play.nodes["n0"].epoch, m.Started([]))
+    assert len(play.core.readers) == 80
+    assert calls < 5_000
+
+
+def test_a_node_that_says_again_how_it_is_wakes_nobody() -> None:
+    play = Play()
+    n1 = play.node("n1")
+    play.submit(job("j"))
+    n1.say(m.Health("the disk is full"))
+    version = play.core.version
+    for _ in range(10):
+        n1.say(m.Health("the disk is full"))
+    assert play.core.version == version
+    assert play.node_state("n1") == "unusable"
 
 
 def test_a_heartbeat_costs_no_record_and_wakes_nobody() -> None:
