@@ -32,6 +32,8 @@ from wire import thin
 
 Plain = dict[str, Any]
 
+AT_ONCE = 3
+"""Jobs between two acts, where a busy machine is behind."""
 PATIENCE_S = 300.0
 SETTLED_S = 30.0
 """How long what goes by itself may take: directories after their `keep`, users of jobs."""
@@ -60,8 +62,8 @@ def run(ground: Ground, jobs: int, seconds: float, pause_s: float) -> None:
     """Submit, meddle and kill until the time is over, then have everything come to its end."""
     begun = time.monotonic()
     while (passed := time.monotonic() - begun) < seconds or len(ground.submitted) < jobs or ground.deck:
-        due = jobs if passed >= seconds else 1 + int(jobs * passed / seconds)
-        if len(ground.submitted) < min(due, jobs):
+        due = jobs if passed >= seconds else min(jobs, 1 + int(jobs * passed / seconds))
+        for _ in range(min(AT_ONCE, due - len(ground.submitted))):
             ground.submit()
         ground.meddle(pause_s)
     mend(ground)
