@@ -16,6 +16,7 @@ from coordinator.admission import JOIN_S
 from coordinator.chronicle import MEANINGS
 from coordinator.model import JOB_TRANSITIONS, JobState
 from coordinator.preparation import PAID, TRANSITIONS
+from coordinator.reasons import MEANING, NEXT, Code
 from coordinator.records import NodeJobState
 from coordinator.server import MAX_SESSIONS_OF_ONE
 from dsl.schema import BLOCKS, RESERVED, Kind, Option, Support
@@ -201,6 +202,14 @@ def kinds_of_events() -> str:
     return "\n".join([*rows, *(f"| `{kind.value}` | {meaning} |" for kind, meaning in MEANINGS.items())])
 
 
+def codes_of_explain() -> str:
+    """In the order in which they are told."""
+    named = {"about": "TASK", "job": "JOB", "node": "NODE", "pool": "POOL"}
+    rows = ["| code | it is so because | what helps |", "|---|---|---|"]
+    helps = {code: text.format(**named) for code, text in NEXT.items()}
+    return "\n".join([*rows, *(f"| `{code.value}` | {MEANING[code]} | {helps.get(code, '')} |" for code in Code)])
+
+
 PIECES: Final[dict[str, Callable[[], str]]] = {
     "job states": job,
     "node job states": node_job,
@@ -211,6 +220,7 @@ PIECES: Final[dict[str, Callable[[], str]]] = {
     **{f"options {kind}": partial(options_of, kind) for kind in ("pool", "job", "dir", "file", "needs", *COMMANDS)},
     "options on end": partial(options_of, "on_end"),
     "kinds of events": kinds_of_events,
+    "codes of explain": codes_of_explain,
     "not executed": not_executed,
     "reserved": reserved,
     "threat tests": threat_tests,
