@@ -17,6 +17,7 @@ from typing import Final, assert_never
 from agentd.bodies import BodyRefused
 from agentd.desk import Desk
 from agentd.dialogue import (
+    UNDERSTOOD,
     FromKeeper,
     ItemEnded,
     ItemsRecalled,
@@ -463,9 +464,14 @@ class AgentCore:
         if keeper.stage in (Stage.UP, Stage.SETTLING):
             self._keepers.kill(keeper)  # its first connection broke: what was on it can't be known
             return
+        if hello.version not in UNDERSTOOD:
+            self._keepers.kill(
+                keeper
+            )  # what it has to say can't be known either; what began and ended is in its record
+            return
         keys = [*([hello.running] if hello.running is not None else []), *hello.queue]
         self._whose(keeper).greeted(keeper, keys)
-        self._keepers.greeted(keeper, leftovers=hello.leftovers)
+        self._keepers.greeted(keeper, leftovers=hello.leftovers, version=hello.version)
 
     def _keeper_dead(self, event: KeeperDead) -> None:
         self._vitals.over(event.keeper)

@@ -11,6 +11,10 @@ import msgspec
 
 from wire.messages import Outcome
 
+VERSION: Final = 2
+"""What keepers that are started now understand, as `agentd/keeper.py` says of itself."""
+UNDERSTOOD: Final = range(VERSION - 1, VERSION + 2)
+"""Keepers of these versions are let finish what they were given; they are given nothing new unless of our own."""
 Text = str | int | None
 """A text of a command: itself, or the number of the item's value that stands here."""
 

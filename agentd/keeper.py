@@ -32,7 +32,8 @@ else:
         raise AssertionError(f"unexpected {value!r}")
 
 
-VERSION: Final = 1
+VERSION: Final = 2
+"""Of what it and the agent say to each other; 2 knows `stage` and `terminal` of a template."""
 PACKET_LIMIT: Final = 60_000
 """Bytes of a packet; what is larger goes as a memfd."""
 MEMFD_LIMIT: Final = 64 << 20

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from agentd.desk import Desk
-from agentd.dialogue import AckReports, LeaseUntil, Ping, Retire, Template
+from agentd.dialogue import VERSION, AckReports, LeaseUntil, Ping, Retire, Template
 from agentd.events import ForgetKeeper, KillKeeper, StartKeeper, SurveyKeeper
 from agentd.records import Allowance, KeeperBegun, Purpose
 
@@ -48,6 +48,8 @@ class Keeper:
     stage: Stage
     since: float
     allowance: Allowance = field(default_factory=Allowance)
+    version: int = VERSION
+    """As it said; one of another version may have been started by an agent before an upgrade."""
     items: dict[str, tuple[int, int]] = field(default_factory=dict)
     templates: set[str] = field(default_factory=set)
     slots: tuple[int, ...] = ()
@@ -69,7 +71,20 @@ class Keeper:
 
     @property
     def usable(self) -> bool:
-        return self.stage is Stage.UP
+        """Whether it may be given something new: it understands all that we say."""
+        return self.stage is Stage.UP and self.version == VERSION
+
+    @property
+    def outdated(self) -> bool:
+        """Whether another is to take its place as soon as it is idle."""
+        return self.version != VERSION
+
+    @property
+    def idle_until(self) -> float | None:
+        """When it retires, if it runs tasks and has none."""
+        if self.purpose is not Purpose.TASKS or self.stage is not Stage.UP or self.items:
+            return None
+        return self.since if self.outdated else self.since + IDLE_S
 
 
 class Keepers:
@@ -131,9 +146,10 @@ class Keepers:
             terms = (row.allowance.elevated, row.allowance.needs)
             self._desk.ready.keepers.append(SurveyKeeper(name, row.job, row.purpose, *terms))
 
-    def greeted(self, keeper: Keeper, *, leftovers: bool) -> None:
+    def greeted(self, keeper: Keeper, *, leftovers: bool, version: int) -> None:
         """It said hello (again). What it did not get acked comes now; the pong says when that was all."""
         keeper.leftovers = leftovers
+        keeper.version = version
         keeper.templates.clear()
         self._start_failures.pop((keeper.job, keeper.allowance), None)
         if keeper.stage in (Stage.STARTING, Stage.SURVEYED):
@@ -256,9 +272,7 @@ class Keepers:
                     keeper.kill_at = now + PING_S
                 else:
                     self.kill(keeper)
-            elif (
-                keeper.usable and keeper.purpose is Purpose.TASKS and not keeper.items and now >= keeper.since + IDLE_S
-            ):
+            elif keeper.idle_until is not None and now >= keeper.idle_until:
                 self.retire(keeper, 0.0)
         if self._ping_due is None or now >= self._ping_due:
             self._ping_all(late=self._ping_due is not None and now > self._ping_due + LATE_S)
@@ -286,6 +300,6 @@ class Keepers:
                 due.append(keeper.kill_at)
             elif keeper.stage in (Stage.STARTING, Stage.SURVEYED):
                 due.append(keeper.since + HELLO_S)
-            elif keeper.usable and keeper.purpose is Purpose.TASKS and not keeper.items:
-                due.append(keeper.since + IDLE_S)
+            elif keeper.idle_until is not None:
+                due.append(keeper.idle_until)
         return min(due, default=None)

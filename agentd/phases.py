@@ -236,7 +236,9 @@ class Phases:
                 key = _key(held, phase, live.number)
                 reading = self.course(keeper.job).reading
                 if key not in keeper.items and (reading is None or reading[1].key != key):
-                    if held.open or phase is Phase.RELEASE:
+                    if keeper.outdated:
+                        self._keepers.retire(keeper, 0.0)  # it may not understand it: another will
+                    elif held.open or phase is Phase.RELEASE:
                         self._give(keeper, held, phase, live.number)
                     else:
                         wall = self._desk.now.wall
@@ -413,7 +415,7 @@ class Phases:
                 self._keepers.start(held.job, held.number, PURPOSES[phase], _allowance(job, phase))
             return
         keeper = keepers[0]
-        if keeper.round != held.number or keeper.leftovers:
+        if keeper.round != held.number or keeper.leftovers or keeper.outdated:
             self._keepers.retire(keeper, 0.0)
         elif keeper.usable:
             self._start(keeper, held, phase, attempt)

@@ -14,6 +14,7 @@ import msgspec
 from agentd import records
 from agentd.core import AgentCore
 from agentd.dialogue import (
+    VERSION,
     AckReports,
     ItemEnded,
     ItemsRecalled,
@@ -208,16 +209,22 @@ class Node:
         """Keepers that were started connect, if none is named all of them."""
         for name in names or [name for name in self.keepers if name not in self.greeted]:
             self.greeted.add(name)
-            self.tell(KeeperSaid(name, KeeperHello(version=1, keeper=name, pid=1, boot="b", starttime=1)))
+            self.tell(KeeperSaid(name, KeeperHello(version=VERSION, keeper=name, pid=1, boot="b", starttime=1)))
 
     def attach(
-        self, keeper: StandInKeeper, *, running: str | None = None, queue: Sequence[str] = (), leftovers: bool = False
+        self,
+        keeper: StandInKeeper,
+        *,
+        running: str | None = None,
+        queue: Sequence[str] = (),
+        leftovers: bool = False,
+        version: int = VERSION,
     ) -> None:
         """A keeper of an earlier life of the agent connects."""
         self.keepers[keeper.name] = keeper
         self.greeted.add(keeper.name)
         hello = KeeperHello(
-            version=1, keeper=keeper.name, pid=1, boot="b", starttime=1, queue=list(queue), running=running,
+            version=version, keeper=keeper.name, pid=1, boot="b", starttime=1, queue=list(queue), running=running,
             leftovers=leftovers,
         )  # fmt: skip
         self.tell(KeeperSaid(keeper.name, hello))

@@ -11,6 +11,7 @@ import pytest
 from agentd.keeper import (
     KILL,
     LOOK,
+    VERSION,
     AgentGone,
     Arrived,
     Connected,
@@ -122,7 +123,7 @@ def test_hello_says_who_and_what_is_held():
     assert play.said == [
         {
             "op": "hello",
-            "version": 1,
+            "version": VERSION,
             "keeper": "k1",
             "pid": 4711,
             "boot": "boot",

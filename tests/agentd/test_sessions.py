@@ -7,7 +7,7 @@ import hashlib
 import msgspec
 import pytest
 
-from agentd.dialogue import KeeperHello, LeaseUntil, RunItems
+from agentd.dialogue import VERSION, KeeperHello, LeaseUntil, RunItems
 from agentd.events import (
     Connected,
     Disconnected,
@@ -378,7 +378,7 @@ def test_a_keeper_that_still_runs_a_dropped_task_is_told_to_stop_it_and_keeps_th
 
 def test_a_second_hello_of_a_keeper_is_its_end() -> None:
     node = running()
-    node.tell(KeeperSaid("k1", KeeperHello(version=1, keeper="k1", pid=1, boot="b", starttime=1)))
+    node.tell(KeeperSaid("k1", KeeperHello(version=VERSION, keeper="k1", pid=1, boot="b", starttime=1)))
     assert node.killed == ["k1"]
 
 
