@@ -179,9 +179,9 @@ class Aftermath:
         for pid in self.ground.processes(lambda command, _: "events -f" not in command):
             if not gone(pid, 20.0):
                 yield f"process {pid} is left: {command_of(pid)}"
-        for group in groups:
-            for path in Path("/sys/fs/cgroup").rglob(group):
-                yield f"cgroup {path} is left: {[str(below) for below in path.glob('*/')]}"
+        for path, below, _ in os.walk("/sys/fs/cgroup"):
+            if os.path.basename(path) in groups:
+                yield f"cgroup {path} is left: {below}"
         leases = self.cluster.directory / "uids" / "leases.json"
         if leases.exists() and (left := json.loads(leases.read_text())["leases"]):
             yield f"users of jobs are left: {left}"
