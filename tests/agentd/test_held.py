@@ -12,6 +12,7 @@ from agentd.held import HeldFiles, Taken
 
 CONTENT = bytes(range(256)) * 40
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
+SIZE = len(CONTENT)
 
 
 class Shelf:
@@ -20,7 +21,7 @@ class Shelf:
         self.directory = root / "j-1"
         self.held = HeldFiles(os.open(root, DIRECTORY))
 
-    def take(self, offset=0, content=b"", *, job="j-1", digest=DIGEST, size=len(CONTENT), reader=None):
+    def take(self, offset=0, content=b"", *, job="j-1", digest=DIGEST, size=SIZE, reader=None):
         return self.held.take(job, digest, size, offset, content, path="in/curve.csv", reader=reader)
 
 

@@ -42,6 +42,7 @@ SAMPLES = {
     ("file", "mode"): ("'0755'", "'4755'"),
     ("output", "to"): ("'s3://x/'", "1"),
     ("output", "when"): ("failure", "always"),
+    ("on_end", "run"): ("['x', '${job.id}']", "'x 1'"),
     ("start", "parallel"): ("1", "0"),
     ("prep", "wait"): ("false", "0"),
     ("prep", "rerun_after_reboot"): ("false", "null"),
@@ -74,6 +75,7 @@ def file_with(kind: str, name: str, value: str) -> str:
     run = {block: "" if block == kind and name in ("run", "script") else "run = ['x']\n" for block in COMMANDS}
     content = "" if kind == "file" and name in ("text", "from", "url") else "text = 'x'\n"
     content = "url = 'https://x/'\n" if kind == "file" and name == "sha256" else content
+    call = here["on_end"] or "run = ['x']\n"
     to = "" if kind == "output" and name == "to" else "to = 's3://x/'\n"
     pool = "" if kind == "job" and name == "pool" else "pool = p\n"
     return (
@@ -81,7 +83,7 @@ def file_with(kind: str, name: str, value: str) -> str:
         f"job j {{\n{pool}{here['job']}dir d {{\n{here['dir']}}}\nprep {{\n{run['prep']}{here['prep']}}}\n"
         f"task other {{ run = ['x'] }}\ntask t {{\n{run['task']}{here['task']}needs {{\n{here['needs']}}}\n"
         f"file 'f' {{\n{content}{here['file']}}}\noutput 'o' {{\n{to}{here['output']}}}\n}}\n"
-        f"release {{\n{run['release']}{here['release']}}}\n}}\n"
+        f"release {{\n{run['release']}{here['release']}}}\non_end {{\n{call}}}\n}}\n"
     )
 
 
