@@ -8,8 +8,10 @@ import enum
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from heapq import merge
+from operator import itemgetter
 from typing import Any, Final, assert_never
 
+from coordinator.cuts import Cut, runs_of
 from coordinator.identities import TOKEN_ID
 from coordinator.model import Job
 from coordinator.records import (
@@ -422,15 +424,15 @@ def _ending(record: JobEnding, job: Job | None, start: int) -> Iterator[Happenin
 
 
 def _over(
-    job: Job | None, cut: Iterable[tuple[int, Iterable[tuple[int, int]]]], result: str, reason: str, start: int
+    job: Job | None, cut: Iterable[tuple[int, Cut | Iterable[tuple[int, int]]]], result: str, reason: str, start: int
 ) -> Iterator[Happening]:
     """Tasks that are over without having been anywhere: their place is 1 + their number in the whole job."""
     if job is None:
         return
-    for group, spans in sorted(cut):
+    for group, spans in sorted(cut, key=itemgetter(0)):
         before = 1 + sum(earlier.size for earlier in job.groups[:group])
-        for first, count in spans:
-            for index in range(max(first, start - before), first + count):
+        for first, count in runs_of(spans, start - before):
+            for index in range(first, first + count):
                 facts = {"result": result, "reason": reason}
                 yield Happening(Kind.TASK_ENDED, before + index, job.id, _name(job, group, index), data=facts)
 

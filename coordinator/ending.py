@@ -65,7 +65,7 @@ def look_at(desk: Desk, job: Job) -> None:
 def end(desk: Desk, job: Job, reason: str, forced: bool = False) -> None:
     """The job enters `terminating`; its releases follow from that and from nothing else."""
     if job.state is not JobState.COMPLETED:
-        cancelled = [(group.number, spans) for group in job.groups if (spans := group.active_spans())]
+        cancelled = [(group.number, spans) for group in job.groups if (spans := group.active_cut())]
         desk.keep(JobEnding(job.id, reason, forced, desk.now, cancelled))
         readiness.rebuild(job)  # nobody waits any more: what was kept for that goes
         desk.arm(("grace", job.id), desk.now.after(job.spec.release_grace_ms / 1000))
@@ -94,7 +94,7 @@ def _skip(desk: Desk, job: Job) -> None:
                 continue
             if job.failed_condition(group) is not None:
                 reason = readiness.why_skipped(job, group, group.state.find(TaskState.ACTIVE))
-                desk.keep(GroupSkipped(job.id, group.number, reason or "", desk.now, group.active_spans()))
+                desk.keep(GroupSkipped(job.id, group.number, reason or "", desk.now, group.active_cut()))
                 changed = True
             for link in group.links:
                 changed = _skip_paired(desk, job, link) or changed

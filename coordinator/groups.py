@@ -16,6 +16,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Final
 
 from coordinator.claims import NOTHING, Claim, labels_of
+from coordinator.cuts import Cut, cut_of
 from coordinator.gates import Gate
 from coordinator.records import Ended
 from wire.arms import own_retries
@@ -24,6 +25,7 @@ from wire.spec import ExitAction, GroupSpec, When
 from wire.sweep import Axis, Sweep
 
 if TYPE_CHECKING:
+    from coordinator.pairing import Pairing
     from coordinator.readiness import Link
 
 HISTORY_KEPT: Final = 20
@@ -110,6 +112,8 @@ class Group:
         """Those elements of its `after`."""
         self.followers: list[Link] = []
         """Those elements of others' that ask for its tasks, one by one."""
+        self.pairings: dict[int, Pairing] = {}
+        """How elements of its `after` pair, by their place: made when that is first told of a job that has no links."""
         self.finished: Finished | None = None
         self.durations: deque[float] = deque(maxlen=32)
 
@@ -184,6 +188,10 @@ class Group:
         if not self.counts[TaskState.ACTIVE]:
             return []
         return [(run.start(), run.end() - run.start()) for run in _ACTIVE.finditer(self.state)]
+
+    def active_cut(self) -> Cut:
+        """Those that are ACTIVE, as a record has them."""
+        return cut_of(self.state, TaskState.ACTIVE) if self.counts[TaskState.ACTIVE] else []
 
     def replace_active(self, state: TaskState) -> int:
         """Every ACTIVE task becomes `state`, at once; how many there were."""

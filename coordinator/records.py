@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from coordinator.cuts import Cut
 from wire.instant import Instant
 from wire.messages import Disabling, Outcome, PhaseEnd, Role
 from wire.spec import JobSpec, PoolSpec
@@ -297,8 +298,8 @@ class GroupSkipped(_Record, frozen=True, tag=True):
     group: int
     reason: str
     at: Instant
-    spans: list[tuple[int, int]] = []
-    """Which those are, for those who read the log later: runs of indices."""
+    spans: Cut = []
+    """Which those are, for those who read the log later."""
 
 
 class JobMoved(_Record, frozen=True, tag=True):
@@ -367,8 +368,8 @@ class JobEnding(_Record, frozen=True, tag=True):
     reason: str
     forced: bool
     at: Instant
-    cancelled: list[tuple[int, list[tuple[int, int]]]] = []
-    """Which those are, for those who read the log later: groups with runs of indices."""
+    cancelled: list[tuple[int, Cut]] = []
+    """Which those are, for those who read the log later, by group."""
 
 
 class JobCompleted(_Record, frozen=True, tag=True):

@@ -189,26 +189,32 @@ class Coordinator:
     def answer(self, request: int, *, within_s: float | None = None, unless: Sequence[int] = ()) -> Any:
         """The body of the reply to `ask`. Raises NoAnswer and Woken, after which it may be called again: when the time
         is over, or one of the descriptors `unless` can be read, before the reply comes; ThinError."""
-        if self._open.get(request) is None and not self._buffer and not getattr(self._socket, "pending", int)():
-            waiting = select.poll()
-            for descriptor in (self._socket.fileno(), *unless):
-                waiting.register(descriptor, select.POLLIN)
-            ready = [descriptor for descriptor, _ in waiting.poll(None if within_s is None else within_s * 1000)]
-            if not ready:
-                raise NoAnswer(within_s or 0.0)
-            if self._socket.fileno() not in ready:
-                raise Woken
-        message = self._answer(request, REPLY_S)
-        self._open.pop(request, None)
-        return message
+        if self._open.get(request) is None and not self._is_readable(within_s, unless):
+            raise NoAnswer(within_s or 0.0)
+        return self._answer(request, REPLY_S)
+
+    def next_answered(self) -> int | None:
+        """One of the requests of `ask` whose reply is here, to be taken by `answer`; None when there is none yet: the
+        session's descriptor can be read before there is. Raises ThinError."""
+        while True:
+            for request, message in self._open.items():
+                if message is not None:
+                    return request
+            if not self._is_readable(0.0):
+                return None
+            self._set_aside(self._receive(REPLY_S))
+
+    def fileno(self) -> int:
+        """To be waited for, once `next_answered` gave nothing."""
+        return self._socket.fileno()
 
     def _answer(self, request: int, timeout_s: float | None) -> Any:
         while True:
             message = self._open.get(request) or self._receive(timeout_s)
             if message.get("request") != request:
-                if message.get("request") in self._open:
-                    self._open[message["request"]] = message
-                continue  # the answer to a request that was given up, or that waits for its turn
+                self._set_aside(message)
+                continue
+            self._open.pop(request, None)
             if message["kind"] == "Reply":
                 return message.get("body")
             raise ThinError(
@@ -218,6 +224,23 @@ class Coordinator:
                 message.get("near"),
                 message.get("diagnostics"),
             )
+
+    def _set_aside(self, message: dict[str, Any]) -> None:
+        """The answer to a request that waits for its turn; one to a request that was given up is dropped."""
+        if message.get("request") in self._open:
+            self._open[message["request"]] = message
+
+    def _is_readable(self, within_s: float | None, unless: Sequence[int] = ()) -> bool:
+        """Whether something came, or comes within so long. Raises Woken."""
+        if self._buffer or getattr(self._socket, "pending", int)():
+            return True
+        waiting = select.poll()
+        for descriptor in (self._socket.fileno(), *unless):
+            waiting.register(descriptor, select.POLLIN)
+        ready = [descriptor for descriptor, _ in waiting.poll(None if within_s is None else within_s * 1000)]
+        if ready and self._socket.fileno() not in ready:
+            raise Woken
+        return bool(ready)
 
     def renew(self, request: bytes) -> bytes:
         """The next certificate (DER) of the identity we came in with, for a signing request (DER) of its key.

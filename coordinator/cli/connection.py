@@ -97,6 +97,32 @@ class Connection:
             except NoCoordinator as lost:
                 self._reconnect(lost)
 
+    def post(self, kind: str, **fields: Any) -> int:
+        """One request of many that wait for their answers side by side; `next_answer` gives its number with the
+        answer. When NoCoordinator is raised here or there, all of them are to be posted again after `reconnect`."""
+        number: int = self._call(lambda: self._session.ask(kind, **fields))
+        return number
+
+    def next_answer(self) -> tuple[int, Any] | None:
+        """A number that `post` gave, with the answer: a body, or the Failure that it is. None: none has come yet, and
+        our descriptor can be read before there is one. Raises NoCoordinator."""
+        number = self._call(self._session.next_answered)
+        if number is None:
+            return None
+        try:
+            return number, self._call(partial(self._session.answer, number))
+        except NoCoordinator:
+            raise
+        except Failure as failure:
+            return number, failure
+
+    def fileno(self) -> int:
+        return self._session.fileno()
+
+    def reconnect(self, lost: Failure) -> None:
+        """Reach a coordinator that went away again. Raises what the last try said."""
+        self._reconnect(lost)
+
     @staticmethod
     def _call(request: Callable[[], Any]) -> Any:
         """What a request gives; what goes wrong with it is a Failure."""

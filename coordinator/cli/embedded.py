@@ -7,6 +7,7 @@ it: then they terminate the jobs, release the nodes and go.
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -29,19 +30,20 @@ STOP_S: Final = 20.0
 RELEASE_S: Final = 60.0
 """For the daemons to end the jobs, release and go; what takes longer goes on without us."""
 MAX_RESTARTS: Final = 3
-_TICK_S: Final = 0.02
 _LOG_TAIL: Final = 5
+_NOT_YET: Final = (None, "joining", "starting", "lost")
+"""States of a node that has not joined."""
 _PASSED_ON: Final = (
     *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR"),
     *("XDG_STATE_HOME", "XDG_RUNTIME_DIR", "BATCH_DEBUG"),
 )
-Pause = Callable[[float], None]
 
 
 class Daemon:
     """One process that is started again, a few times, when something kills it."""
 
-    def __init__(self, name: str, words: list[str], log: str, lifeline: int) -> None:
+    def __init__(self, name: str, words: list[str], log: str, lifeline: int, said: int | None = None) -> None:
+        """`said`: where its stdout goes, until it is started again; else to its log."""
         self.name = name
         self._words = words
         self._log = log
@@ -49,15 +51,15 @@ class Daemon:
         self._restarts = 0
         self._handle = 0, -1
         """A process id, and a descriptor of that process."""
-        self.process = self._spawned()
+        self.process = self._spawned(said)
 
-    def _spawned(self) -> subprocess.Popen[bytes]:
+    def _spawned(self, said: int | None = None) -> subprocess.Popen[bytes]:
         fd = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             return subprocess.Popen(
                 [sys.executable, "-P", *self._words, "--lifeline", str(self._lifeline)],
                 stdin=subprocess.DEVNULL,
-                stdout=fd,
+                stdout=fd if said is None else said,
                 stderr=fd,
                 cwd="/",
                 env=_environment(),
@@ -117,6 +119,8 @@ class Cluster:
         self.used = False
         """Whether jobs were submitted: from then on they must be ended and released before the daemons may go."""
         self._lifeline, self._held = os.pipe2(os.O_CLOEXEC)
+        self._ready = -1
+        """Can be read when the coordinator has said that it serves, or has ended."""
 
     @property
     def socket(self) -> str:
@@ -124,7 +128,11 @@ class Cluster:
 
     def start(self) -> None:
         """Start all of them at once; the agents try until the coordinator answers."""
-        self._start("coordinator", ["-m", "coordinator.cli", "serve", "--state", self.state.path])
+        self._ready, said = os.pipe2(os.O_CLOEXEC)
+        try:
+            self._start("coordinator", ["-m", "coordinator.cli", "serve", "--state", self.state.path], said)
+        finally:
+            os.close(said)
         self.start_agents()
 
     def start_agents(self) -> None:
@@ -136,9 +144,9 @@ class Cluster:
             elevation = ["--allow-elevation"] if os.geteuid() == 0 else []  # commands run as the caller, who is root
             self._start(agent.name, [*words, "--root", root, *slots, *elevation, "--embedded"])
 
-    def _start(self, name: str, words: list[str]) -> None:
+    def _start(self, name: str, words: list[str], said: int | None = None) -> None:
         self.gone = False
-        self.daemons.append(Daemon(name, words, self.state.inside(LOGS, f"{name}.log"), self._lifeline))
+        self.daemons.append(Daemon(name, words, self.state.inside(LOGS, f"{name}.log"), self._lifeline, said))
 
     def check(self) -> None:
         """Every daemon is alive (again), or a Failure says which is not and what it said last."""
@@ -153,46 +161,70 @@ class Cluster:
         for daemon in self.daemons:
             daemon.check(restart=False)
 
-    def wait_ready(self, pause: Pause) -> Connection:
-        """A connection to the coordinator, once every agent has joined."""
+    def wait_ready(self, wake: int, check: Callable[[], None]) -> Connection:
+        """A connection to the coordinator, once every agent has joined. `check` is called when the descriptor `wake`
+        can be read, and may raise. Raises Failure."""
         patience = START_S + len(self.agents)
         deadline = time.monotonic() + patience
-        connection = self._connected(deadline, patience, pause)
+
+        def look() -> None:
+            check()
+            self._check_start()
+
+        connection = self._connected(deadline, patience, wake, look)
         try:
-            self._all_joined(connection, deadline, patience, pause)
+            connection.endure(look)
+            self._all_joined(connection, deadline, patience, wake, look)
+            connection.endure(None)
         except BaseException:
             connection.close()
             raise
         return connection
 
-    def _connected(self, deadline: float, patience: float, pause: Pause) -> Connection:
-        while True:
-            self._check_start()
-            try:
-                return connect_to(self.socket)
-            except NoCoordinator:
-                if time.monotonic() > deadline:
-                    raise failed(
-                        f"the coordinator did not answer within {duration(patience)}. "
-                        f"Its last lines:\n{self.daemons[0].last_words()}"
-                    ) from None
-            pause(_TICK_S)
+    def _connected(self, deadline: float, patience: float, wake: int, look: Callable[[], None]) -> Connection:
+        said = False
+        while not said:
+            look()
+            ready, _, _ = select.select(
+                [wake, *self.wakes(), *self._unheard()], [], [], max(0.0, deadline - time.monotonic())
+            )
+            if not ready:
+                raise failed(
+                    f"the coordinator did not answer within {duration(patience)}. "
+                    f"Its last lines:\n{self.daemons[0].last_words()}"
+                )
+            if self._ready in ready:
+                said = bool(os.read(self._ready, 4096))
+                self._hear_no_more()
+        return connect_to(self.socket)
 
-    def _all_joined(self, connection: Connection, deadline: float, patience: float, pause: Pause) -> None:
-        wanted = {agent.name for agent in self.agents}
-        while True:
-            self._check_start()
-            states = {node["id"]: node["state"] for node in connection.rows("NodeList")}
-            missing = sorted(name for name in wanted if states.get(name) in (None, "joining", "starting", "lost"))
-            if not missing:
-                return
-            if time.monotonic() > deadline:
+    def _unheard(self) -> list[int]:
+        return [self._ready] if self._ready >= 0 else []
+
+    def _hear_no_more(self) -> None:
+        if self._ready >= 0:
+            os.close(self._ready)
+            self._ready = -1
+
+    def _all_joined(
+        self, connection: Connection, deadline: float, patience: float, wake: int, look: Callable[[], None]
+    ) -> None:
+        missing = sorted(agent.name for agent in self.agents)
+        changed = -1
+        while missing:
+            look()
+            left = deadline - time.monotonic()
+            if left <= 0:
                 silent = next(d for d in self.daemons if d.name == missing[0])
                 raise failed(
                     f"{count_of(len(missing), 'agent')} did not join within {duration(patience)}. "
                     f"The last lines of {silent.name}:\n{silent.last_words()}"
                 )
-            pause(_TICK_S)
+            now = connection.ask_or_wake("Overview", (wake, *self.wakes()), left, jobs=[], changed=changed)
+            if now is not None:
+                changed = now["changed"]
+                states = {node["id"]: node["state"] for node in connection.rows("NodeList")}
+                missing = [name for name in missing if states.get(name) in _NOT_YET]
 
     def finish(self, connection: Connection) -> None:
         """When the jobs are over: the agents leave clean, as long as the coordinator is there; then it goes too."""
@@ -212,6 +244,7 @@ class Cluster:
             self.gone = _ended_within(self.daemons, seconds) if self.used else self._abandoned()
         for daemon in self.daemons:
             daemon.forget()
+        self._hear_no_more()
         if self._lifeline >= 0:
             os.close(self._lifeline)
             self._lifeline = -1

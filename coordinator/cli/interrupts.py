@@ -8,11 +8,17 @@ import signal
 import sys
 from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 from coordinator.cli.failure import Exit
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class HasFileno(Protocol):
+    """Something that can be waited for."""
+
+    def fileno(self) -> int: ...
 
 
 class Interrupts:
@@ -46,11 +52,13 @@ class Interrupts:
         """Can be read when one came since the last `pause`."""
         return self._wake
 
-    def pause(self, seconds: float) -> None:
-        """Wait so long, or until the next interrupt."""
-        ready, _, _ = select.select([self._wake], [], [], seconds)
-        if ready:
-            os.read(self._wake, 64)
+    def pause(self, seconds: float, *others: HasFileno) -> bool:
+        """Wait so long, or until the next interrupt, or until one of these can be read. Whether an interrupt came."""
+        ready, _, _ = select.select([self, *others], [], [], seconds)
+        if self not in ready:
+            return False
+        os.read(self._wake, 64)
+        return True
 
     def _interrupted(self, number: int, frame: FrameType | None) -> None:
         self.count += 1

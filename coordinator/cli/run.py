@@ -10,7 +10,7 @@ from typing import Any, Final
 import click
 
 from coordinator.cli import language, output, private, sending, sources
-from coordinator.cli.connection import Connection, NoCoordinator
+from coordinator.cli.connection import Connection, NoCoordinator, connect_to
 from coordinator.cli.embedded import Cluster
 from coordinator.cli.failure import Exit, Failure, interrupted, misused
 from coordinator.cli.follow import Follower
@@ -97,12 +97,11 @@ def _carry_out(order: Order, interrupts: Interrupts) -> tuple[list[JobResult], b
         undo.callback(screen.clear)
         cluster.start()
 
-        def pause(seconds: float) -> None:
-            interrupts.pause(seconds)
+        def check() -> None:
             if interrupts.count:
                 raise interrupted("interrupted before anything was submitted")
 
-        with cluster.wait_ready(pause) as connection:
+        with cluster.wait_ready(interrupts.fileno(), check) as connection:
             jobs = _submit(order, cluster, connection)
             if not screen.live:
                 nodes = count_of(len(order.agents), "node")
@@ -137,14 +136,18 @@ def _watch(
     interrupts: Interrupts,
     screen: Screen,
 ) -> bool:
-    followers = [
-        Follower(job, named=len(jobs) > 1, facts_on_stdout=not order.as_document, before_print=screen.clear)
-        for job in (jobs if order.follow else ())
-    ]
-    watch = Watch(
-        connection, jobs, interrupts, followers=followers, screen=screen, check=cluster.check, wakes=cluster.wakes
-    )
-    return watch.until_over()
+    with ExitStack() as undo:
+        follower: Follower | None = None
+        if order.follow:
+            follower = undo.enter_context(
+                Follower(
+                    connect_to(cluster.socket), jobs, facts_on_stdout=not order.as_document, before_print=screen.clear
+                )
+            )
+        watch = Watch(
+            connection, jobs, interrupts, follower=follower, screen=screen, check=cluster.check, wakes=cluster.wakes
+        )
+        return watch.until_over()
 
 
 def _put_away(cluster: Cluster, keep: bool) -> None:

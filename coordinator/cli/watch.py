@@ -34,7 +34,7 @@ class Watch:
         jobs: Sequence[str],
         interrupts: Interrupts,
         *,
-        followers: Sequence[Follower] = (),
+        follower: Follower | None = None,
         screen: Screen | None = None,
         check: Callable[[], None] = lambda: None,
         wakes: Callable[[], Sequence[int]] = tuple,
@@ -42,7 +42,9 @@ class Watch:
         self._connection = connection
         self._jobs = list(jobs)
         self._interrupts = interrupts
-        self._followers = followers
+        self._follower = follower
+        self._behind = False
+        """Whether the follower has more to print at once."""
         self._screen = screen or Screen(sys.stderr)
         self._check = check
         self._wakes = wakes
@@ -57,6 +59,8 @@ class Watch:
         begun = time.monotonic()
         self._interrupts.restore = self._screen.clear
         self._connection.endure(self._check)
+        if self._follower is not None:
+            self._follower.endure(self._check)
         output.drawing(self._screen.clear)
         try:
             while True:
@@ -67,19 +71,35 @@ class Watch:
                     self._interrupts.pause(0)
                     continue
                 self._show(picture)
-                for follower in self._followers:
-                    follower.poll(self._connection)
-                if picture.over:
+                self._follow()
+                if picture.over and (self._follower is None or self._follower.over):
                     return not self._terminated
-                self._interrupts.pause(min(_SLOW_S, max(_FAST_S, (time.monotonic() - begun) / 20)))
+                self._rest(min(_SLOW_S, max(_FAST_S, (time.monotonic() - begun) / 20)))
         finally:
             self._screen.clear()
             output.drawing(None)
             self._interrupts.restore = lambda: None
 
+    def _follow(self) -> None:
+        if self._follower is not None:
+            self._behind = self._follower.advance()
+
+    def _rest(self, seconds: float) -> None:
+        """Between two looks; what tasks write is printed meanwhile."""
+        until = time.monotonic() + seconds
+        also = () if self._follower is None else (self._follower,)
+        while not self._interrupts.pause(0 if self._behind else max(0.0, until - time.monotonic()), *also):
+            if time.monotonic() >= until or (self._follower is not None and self._follower.over):
+                return
+            self._follow()
+
     def _next_picture(self) -> Picture | None:
         """When something has changed; the one before, if there is one, when something else is to be done."""
+        if self._before is not None and self._before.over:
+            return self._before
         wakes = (self._interrupts.fileno(), *self._wakes())
+        if self._follower is not None and self._before is not None:
+            wakes = (*wakes, self._follower.fileno())
         first, *others = [self._jobs[n : n + _AT_ONCE] for n in range(0, len(self._jobs), _AT_ONCE)] or [[]]
         overview = self._connection.ask_or_wake(
             "Overview", wakes, self._patience_s(), jobs=first, changed=self._changed
@@ -95,8 +115,8 @@ class Watch:
     def _patience_s(self) -> float | None:
         if self._before is None:
             return None
-        if any(follower.busy for follower in self._followers):
-            return _SLOW_S
+        if self._behind:
+            return 0.0
         return _CLOCK_S if self._screen.live else None
 
     def _show(self, picture: Picture) -> None:

@@ -7,32 +7,48 @@ import os
 import pty
 import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from coordinator.cli import connection as cli
 from coordinator.cli import output
-from coordinator.cli.connection import Connection, connect_to
+from coordinator.cli.connection import connect_to
 from coordinator.cli.failure import Failure
-from coordinator.cli.follow import Follower
+from coordinator.cli.follow import OUTSTANDING, Follower
 from coordinator.cli.interrupts import Interrupts
 from coordinator.cli.result import gather, verdict_of
 from coordinator.cli.screen import Screen
 from coordinator.cli.watch import Watch
 from tests.coordinator.standin import StandIn, a_job, a_node_job, a_task, counts, stand_in
-from wire.messages import RefusalCode, Refused
+from wire.connection import Connection
+from wire.messages import (
+    PROTOCOL_VERSION,
+    EventsRead,
+    LogRead,
+    Message,
+    RefusalCode,
+    Refused,
+    Reply,
+    Role,
+    Welcome,
+)
 
 ROOT = Path(__file__).parent.parent.parent
+J = "daily-3"
+PAGE = 50
+"""Events of one answer."""
 
 
 @contextmanager
-def talking(directory: Path, answers: dict[str, Any]) -> Iterator[tuple[StandIn, Connection]]:
+def talking(directory: Path, answers: dict[str, Any]) -> Iterator[tuple[StandIn, cli.Connection]]:
     """A stand-in and a connection to it."""
     with stand_in(directory / "s", answers) as standing, connect_to(str(directory / "s")) as connection:
         yield standing, connection
@@ -211,89 +227,206 @@ def test_no_colour_is_honoured_and_a_pipe_has_none(terminal: Terminal, monkeypat
     assert not output.in_colour(io.StringIO())
 
 
-def an_end(task: dict[str, Any], number: int = 1, kind: str = "task.ended", attempt: int = 1) -> dict[str, Any]:
-    return {"id": number, "kind": kind, "task": task["id"], "attempt": attempt, "job": task["job"], "data": {}}
+class Writing:
+    """Answers EventsRead and LogRead as a coordinator does: only when there is something to tell."""
+
+    def __init__(self, directory: Path) -> None:
+        self.events: list[dict[str, Any]] = []
+        self.written: dict[tuple[str, int, bool], bytes] = {}
+        self.over: set[tuple[str, int]] = set()
+        self.refused: set[str] = set()
+        self.most_waiting = 0
+        self._listener = socket.socket(socket.AF_UNIX)
+        self.path = directory / "w"
+        self._listener.bind(str(self.path))
+        self._listener.listen()
+
+    def close(self) -> None:
+        self._session.close()
+        self._listener.close()
+
+    @contextmanager
+    def followed(self, *jobs: str) -> Iterator[Follower]:
+        """A follower of these jobs."""
+        accepting = threading.Thread(target=self._welcome, daemon=True)
+        accepting.start()
+        connection = connect_to(str(self.path))
+        accepting.join()
+        with Follower(connection, jobs, facts_on_stdout=True, before_print=lambda: None) as follower:
+            yield follower
+
+    def _welcome(self) -> None:
+        self._session, _ = self._listener.accept()
+        self._rules = Connection(Role.COORDINATOR, allowed=frozenset({Role.USER, Role.OPERATOR, Role.ADMIN}))
+        self._waiting: list[Any] = []
+        hello = None
+        while hello is None:
+            self._rules.receive_bytes(self._session.recv(65_536))
+            hello = self._rules.next_event()
+        self._session.sendall(self._rules.send(Welcome(PROTOCOL_VERSION, 1)))
+        self._session.setblocking(False)
+
+    def tell(self, kind: str, task: str | None = None, attempt: int | None = 1, node: str = "n", job: str = J) -> None:
+        """Something happened."""
+        event = {"id": len(self.events) + 1, "kind": kind, "task": task and f"{job}/{task}", "attempt": attempt}
+        self.events.append({**event, "node": node, "job": job, "data": {}})
+
+    def write(self, task: str, content: bytes, *, attempt: int = 1, stderr: bool = False, job: str = J) -> None:
+        key = f"{job}/{task}", attempt, stderr
+        self.written[key] = self.written.get(key, b"") + content
+
+    def end(self, task: str, attempt: int = 1, kind: str = "task.ended", *, told: bool = True) -> None:
+        self.over.add((f"{J}/{task}", attempt))
+        if told:
+            self.tell(kind, task, attempt)
+
+    def go_on(self, follower: Follower) -> None:
+        """Until nobody has anything more to say."""
+        quiet = False
+        while not quiet:
+            quiet = not follower.advance()
+            with suppress(BlockingIOError):
+                self._rules.receive_bytes(self._session.recv(65_536))
+                while (message := self._rules.next_event()) is not None:
+                    self._waiting.append(message)
+            self.most_waiting = max(self.most_waiting, sum(isinstance(one, LogRead) for one in self._waiting))
+            for message in list(self._waiting):
+                if (answer := self._answer(message)) is not None:
+                    self._waiting.remove(message)
+                    self._session.setblocking(True)
+                    self._session.sendall(self._rules.send(answer))
+                    self._session.setblocking(False)
+                    follower.advance()  # what was sent must be read by somebody
+                    quiet = False
+
+    def _answer(self, asked: Any) -> Message | None:
+        if isinstance(asked, EventsRead):
+            after = [event for event in self.events if event["id"] > asked.since][:PAGE]
+            body = {"events": after, "next": after[-1]["id"] if after else 0, "end": True}
+            return Reply(asked.request, body) if after else None
+        if asked.task in self.refused:
+            return Refused(request=asked.request, code=RefusalCode.UNKNOWN, message="never heard of it")
+        over = (asked.task, asked.attempt) in self.over
+        whole = self.written.get((asked.task, asked.attempt, asked.stderr), b"")
+        content = whole[asked.offset :][: asked.limit]
+        body = {"content": content, "size": len(whole), "end": asked.offset + len(content) == len(whole), "over": over}
+        return Reply(asked.request, body) if over or content else None
 
 
-def told(events: list[dict[str, Any]]) -> Any:
-    """Answers EventsRead with what the list holds by then."""
+@pytest.fixture
+def writing(tmp_path: Path) -> Iterator[Writing]:
+    made = Writing(tmp_path)
+    yield made
+    made.close()
 
-    def answer(asked: Any) -> dict[str, Any]:
-        after = [event for event in events if event["id"] > asked.since]
-        return {"events": after, "next": after[-1]["id"] if after else asked.since, "end": True}
 
-    return answer
+def is_over(follower: Follower) -> bool:
+    return follower.over
 
 
 def test_output_is_followed_line_by_line_with_the_name_of_its_task(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    writing: Writing, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    written = {"stdout": b"one\ntw", "stderr": b""}
-    task = a_task(state="running", result=None, attempts=1)
-    running, events = [task], []
-
-    def read(asked: Any) -> dict[str, Any]:
-        content = written["stderr" if asked.stderr else "stdout"][asked.offset :]
-        return {"content": content, "size": 0, "end": True}
-
-    answers: dict[str, Any] = {
-        "TaskList": lambda asked: list(running) if asked.after is None else [], "LogRead": read,
-        "EventsRead": told(events),
-    }  # fmt: skip
-    with talking(tmp_path, answers) as (_, connection):
-        follower = Follower("daily-3", named=False, facts_on_stdout=True, before_print=lambda: None)
-        follower.poll(connection)
-        assert follower.busy
+    with writing.followed(J) as follower:
+        writing.tell("task.granted", "price[17,fx]")
+        writing.write("price[17,fx]", b"one\ntw")
+        writing.go_on(follower)
         assert capsys.readouterr().out == "price[17,fx]: one\n"
-        written["stdout"] += b"o\nlast"
-        written["stderr"] += b"oh\n"
-        follower.poll(connection)
+        writing.write("price[17,fx]", b"o\nlast")
+        writing.write("price[17,fx]", b"oh\n", stderr=True)
+        writing.go_on(follower)
         captured = capsys.readouterr()
         assert captured.out == "price[17,fx]: two\n"
         assert captured.err == "price[17,fx]: oh\n"
-        running.clear()
-        events.append(an_end(task))
-        follower.poll(connection)
-        assert capsys.readouterr().out == "price[17,fx]: last\n"
-        assert not follower.busy
-        follower.poll(connection)
+        writing.write("price[17,fx]", b" words")
+        writing.end("price[17,fx]")
+        writing.go_on(follower)
+        assert capsys.readouterr().out == "price[17,fx]: last words\n"
+        writing.tell("job.completed")
+        assert not is_over(follower)
+        writing.go_on(follower)
+        assert is_over(follower)
         assert capsys.readouterr().out == ""
 
 
-def test_a_task_that_was_never_seen_to_run_is_printed_when_it_has_ended(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_whoever_follows_waits_for_answers_and_asks_for_nothing_meanwhile(writing: Writing) -> None:
+    with writing.followed(J) as follower:
+        writing.tell("task.granted", "t")
+        writing.go_on(follower)
+        asked = list(writing._waiting)
+        assert [type(one).__name__ for one in asked] == ["EventsRead", "LogRead", "LogRead"]
+        assert not follower.advance()
+        writing.go_on(follower)
+        assert writing._waiting == asked
+
+
+def test_more_tasks_than_are_followed_at_once_are_all_printed_whole(
+    writing: Writing, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    task = a_task()
-    events = [
-        an_end(task, 1, "task.retried", 1),
-        an_end(task, 2, "task.ended", 2),
-        {**an_end(task, 3), "attempt": None},
-    ]
+    lines = b"".join(b"%d\n" % number for number in range(15_000))
+    with writing.followed(J) as follower:
+        for number in range(100):
+            writing.tell("task.granted", f"t[{number}]", node=f"n{number % 3}")
+        writing.go_on(follower)
+        waited = {str(asked.task) for asked in writing._waiting if isinstance(asked, LogRead)}
+        nodes = {task: int(task.removeprefix(f"{J}/t[")[:-1]) % 3 for task in waited}
+        assert [list(nodes.values()).count(node) for node in range(3)] == [4, 4, 4]
+        for number in range(99, -1, -1):
+            writing.write(f"t[{number}]", lines)
+            writing.end(f"t[{number}]")
+        writing.tell("job.completed")
+        writing.go_on(follower)
+        assert follower.over
+    assert writing.most_waiting <= OUTSTANDING
+    told: dict[str, bytearray] = {}
+    for line in capsys.readouterr().out.splitlines():
+        name, _, rest = line.partition(": ")
+        told.setdefault(name, bytearray()).extend(rest.encode() + b"\n")
+    assert set(told) == {f"t[{number}]" for number in range(100)}
+    assert all(content == lines for content in told.values())
 
-    def read(asked: Any) -> dict[str, Any]:
-        content = b"" if asked.stderr else f"attempt {asked.attempt}\n".encode()[asked.offset :]
-        return {"content": content, "size": 0, "end": True}
 
-    answers = {"TaskList": [], "LogRead": read, "EventsRead": told(events)}
-    with talking(tmp_path, answers) as (standing, connection):
-        follower = Follower("daily-3", named=True, facts_on_stdout=True, before_print=lambda: None)
-        follower.poll(connection)
-        standing.asked.clear()
-        follower.poll(connection)
-        assert standing.kinds() == ["EventsRead", "TaskList"]
-    assert capsys.readouterr().out == "daily-3/price[17,fx]: attempt 1\ndaily-3/price[17,fx]: attempt 2\n"
+def test_attempts_that_came_back_or_never_began_are_left(writing: Writing, capsys: pytest.CaptureFixture[str]) -> None:
+    with writing.followed(J, "other-1") as follower:
+        writing.tell("task.granted", "t", 1)
+        writing.write("t", b"first\n")
+        writing.go_on(follower)
+        writing.end("t", 1, "task.retried")
+        writing.tell("task.granted", "t", 2, "m")
+        writing.tell("task.returned", "t", 2, "m")
+        writing.tell("task.granted", "t", 2, "n")
+        writing.write("t", b"second\n", attempt=2)
+        writing.end("t", 2)
+        writing.refused.add(f"{J}/gone")
+        writing.tell("task.granted", "gone")
+        writing.tell("task.ended", "never", None)
+        writing.tell("task.granted", "t", 1, job="strangers-9")
+        writing.go_on(follower)
+        writing.tell("job.completed")
+        writing.tell("job.deleted", job="other-1")
+        writing.go_on(follower)
+        assert follower.over
+    assert capsys.readouterr().out == f"{J}/t: first\n{J}/t: second\n"
 
 
-def test_output_that_is_not_there_yet_is_asked_for_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    missing = Refused(request=0, code=RefusalCode.UNKNOWN, message="not yet")
-    reads: Iterator[Any] = iter([missing, missing, {"content": b"now\n", "size": 4, "end": True}, missing])
-    task = a_task(state="running", result=None)
-    answers = {"TaskList": [task], "LogRead": lambda _: next(reads), "EventsRead": told([])}
-    with talking(tmp_path, answers) as (_, connection):
-        follower = Follower("daily-3", named=False, facts_on_stdout=True, before_print=lambda: None)
-        follower.poll(connection)
-        follower.poll(connection)
-    assert capsys.readouterr().out == "price[17,fx]: now\n"
+def test_what_is_followed_goes_on_with_a_coordinator_that_came_back(
+    writing: Writing, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with writing.followed(J) as follower:
+        writing.tell("task.granted", "t")
+        writing.write("t", b"one\nha")
+        writing.go_on(follower)
+        writing._session.close()
+        accepting = threading.Thread(target=writing._welcome, daemon=True)
+        accepting.start()
+        assert follower.advance()
+        accepting.join()
+        writing.write("t", b"lf\n")
+        writing.end("t")
+        writing.tell("job.completed")
+        writing.go_on(follower)
+        assert follower.over
+    assert capsys.readouterr().out == "t: one\nt: half\n"
 
 
 def test_a_watch_asks_again_only_when_something_has_changed(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import msgspec
 
 from agentd import records as node_rows
 from coordinator import records as rows
+from coordinator.cuts import runs_of
 from tests.simulator.conditions import End, Stand, stands
 from tests.simulator.meaning import Budget, meaning
 from tests.simulator.processes import Identity, Tree
@@ -151,7 +152,7 @@ class JobTruth:
 def skipped_by(record: rows.GroupSkipped | rows.TasksSkipped) -> list[int]:
     """The tasks of `record.group` that a record skips."""
     if isinstance(record, rows.GroupSkipped):
-        return [index for first, count in record.spans for index in range(first, first + count)]
+        return [index for first, count in runs_of(record.spans) for index in range(first, first + count)]
     return [first + step * at for first, count, step in record.runs for at in range(count)]
 
 
