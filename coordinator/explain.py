@@ -7,7 +7,7 @@ from typing import Any, Final
 from coordinator import access, why, why_job
 from coordinator.desk import Desk
 from coordinator.finding import find_job, find_task
-from coordinator.model import Job
+from coordinator.model import Group, Job
 from coordinator.reasons import NEXT, Cause, Explanation
 from coordinator.sessions import Session
 from coordinator.views import time_text
@@ -22,7 +22,7 @@ MAX_SENTENCE: Final = 600
 
 def answer(desk: Desk, session: Session, message: m.Explain) -> None:
     """Explain what the request names. Raises RefusedError for what there is not."""
-    view = View(desk, lambda other: access.may_look(desk, session, other))
+    view = _view(desk, session)
     if "/" in message.target:
         job, group, index = find_task(desk, session, message.target)
         found = why.task(view, job, group, index)
@@ -30,6 +30,15 @@ def answer(desk: Desk, session: Session, message: m.Explain) -> None:
         job = find_job(desk, session, message.target)
         found = why_job.job(view, job)
     desk.send(session.epoch, m.Reply(message.request, plain(found, job)))
+
+
+def reason(desk: Desk, session: Session, job: Job, group: Group, index: int) -> str:
+    """The dominant reason of one task alone."""
+    return _clipped(why.task(_view(desk, session), job, group, index).causes[0].reason)
+
+
+def _view(desk: Desk, session: Session) -> View:
+    return View(desk, lambda other: access.may_look(desk, session, other))
 
 
 def plain(found: Explanation, job: Job) -> Plain:

@@ -203,7 +203,10 @@ def _candidates(group: Group, first: int, state: str | None) -> Iterator[int]:
 
 def _task_show(desk: Desk, session: Session, message: m.TaskShow) -> None:
     job, group, index = find_task(desk, session, message.task)
-    _reply(desk, session, message.request, views.task(desk.cluster, job, group, index, history=True))
+    shown = views.task(desk.cluster, job, group, index, history=True)
+    if shown["reason"] is None and group.state[index] == TaskState.ACTIVE:
+        shown["reason"] = explain.reason(desk, session, job, group, index)
+    _reply(desk, session, message.request, shown)
 
 
 def _node_list(desk: Desk, session: Session, message: m.NodeList) -> None:

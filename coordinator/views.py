@@ -10,7 +10,7 @@ from coordinator import readiness
 from coordinator.claims import NOTHING, amount_of
 from coordinator.cluster import Cluster
 from coordinator.model import Drain, Grant, Group, Job, JobState, Node, NodeState, Pool, TaskState
-from coordinator.obstacles import why_nowhere, why_waiting
+from coordinator.obstacles import why_waiting
 from coordinator.preparation import NodeJob, PhaseView
 from coordinator.records import Ended, NodeJobState, Verdict
 from coordinator.whereabouts import grant_of, is_preparing, with_slot
@@ -231,10 +231,6 @@ def task(cluster: Cluster, shown: Job, group: Group, index: int, history: bool =
         "reason": _task_reason(shown, group, index, state, end),
         "usage": None,
     }
-    if history and state is TaskState.ACTIVE and plain["reason"] is None and shown.state is JobState.ACTIVE:
-        missing = next(readiness.unmet(shown, group, index), None)
-        nowhere = why_nowhere(cluster.pools[shown.spec.pool], shown, group)
-        plain["reason"] = missing.sentence if missing is not None else nowhere
     if state in (TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED) and group.finished is not None:
         _fill_finished(shown, group, index, plain)
     if history:

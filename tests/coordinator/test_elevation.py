@@ -77,7 +77,7 @@ def test_t8_a_job_waits_for_a_node_that_elevates_and_says_so(where: str) -> None
     play = play_with("allowed", node=False)
     name = play.submit(elevated_job(where), by=play.person("ann"))
     assert play.show(name)["waits"] == "no node of pool `p` can take it: no elevated commands there (1 node)"
-    assert play.task(f"{name}/t")["reason"] == play.show(name)["waits"]
+    assert play.task(f"{name}/t")["reason"] == "node `n1`: no elevated commands there"
     play.wait(3_600)
     assert play.show(name)["state"] == "active"
     n2 = play.node("n2", elevation=True)
