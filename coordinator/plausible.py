@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from wire.bounds import LABEL_NAME, MAX_RESOURCES, NAME, is_label_value
+from wire.bounds import LABEL_NAME, MAX_LABEL_VALUE, MAX_RESOURCES, NAME, is_label_value
 from wire.messages import Cleanliness, Join, KeptStream, PhaseEnd, TaskEnd
 
 MAX_WALL: Final = 253_000_000_000.0
@@ -41,7 +41,7 @@ def too_much(join: Join) -> str | None:
     if not all(NAME.match(name) for name in join.resources):
         return "a node names a resource as no task could: letters, digits and `_`, 48 at most"
     if not all(LABEL_NAME.match(name) and is_label_value(value) for name, value in join.labels.items()):
-        return "a node has a label that nobody could ask for: a name, and a value that can be printed"
+        return f"a node has a label that nobody could ask for: a name, and {MAX_LABEL_VALUE} printable letters at most"
     return None
 
 

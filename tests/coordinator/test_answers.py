@@ -141,7 +141,8 @@ def test_a_job_is_shown_like_this() -> None:
     name = play.submit(sweep_job(preparation=prep(), release=release(), priority=7), by=play.person("ann"))
     assert play.show(name) == {
         "id": "daily-1", "name": "daily", "pool": "p", "state": "active", "result": None, "owner": "ann",
-        "priority": 7, "submitted_at": "2027-01-15T08:16:40.000Z", "started_at": "2027-01-15T08:16:40.000Z",
+        "priority": 7, "parallel": None, "timeout_s": None,
+        "submitted_at": "2027-01-15T08:16:40.000Z", "started_at": "2027-01-15T08:16:40.000Z",
         "tasks_done_at": None, "completed_at": None, "end_reason": None, "waits": None,
         "tasks": {
             "total": 7, "active": 5, "preparing": 2, "running": 0, "succeeded": 0, "failed": 0, "cancelled": 0,
