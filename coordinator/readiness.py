@@ -251,17 +251,25 @@ def written(source: Group, after: After) -> str:
 
 def unmet(job: Job, group: Group, index: int) -> Iterator[Unmet]:
     """Every condition that does not hold for a task now, in the order of its `after`."""
-    for after in group.spec.after:
+    for place, after in enumerate(group.spec.after):
         source = job.groups[after.group]
         values, runs = {}, [range(source.size)]
         if after.axes:
-            pairing = next((link.pairing for link in group.links if link.after is after), None)
-            pairing = pairing or Pairing(source.sweep, group.sweep, after.axes)
+            pairing = _pairing(job, group, place)
             key = pairing.key_for(index)
             values, runs = pairing.values(index), [] if key is None else list(pairing.elements(key))
         found = _look(source, after, values, runs)
         if found is not None:
             yield found
+
+
+def _pairing(job: Job, group: Group, place: int) -> Pairing:
+    """That of an element of its `after`, made once: lists of tasks ask for each of them."""
+    after = group.spec.after[place]
+    found = next((link.pairing for link in group.links if link.after is after), group.pairings.get(place))
+    if found is None:
+        found = group.pairings[place] = Pairing(job.groups[after.group].sweep, group.sweep, after.axes)
+    return found
 
 
 def why_skipped(job: Job, group: Group, index: int) -> str | None:

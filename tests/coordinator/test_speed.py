@@ -11,6 +11,7 @@ import pytest
 
 from coordinator import records
 from coordinator.events import Received
+from coordinator.groups import TaskState
 from coordinator.placement import MAX_GRANT
 from coordinator.records import Granted, JobDeleting, JobSubmitted, PoolSet, ReportTaken
 from tests.coordinator.playbook import FakeNode, Play, job, tasks
@@ -226,6 +227,7 @@ def test_a_heartbeat_costs_no_record_and_wakes_nobody() -> None:
 MANY = {"names": ["i"], "range": [1, 1_000_000, 1]}
 FEW = {"names": ["desk"], "values": ["fx", "rates"]}
 SOME = {"names": ["s"], "range": [1, 500_000, 1]}
+FEW_MORE = {"names": ["s"], "range": [1, 100, 1]}
 
 
 def over(name: str, *axes: Any, **after: Any) -> dict[str, Any]:
@@ -287,3 +289,15 @@ def test_half_a_million_tasks_are_skipped_by_value_and_those_behind_them_by_thre
     assert sum(len(records.encode(record)) for record in ready.records) < 2_000
     assert len(play.kept) == before
     assert calls < 5_000
+
+
+def test_a_page_of_skipped_tasks_is_told_without_pairing_all_of_them_for_each() -> None:
+    play = Play(checking=False)
+    desks = {"names": ["desk"], "values": [f"d{number}" for number in range(1_000)]}
+    name = play.submit(job("j", over("a", desks), over("b", desks, FEW_MORE, group=0, axes=["desk"])))
+    play.terminate(name)
+    first, then = play.core.cluster.jobs[name].groups
+    first.state[:] = bytes([TaskState.FAILED]) * first.size
+    then.state[:] = bytes([TaskState.SKIPPED]) * then.size
+    calls = calls_of(play, play.admin.epoch, m.TaskList(request=1, job=name, state="skipped", limit=200))
+    assert 200 < calls < 40_000
