@@ -41,7 +41,7 @@ OF_THIS_LIFE: Final[dict[str, frozenset[str]]] = {
     "Grant": frozenset({"recalled", "kept_back", "running", "withdrawn", "stopping"}),
     "NodeJob": frozenset({"running", "delayed"}),
     "NodeStart": frozenset({"running"}),
-    "Group": frozenset({"again", "durations", "waiting", "gate", "links", "followers"}),
+    "Group": frozenset({"again", "durations", "waiting", "gate", "links", "pairings", "followers"}),
 }
 """Attributes that a core keeps beside its durable state and that no record changes, by class. `reported` may fall back
 when a deleted job's rows are forgotten: what is then reported again is of that job, and counts for nothing."""
