@@ -9,6 +9,7 @@ import msgspec
 
 __all__ = [
     "PROTOCOL_VERSION",
+    "START_JOB",
     "Disabling",
     "Int64",
     "Message",
@@ -18,7 +19,6 @@ __all__ = [
     "Role",
     "RoundState",
     "Unsuccess",
-    "START_JOB",
 ]  # fmt: skip
 
 PROTOCOL_VERSION: Final = 1

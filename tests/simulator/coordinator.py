@@ -11,8 +11,8 @@ import msgspec
 
 from coordinator import events, records
 from coordinator.core import Core
-from coordinator.policy import EndCalls, Policy
 from coordinator.outputs import Found, answer
+from coordinator.policy import EndCalls, Policy
 from tests.coordinator.pages import page_of
 from tests.simulator.daemon import Crashed, Daemon
 from tests.simulator.disk import Disk, Part, Transaction
