@@ -41,9 +41,7 @@ def checked(source: Source) -> Checked:
     from dsl.beside import reader
 
     read_beside = reader(directory_of(source))
-    return Checked(
-        source, dsl.check_text(source.text, source.name, read_file=beside(source), read_beside=read_beside)
-    )
+    return Checked(source, dsl.check_text(source.text, source.name, read_file=beside(source), read_beside=read_beside))
 
 
 def compiled(source: Source, params: dict[str, str], *, pools_needed: bool, as_document: bool) -> Compiled:
