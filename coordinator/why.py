@@ -107,8 +107,8 @@ def _skipped(job: Job, group: Group, index: int) -> Cause:
 
 
 def how(end: Ended | None) -> str:
-    """An end in words."""
-    return (end_sentence(end) or "it succeeded") if end is not None else "nobody knows how"
+    """An end in words, as part of a sentence."""
+    return (end_sentence(end) or "it succeeded").removesuffix(".") if end is not None else "nobody knows how"
 
 
 def _arm(group: Group, end: Ended) -> str:
@@ -396,7 +396,7 @@ def _who_goes_first(view: View, round_: Round, job: Job, group: Group, node: Nod
 def _before(job: Job, group: Group, index: int) -> int:
     """Tasks of the job that could run as well, and are handed out before it."""
     found = sum(_could_run(other, other.size) for other in job.groups[: group.number] if job.conditions_hold(other))
-    if index in group.attempts and len(group.again) <= MAX_COUNTED:  # runs again: before what runs first, in order
+    if len(group.again) <= MAX_COUNTED and index in group.again:  # runs again: before what runs first, in order
         return found + sum(at < index for at in set(group.again) if group.state[at] == TaskState.ACTIVE)
     return found + _could_run(group, index)
 

@@ -474,7 +474,7 @@ def it_used_too_much_memory(play: Play) -> str:
     "it failed for good: DownloadFailed: model.bin: 404 Not Found at attempt 1; bringing it in was tried again already",
 )
 def a_file_did_not_come(play: Play) -> str:
-    return _failed(play, m.Outcome.INPUT_FAILED, "DownloadFailed: model.bin: 404 Not Found")
+    return _failed(play, m.Outcome.INPUT_FAILED, "DownloadFailed: model.bin: 404 Not Found.")
 
 
 @situation(

@@ -227,3 +227,13 @@ def test_however_much_there_is_to_say_it_fits_into_a_frame() -> None:
     body = explained(play, name)
     assert len(msgspec.msgpack.encode(body)) < MAX_FRAME // 2
     assert sum(cause["code"] == "release_failed" for cause in body["all"]) == MAX_ROUNDS
+
+
+def test_what_came_back_without_having_run_is_before_those_behind_it_and_not_before_itself() -> None:
+    play = Play()
+    n1 = play.node("n1", slots=4)
+    name = play.submit(job("j", tasks(size=4), preparation=prep(), release=release()))
+    n1.prepared(name, ok=False)
+    n1.give_back(name)
+    orders = [explained(play, f"{name}/t[{index}]")["all"][1:] for index in (0, 3)]
+    assert [[cause["reason"] for cause in some] for some in orders] == [[], ["3 tasks of its job are before it"]]
