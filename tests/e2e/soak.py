@@ -34,6 +34,7 @@ Plain = dict[str, Any]
 
 AT_ONCE = 3
 """Jobs between two acts, where a busy machine is behind."""
+PACE_S, PAUSE_S = 2.0, 0.6
 PATIENCE_S = 300.0
 SETTLED_S = 30.0
 """How long what goes by itself may take: directories after their `keep`, users of jobs."""
@@ -232,11 +233,12 @@ def settled(holds: Callable[[], bool]) -> None:
 
 
 def soak(
-    directory: Path, *, jobs: int, seconds: float, seed: int, pause_s: float = 0.6, users: bool = False
+    directory: Path, *, jobs: int, seconds: float, seed: int, hurry: float = 1.0, users: bool = False
 ) -> tuple[list[str], Counter[str]]:
-    """What was found, and what was done. `users`: the jobs of one node have users of their own."""
+    """What was found, and what was done. `hurry`: by how much tasks and pauses are shorter. `users`: the jobs of one
+    node have users of their own."""
     cluster = Cluster(directory)
-    ground = Ground(cluster, random.Random(seed))
+    ground = Ground(cluster, random.Random(seed), PACE_S / hurry)
     if users:
         first, leases = FIRST_UID + 1000 * (seed % 100), directory / "uids" / "leases.json"
         text = f'[users]\nfirst = {first}\ncount = 300\nleases = "{leases}"\n'
@@ -250,7 +252,7 @@ def soak(
                 env={**cluster.environment, "BATCH_COORDINATOR": str(cluster.socket)},
             )  # fmt: skip
         try:
-            run(ground, jobs, seconds, pause_s)
+            run(ground, jobs, seconds, PAUSE_S / hurry)
             return Aftermath(ground, stream).findings(), ground.told
         finally:
             follower.kill()

@@ -14,9 +14,10 @@ from pathlib import Path
 
 from tests.e2e.cluster import Cluster
 from tests.e2e.soak_jobs import BESIDE, BESIDE_TEXT, KINDS, PLACES, text_of
+from wire import thin
 
 NODES = ("n1", "n2", "n3")
-LATEST = 12
+LATEST = 4
 OFFERS = ("--resource", "gpus=2", "--resource", "licence=2")
 LABELS = {"n1": "zone=a", "n2": "zone=b", "n3": "zone=a"}
 
@@ -27,6 +28,7 @@ class Ground:
 
     cluster: Cluster
     random: random.Random
+    pace_s: float
     configs: dict[str, Path] = field(default_factory=dict)
     submitted: list[str] = field(default_factory=list)
     told: Counter[str] = field(default_factory=Counter)
@@ -55,9 +57,9 @@ class Ground:
 
     def submit(self) -> None:
         kind = self.random.choice(KINDS)
-        self.submitted.append(
-            self.cluster.submit(text_of(kind, self.cluster.directory, self.random.randint(-2, 2)))
-        )  # fmt: skip
+        priority = self.random.randint(-2, 2)
+        text = text_of(kind, self.cluster.directory, priority=priority, pace_s=self.pace_s)
+        self.submitted.append(self.cluster.submit(text))
 
     def meddle(self, pause_s: float) -> None:
         """An act; each comes once before any comes twice."""
@@ -68,8 +70,13 @@ class Ground:
         pause(self.random.uniform(0.0, pause_s))
 
     def some_job(self) -> str:
-        """One of the latest."""
-        return self.random.choice(self.submitted[-LATEST:])
+        """One that is not over, or else one of the latest."""
+        rows: list[dict[str, str]] = []
+        with contextlib.closing(thin.connect(str(self.cluster.socket))) as coordinator:
+            while page := coordinator.call("JobList", skip=len(rows)):
+                rows += page
+        names = [job["id"] for job in rows if job["state"] != "completed"]
+        return self.random.choice(names or self.submitted[-LATEST:])
 
     def some_task(self) -> str:
         return f"{self.some_job()}/t#{self.random.randint(0, 2)}"
@@ -193,7 +200,7 @@ def cancel(ground: Ground) -> None:
 
 
 def retry_prep(ground: Ground) -> None:
-    barred = [job for job in ground.submitted[-3 * LATEST :] if job.startswith("barring")]
+    barred = [job for job in ground.submitted[-4 * LATEST :] if job.startswith("barring")]
     job = ground.random.choice(barred or ground.submitted)
     for name in NODES:
         ground.attempt("node", "retry-prep", name, "--job", job)

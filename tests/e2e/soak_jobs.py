@@ -50,10 +50,10 @@ _RELEASE = """
 _BODIES: dict[str, str] = {
     "plain": """
       $PREP
-      task t for i in 1..4 { retries = 2  keep = 0s  script = '''
+      task t for i in 1..8 { retries = 2  keep = 0s  script = '''
         $BEGIN
         $UNPREPARED
-        sleep 0.$i
+        sleep $PACE
         $RELEASED
       ''' }
       task last { after = t  keep = 0s  run = ["true"] }
@@ -68,6 +68,7 @@ _BODIES: dict[str, str] = {
       task t for i in 1..4 { retries = 1  keep = 0s  script = '''
         $BEGIN
         echo "this one fails: $i"
+        sleep $PACE
         exit $((i % 2 * 3))
       ''' }
       task after_all { after = t  keep = 0s  run = ["true"] }
@@ -76,10 +77,10 @@ _BODIES: dict[str, str] = {
       prep { retries = 20  script = '''
         setsid sleep 3000 < /dev/null > /dev/null 2>&1 &
       ''' }
-      task t for i in 1..2 { retries = 3  keep = 0s  script = '''
+      task t for i in 1..4 { retries = 3  keep = 0s  script = '''
         $BEGIN
         setsid sleep 3000 < /dev/null > /dev/null 2>&1 &
-        sleep 0.2
+        sleep $PACE
       ''' }
     """,
     "slow": """
@@ -92,6 +93,7 @@ _BODIES: dict[str, str] = {
       task t for i in 1..4 { retries = 1  keep = 0s  script = '''
         $BEGIN
         : >> "$MARKS/$BATCH_JOB_ID.$i"
+        sleep $PACE
         exit $((i % 2))
       ''' }
       task o { optional = true  keep = 0s  run = ["false"] }
@@ -106,8 +108,9 @@ _BODIES: dict[str, str] = {
       ''' }
     """,
     "arms": """
-      task t for i in 0..5 { retries = 1  keep = 0s  timeout = 2s  script = '''
+      task t for i in 0..5 { retries = 1  keep = 0s  timeout = 5s  script = '''
         $BEGIN
+        sleep $PACE
         case $i in
           0) exit 3 ;;
           1) exit 75 ;;
@@ -131,7 +134,7 @@ _BODIES: dict[str, str] = {
         $BEGIN
         $UNPREPARED
         test "$i" != 3 || exit 64
-        sleep 0.3
+        sleep $PACE
         '''
         exit { 64 => stop }
       }
@@ -144,7 +147,7 @@ _BODIES: dict[str, str] = {
           $BEGIN
           exec 8>> "$LOCKS/gpu.$BATCH_NODE_ID.$CUDA_VISIBLE_DEVICES"
           flock -n 8 || echo "$BATCH_JOB_ID/$BATCH_TASK_ID: GPU $CUDA_VISIBLE_DEVICES is another's" >> $LOG
-          sleep 0.3
+          sleep $PACE
         '''
       }
       task there { keep = 0s
@@ -174,7 +177,7 @@ _BODIES: dict[str, str] = {
       prep { script = 'test $((RANDOM % 3)) != 0' }
       task t for i in 1..3 { keep = 1s  script = '''
         $BEGIN
-        sleep 0.2
+        sleep $PACE
       ''' }
     """,
     "kept": """
@@ -183,7 +186,7 @@ _BODIES: dict[str, str] = {
         $BEGIN
         $UNPREPARED
         echo "$i" > result
-        sleep 0.1
+        sleep $PACE
         $RELEASED
       ''' }
       $RELEASE
@@ -193,9 +196,9 @@ _BODIES: dict[str, str] = {
 KINDS = tuple(_BODIES)
 
 
-def text_of(kind: str, directory: Path, priority: int) -> str:
-    """The file of a job of this kind, for a soak in `directory`."""
-    text = _BODIES[kind]
+def text_of(kind: str, directory: Path, *, priority: int, pace_s: float) -> str:
+    """The file of a job of this kind, for a soak in `directory`. `pace_s`: how long most of its tasks take."""
+    text = _BODIES[kind].replace("$PACE", f"{pace_s:g}")
     for name, part in (
         ("PREP", _PREP),
         ("RELEASE", _RELEASE),
