@@ -64,7 +64,10 @@ def look_at(desk: Desk, job: Job) -> None:
 
 def end(desk: Desk, job: Job, reason: str, forced: bool = False) -> None:
     """The job enters `terminating`; its releases follow from that and from nothing else."""
+    if job.state is JobState.TERMINATING and (job.forced or not forced):
+        return  # it ends already, for the reason that was given first
     if job.state is not JobState.COMPLETED:
+        reason = job.end_reason or reason
         cancelled = [(group.number, spans) for group in job.groups if (spans := group.active_cut())]
         desk.keep(JobEnding(job.id, reason, forced, desk.now, cancelled))
         readiness.rebuild(job)  # nobody waits any more: what was kept for that goes

@@ -601,3 +601,14 @@ def test_the_grace_of_a_release_ends_whatever_the_last_digits_are(seed: int) -> 
         play.wait(17)
         assert play.show(name)["state"] == "completed"
         assert len(play.batches) - before < 30
+
+
+def test_a_job_ends_once_for_the_reason_that_was_given_first_however_often_it_is_terminated() -> None:
+    play, name, n1, n2, _ = working()
+    for reason in ("enough", "really", "now"):
+        play.admin.ask(m.JobTerminate, job=name, reason=reason)
+    assert [(kept.reason, kept.forced) for kept in play.kept_of(JobEnding)] == [("enough", False)]
+    for reason in ("by force", "by force again"):
+        play.admin.ask(m.JobTerminate, job=name, reason=reason, force=True)
+    assert [(kept.reason, kept.forced) for kept in play.kept_of(JobEnding)] == [("enough", False), ("enough", True)]
+    assert play.show(name)["end_reason"] == "enough"
