@@ -11,6 +11,7 @@ from agentd import records
 from agentd.events import CleanJob, DiscardTasks, FindOverdue, OutputsRead, OverdueFound, ReadOutputs, TasksDiscarded
 from agentd.outputs import MAX_OWED, is_wanted
 from agentd.records import OutputsOwed, Owed
+from agentd.retention import SLACK_LEAST_S
 from tests.agentd.node import Node, group, job_spec
 from wire import messages as m
 from wire.messages import Outcome, TaskEnd
@@ -227,3 +228,13 @@ def test_what_no_grant_tells_of_any_more_may_still_be_alive() -> None:
     node.hear(m.Drop([1]))
     node.wait(3.0)
     assert of_kind(node, DiscardTasks) == []
+
+
+def test_what_feeds_the_slots_throws_nothing_away() -> None:
+    node = started(Command(argv=["x"], keep_ms=0), count=20)
+    for _ in range(20):
+        node.end()  # and the next one begins in the same step
+        ack(node)
+    assert not [chore for chore in node.chores if isinstance(chore, FindOverdue | DiscardTasks | CleanJob)]
+    node.wait(SLACK_LEAST_S + 0.01)
+    assert of_kind(node, FindOverdue), "later, by the clock"
