@@ -235,6 +235,7 @@ class Cluster:
 
     def _steered(self, record: JobMoved | JobChanged | JobReopened | TaskCancelled) -> None:
         job = self.jobs[record.job]
+        job.steered += not isinstance(record, TaskCancelled)  # as many of those as there are tasks
         match record:
             case JobMoved():
                 job.move(record.state)

@@ -191,6 +191,8 @@ class Job:
     """As it was asked for; `spec` is what it has become."""
     reopened: int = 0
     """How often."""
+    steered: int = 0
+    """How often somebody disabled, enabled, changed or reopened it: each time is a row, or two."""
     counted_from: Instant = field(init=False)
     """Its timeout counts from its submission, or from when it was reopened last."""
     earlier_reason: str | None = None

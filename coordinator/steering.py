@@ -30,6 +30,8 @@ _HOW: Final = {
 }
 MAX_NAMED: Final = 1_000
 """Tasks that one request names."""
+MAX_STEERED: Final = 20_000
+"""Rows of one job about what people did to it; those who let it go on, cancel tasks or end it are always heard."""
 NO_LIMIT: Final = 0
 """As a request says it of `parallel` and `timeout`."""
 
@@ -47,10 +49,21 @@ def _find_live(desk: Desk, session: Session, name: str) -> Job:
     return job
 
 
+def _check_steered(job: Job) -> None:
+    """The ledger is nobody's to fill. Raises RefusedError."""
+    if job.steered >= MAX_STEERED:
+        raise RefusedError(
+            m.RefusalCode.REFUSED,
+            f"job `{job.id}` was disabled, changed or reopened {MAX_STEERED:,} times already",
+            way_out="submit it anew",
+        )
+
+
 def _job_disable(desk: Desk, session: Session, message: m.JobDisable) -> None:
     job = _find_live(desk, session, message.job)
     again = job.disabled is not None and (job.state is JobState.DISABLED or job.disabled.how is message.how)
     if not again:
+        _check_steered(job)
         desk.keep(JobMoved(job.id, JobState.DISABLING, message.how, session.owner, desk.now))
         disabling.look_at(desk, job)
     _reply(desk, session, message.request, views.job(desk.cluster, job))
@@ -80,6 +93,7 @@ def _job_set(desk: Desk, session: Session, message: m.JobSet) -> None:
     if not access.may_operate(desk, session, spec.pool):
         _check_within_submitted(job, priority, timeout_ms)
     if (priority, parallel, timeout_ms) != (spec.priority, spec.parallel, spec.timeout_ms):
+        _check_steered(job)
         desk.keep(JobChanged(job.id, priority, parallel, timeout_ms, session.owner, desk.now))
         ending.rearm(desk, job)
     _reply(desk, session, message.request, views.job(desk.cluster, job))
@@ -119,6 +133,7 @@ def _job_retry(desk: Desk, session: Session, message: m.JobRetry) -> None:
     if job.state is not JobState.COMPLETED or job.deleting:
         now = "is being deleted" if job.deleting else f"is {job.state.value}"
         raise RefusedError(m.RefusalCode.FAILED, f"job `{job.id}` {now}: only what is completed is reopened")
+    _check_steered(job)
     states = {_STATES[ended] for ended in message.which} or set(_STATES.values())
     chosen = _chosen_by_name(desk, session, job, message.tasks, states) if message.tasks else _chosen(job, states)
     if not any(chosen.values()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from coordinator import steering
 from coordinator.model import JOB_TRANSITIONS, JobState
 from tests.coordinator.playbook import FakeNode, Play, job, prep, release, tasks
 from wire import messages as m
@@ -512,3 +513,25 @@ def test_explain_names_who_disabled_a_job_and_what_became_of_its_tasks() -> None
     )  # fmt: skip
     play.admin.ask(m.TaskCancel, f"{name}/t[3]")
     assert why(play, f"{name}/t[3]") == ("cancelled", "it was cancelled by uid:1000")
+
+
+def test_nobody_fills_the_ledger_by_changing_a_job_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steering, "MAX_STEERED", 10)
+    play = Play()
+    name = play.submit(job("j"))
+    for number in range(3):
+        play.admin.ask(m.JobSet, job=name, priority=number + 1)
+    play.admin.ask(m.JobDisable, name, m.Disabling.WAIT)
+    play.admin.ask(m.JobEnable, name)
+    play.admin.ask(m.JobDisable, name, m.Disabling.WAIT)
+    play.admin.ask(m.JobSet, job=name, priority=7)
+    play.restart()
+    admin = play.person("uid:0", m.Role.ADMIN)
+    refused = admin.refused(m.JobSet, job=name, priority=9)
+    assert (refused.code, refused.help) == (m.RefusalCode.REFUSED, "submit it anew")
+    admin.ask(m.JobEnable, name)
+    assert admin.refused(m.JobDisable, name, m.Disabling.WAIT).code is m.RefusalCode.REFUSED
+    play.node("n1")
+    play.run_out(name)
+    assert play.show(name)["result"] == "success"
+    assert admin.refused(m.JobRetry, name).code is m.RefusalCode.REFUSED
