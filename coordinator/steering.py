@@ -44,7 +44,8 @@ def _find_live(desk: Desk, session: Session, name: str) -> Job:
     job = find_own_job(desk, session, name)
     if not job.live or job.deleting:
         what = "is being deleted" if job.deleting else f"is {job.state.value} ({job.end_reason})"
-        way_out = None if job.deleting else f"`coordinator job retry {job.id}` reopens it, once it is completed"
+        when = "" if job.state is JobState.COMPLETED else ", once it is completed"
+        way_out = None if job.deleting else f"`coordinator job retry {job.id}` reopens it{when}"
         raise RefusedError(m.RefusalCode.FAILED, f"job `{job.id}` {what}", way_out=way_out)
     return job
 

@@ -535,3 +535,15 @@ def test_nobody_fills_the_ledger_by_changing_a_job_for_ever(monkeypatch: pytest.
     play.run_out(name)
     assert play.show(name)["result"] == "success"
     assert admin.refused(m.JobRetry, name).code is m.RefusalCode.REFUSED
+
+
+def test_what_is_over_is_reopened_now_and_what_ends_when_it_is_over() -> None:
+    play = Play()
+    n1 = play.node("n1")
+    name = play.submit(job("j", release=release()))
+    play.terminate(name)
+    ends = play.admin.refused(m.JobSet, job=name, priority=1)
+    assert ends.help == f"`coordinator job retry {name}` reopens it, once it is completed"
+    n1.released(name)
+    play.run_out(name)
+    assert play.admin.refused(m.JobSet, job=name, priority=1).help == f"`coordinator job retry {name}` reopens it"
