@@ -80,7 +80,7 @@ def _disabled(shown: Job, reason: str) -> Cause:
     """It is, or is about to be: then some of it is still out."""
     if shown.disabled is None or shown.state is not JobState.DISABLING:
         return Cause(Code.DISABLED, reason)
-    what = "run to their end" if shown.disabled.how is Disabling.WAIT else "are stopped"
+    what = "to run to the end" if shown.disabled.how is Disabling.WAIT else "to be stopped"
     how = f"`job disable --{shown.disabled.how.value}`"
     sentence = f"it is being disabled by {shown.disabled.by}: {count_of(shown.granted, 'task')} of it {what} ({how})"
     return Cause(Code.DISABLING, sentence)
@@ -90,7 +90,8 @@ def _out(shown: Job) -> Cause:
     nodes = count_of(len({r.node for r in shown.rounds if r.state in OPEN}), "node")
     group = next(group for group in shown.groups if group.counts[TaskState.GRANTED])
     about = f"{shown.id}/{group.sweep.label(group.state.index(TaskState.GRANTED))}"
-    return Cause(Code.RUNNING, f"{count_of(shown.granted, 'task')} of it are out on {nodes}", about=about)
+    verb = "is" if shown.granted == 1 else "are"
+    return Cause(Code.RUNNING, f"{count_of(shown.granted, 'task')} of it {verb} out on {nodes}", about=about)
 
 
 def _first_waiting(view: View, shown: Job, group: Group, found: Explanation) -> Cause:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from signal import Signals
 from typing import Final
 
 from wire.messages import Outcome
@@ -51,16 +50,9 @@ def first_match(arms: Sequence[ExitArm], outcome: Outcome, exit_code: int | None
 def written(arm: ExitArm) -> str:
     """What the arm names and says, as it stands in a file, options of `retry` aside: `75, 130..139 => retry`."""
     parts = [f"{first}" if first == last else f"{first}..{last}" for first, last in arm.codes]
-    parts += [f"signal({_name_of(number)})" for number in arm.signals]
+    parts += [f"signal({number})" for number in arm.signals]
     parts += [cause.value for cause in arm.causes]
     return f"{', '.join(parts)} => {arm.action.value}"
-
-
-def _name_of(number: int) -> str:
-    try:
-        return Signals(number).name.removeprefix("SIG")
-    except ValueError:
-        return str(number)
 
 
 def _matches(arm: ExitArm, outcome: Outcome, exit_code: int | None, signal: int | None) -> bool:
