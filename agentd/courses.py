@@ -66,7 +66,7 @@ class Courses:
         course = self.of(held.job)
         if course.making or course.cleaning is not None or self._desk.now.boottime < course.make_after:
             return
-        course.making = True
+        course.making, course.made = True, False
         attempts = held.prep.attempts
         if held.is_start:
             course.made_for = (Phase.START, attempts + 1)

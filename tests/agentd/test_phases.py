@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agentd.events import CleanJob, EmptyJob, JobCleaned, JobDirectoryMade, JobEmptied, MakeJob
+from agentd.events import CleanJob, EmptyJob, JobCleaned, JobDirectoryMade, JobEmptied, MakeJob, TailsRead
 from agentd.records import Purpose
 from tests.agentd.node import CONFIG, Node, group, job_spec, preparation, release
 from wire import messages as m
@@ -150,6 +150,18 @@ def test_fresh_directories_are_emptied_before_each_attempt_and_old_ones_thrown_a
     made = [chore for chore in node.chores if isinstance(chore, MakeJob)]
     assert [chore.fresh for chore in made][-2:] == [("a",), ("a",)]
     assert [bool(chore.discard) for chore in made][-2:] == [True, False]
+
+
+def test_no_attempt_begins_while_its_fresh_directories_are_being_emptied() -> None:
+    node = opened(job_spec(preparation=preparation(retries=2), dirs=[DirSpec("a", None, True)]))
+    node.answer_chores = False
+    node.end("prep.1.1", code=1)
+    node.tell(TailsRead(node.of(Purpose.PREPARATION)[0].name, "prep.1.1", b"", b""))
+    node.wait(120)
+    assert [chore.fresh for chore in node.chores if isinstance(chore, MakeJob)][-1] == ("a",)
+    assert "prep.1.2" not in node.of(Purpose.PREPARATION)[0].keys
+    node.tell(JobDirectoryMade("j-1"))
+    assert "prep.1.2" in node.of(Purpose.PREPARATION)[0].keys
 
 
 def test_tails_of_an_attempt_are_in_its_report() -> None:

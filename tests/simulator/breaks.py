@@ -64,6 +64,13 @@ BREAKS: Final = (
         "if False:",
     ),
     Mutation(
+        "a command begins while its directories are made anew",
+        "agentd",
+        "course.making, course.made = True, False",
+        "course.making = True",
+        first=281,
+    ),
+    Mutation(
         "a piece of a file passes for all of it",
         "agentd",
         "if event.whole:",

@@ -36,6 +36,7 @@ class Daemon:
         self.alive = True
         self.stopped = False
         """SIGSTOP, or its machine is suspended."""
+        self.resumed_at = 0.0
         self.points_left: int | None = None
         """Effects until it crashes, when a fault asked for that."""
         self.on_crash: Callable[[], None] | None = None
@@ -251,4 +252,5 @@ class Daemon:
 
     def resume(self) -> None:
         self.stopped = False
+        self.resumed_at = self.world.now
         self.schedule()

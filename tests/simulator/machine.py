@@ -312,7 +312,7 @@ class Machine:
     def kept_too_long(self, spare: set[str]) -> list[str]:
         """Directories of tasks that should be gone, of jobs that the agent holds open; `spare`: other jobs."""
         agent, now = self.agent, self.world.now
-        if agent is None or agent.stopped or self.disk.full or now - agent.born < KEEP_SLACK_S:
+        if agent is None or agent.stopped or self.disk.full or now - max(agent.born, agent.resumed_at) < KEEP_SLACK_S:
             self._full_at = now if self.disk.full else self._full_at
             return []
         again = {grant.job for grant in agent.core.ledger.grants.values() if grant.attempt > 1}

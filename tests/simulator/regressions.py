@@ -18,6 +18,7 @@ REGRESSIONS: tuple[Regression, ...] = (
     Regression(346, "rough", "a drained node released a round of which nothing had begun"),
     Regression(120, "rough", "a task that a full disk kept from starting was told as failed: its round has begun"),
     Regression(398, "rough", "a release ran on a node where nothing of its job had ever started"),
+    Regression(282, "rough", "a preparation began while its directories were made anew, and its files asked for again"),
     Regression(
         113, "operated", "a node with a process that could not be killed was given up and never told to release"
     ),

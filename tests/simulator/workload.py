@@ -71,8 +71,6 @@ def start_command(nasty: float) -> dict[str, Any]:
 
 def document(*jobs: dict[str, Any], pools: tuple[dict[str, Any], ...] = ()) -> dict[str, Any]:
     """A document as `dsl.compile` would make it: every field is there, defaults too, and it fits the types."""
-    for job in jobs:
-        bring(job)
     raw = {"pools": list(pools), "jobs": list(jobs)}
     return msgspec.to_builtins(msgspec.convert(raw, SpecDocument))  # type: ignore[no-any-return]
 
@@ -260,6 +258,8 @@ def random_workload(
         at = rng.uniform(0.1, span_s / 3)
         count = 2 if rng.random() < 0.15 else 1
         specs = [random_job(rng, f"j{number}{'ab'[k]}", pool["name"], nodes, slots, nasty) for k in range(count)]
+        for spec in specs:
+            bring(spec)
         submissions.append(Submission(at, f"submission-{number}", document(*specs, pools=(pool,))))
         if rng.random() < 0.3:
             acts.append(Act(rng.uniform(at, span_s), "submit", number))
