@@ -264,7 +264,8 @@ Looked = tuple[Code | None, Obstacle | None]
 def _look(round_: Round, job: Job, group: Group, node: Node, kept_from: frozenset[str], full: bool) -> Looked:
     """`full`: as many nodes prepare as the job allows."""
     left = None if group.opening is None else round_.left_on(node)
-    reason = obstacle(job, group, node, node.slots - node.used, left)
+    free = node.slots - node.used
+    reason = obstacle(job, group, node, free, left)
     if reason is not None:
         return OF_OBSTACLE[reason], reason
     if node.name in kept_from:
