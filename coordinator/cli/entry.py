@@ -29,6 +29,7 @@ COMMANDS: Final = {
     "top": ("coordinator.cli.top", "top"),
     "explain": ("coordinator.cli.explain", "explain"),
     "logs": ("coordinator.cli.logs", "logs"),
+    "shell": ("coordinator.cli.shell", "shell"),
     "events": ("coordinator.cli.events", "events"),
     "files": ("coordinator.cli.files", "files"),
     "token": ("coordinator.cli.tokens", "token"),

@@ -18,8 +18,9 @@ import pytest
 
 from agentd.spawn import isolation_refused
 from tests.e2e import test_conformance as conformance
-from tests.e2e.cluster import AGENTD, PATIENCE_S, Cluster, Pipe, is_alive, round_of
+from tests.e2e.cluster import AGENTD, PATIENCE_S, Cluster, Pipe, is_alive, job_of, round_of
 from tests.e2e.relay import Relay
+from tests.e2e.test_shell import Typist
 
 FIRST = 1_900_000_000
 NOTHING = {"processes": 0, "files": [], "uid": None, "cgroups": [], "mounts": []}
@@ -276,6 +277,24 @@ def test_an_elevated_command_is_root_in_a_place_of_its_own(cluster: Users) -> No
     assert refused == ["no stdout.txt", "no x", "no private-elevated", "no task.admin", "no mv", "no rm"]
     assert int(uid) >= FIRST
     assert cluster.command("logs", f"{one}/admin").stdout == "out\n", "whoever may read its output still does"
+
+
+def test_a_shell_is_the_jobs_user_and_in_an_elevated_commands_place_root(cluster: Users) -> None:
+    cluster.agent("n", "--allow-elevation", slots=2)
+    tasks = 'task own { script = "exit 3" }\n task admin { elevated = true   script = "exit 4" }'
+    one = cluster.submit(ELEVATED + job(f"finish = manual\n{tasks}"))
+    cluster.until(lambda now: job_of(now, one)["tasks"]["failed"] == 2)
+    for task, user in (("own", cluster.leased()[one][0]), ("admin", 0)):
+        typist = Typist(cluster, "shell", f"{one}/{task}")
+        try:
+            where = typist.starts()
+            assert typist.runs("id -u", r"\d+") == str(user)
+            assert typist.runs("stat -c %u:%a $(tty)", r"[^\r]*") == f"{user}:600"
+            assert typist.runs("pwd", r"[^\r]*") == where
+            typist.type("exit\r")
+            assert typist.leaves() == 0
+        finally:
+            typist.close()
 
 
 def test_t7_nothing_that_a_job_prepares_reaches_its_elevated_release(cluster: Users) -> None:
