@@ -59,8 +59,9 @@ format: $(VENV)/ready-dev  ## let ruff format the code and sort the imports
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format --quiet .
 
-docs: $(VENV)/ready-dev  ## write the tables and diagrams of docs/ anew from the code
+docs: $(VENV)/ready-dev  ## write the tables, diagrams and walked-through commands of docs/ anew from the code
 	@$(BIN)/python -m docs.generate
+	@$(BIN)/python -m docs.day
 
 setup: $(VENV)/ready-dev  ## only what the others need: .venv with the pinned dependencies
 

@@ -191,7 +191,8 @@ NEXT: Final[dict[Code, str]] = {
     Code.SKIPPED: "`coordinator explain {about}`",
     Code.PREPARING: _PREP_LOG + " shows how far it is",
     Code.RUNNING: "`coordinator logs {about} -f` shows what it prints",
-    Code.NODE_LOST: "bring the node back, or wait: its tasks go elsewhere when its lease is over",
+    Code.NODE_LOST: "bring the node back, or wait: its tasks go elsewhere when its lease is over; if its machine is "
+    "off, `coordinator node forget {node}`",
     Code.DISABLING: "wait, or `coordinator job enable {job}`",
     Code.DISABLED: "`coordinator job enable {job}`",
     Code.DEPENDENCY: "`coordinator explain {about}`",
