@@ -402,12 +402,6 @@ BREAKS: Final = (
         "yield from ()",
     ),
     Mutation(
-        "a page begins with what was told already",
-        "coordinator",
-        "start = reader.since % PLACES + 1 if reader.since // PLACES == row.number else 0",
-        "start = 0",
-    ),
-    Mutation(
         "what was forgotten is passed over in silence",
         "coordinator",
         "if row <= told_up_to + (place == PLACES - 1 or told_up_to == 0):",

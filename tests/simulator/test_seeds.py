@@ -11,9 +11,9 @@ import pytest
 from tests.simulator.__main__ import run_seed
 from tests.simulator.regressions import REGRESSIONS, Regression
 
-CHUNKS = 50
+CHUNKS = 20
 SEEDS_IN_A_CHUNK = 20
-ROUGH_CHUNKS = 8
+ROUGH_CHUNKS = 6
 STRANGE_CHUNKS = 4
 TWIN_CHUNKS = 2
 OPERATED_CHUNKS = 3
