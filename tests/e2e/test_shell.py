@@ -170,7 +170,7 @@ def test_keys_for_programs_reach_them_and_a_flood_is_taken_as_it_is_read(cluster
     one.type("\x03")
     one.reads(r"\?2004h")  # what is typed before it is asked for goes with the interrupted
     assert one.runs("echo free", "free")
-    assert len(one.runs("head -c 300000 /dev/zero | tr '\\0' x", "x{300000}")) == 300_000
+    assert len(one.runs("head -c 300000 /dev/zero | tr '\\0' x; echo", "x{300000}")) == 300_000
     one.type("cat > typed\r")
     one.reads(r"\?2004l")
     lines = ["y" * 100] * 2000
