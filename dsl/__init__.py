@@ -53,11 +53,13 @@ def compile_text(
     read_file: ReadFile,
     read_beside: ReadBeside | None = None,
     execute: bool,
+    jobs_needed: bool = True,
 ) -> Compiled:
-    """The document of a file with values for its params. `execute`: what is not carried out is an error."""
+    """The document of a file with values for its params. `execute`: what is not carried out is an error, and so is a
+    file without a job, if one is needed."""
     from dsl.check import compile_source
 
-    return compile_source(text, name, params, read_file, read_beside, execute=execute)
+    return compile_source(text, name, params, read_file, read_beside, execute=execute, jobs_needed=jobs_needed)
 
 
 def render(diagnostics: list[Diagnostic], sources: Mapping[str, str], format: str = "human") -> str:  # noqa: A002

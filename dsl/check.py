@@ -40,6 +40,7 @@ def compile_source(
     read_beside: ReadBeside | None = None,
     *,
     execute: bool,
+    jobs_needed: bool = True,
 ) -> Compiled:
     """`params` None: nobody gave values, and none is missed."""
     text = normalised(text)
@@ -48,10 +49,13 @@ def compile_source(
     if refusal:
         return Compiled(name, None, None, {}, report.found)
     with _collector_off():
-        return _compile(text, report, params, Sources(report, read_file, read_beside), execute=execute)
+        sources = Sources(report, read_file, read_beside)
+        return _compile(text, report, params, sources, execute=execute, jobs_needed=execute and jobs_needed)
 
 
-def _compile(text: str, report: Report, params: dict[str, str] | None, sources: Sources, *, execute: bool) -> Compiled:
+def _compile(
+    text: str, report: Report, params: dict[str, str] | None, sources: Sources, *, execute: bool, jobs_needed: bool
+) -> Compiled:
     file = parse(text, report)
     lines = Lines(text)
     syntax = len(report.found)
@@ -61,7 +65,7 @@ def _compile(text: str, report: Report, params: dict[str, str] | None, sources: 
     file = replace(file, lost=file.lost | reader.lost)
     names = Names(file, params, report, reader, evaluator, lambda given: parse_value(given, Report(report.file)))
     compiler = Compiler(report, reader, evaluator, names, file, sources)
-    document = compiler.document(whole, execute=execute)
+    document = compiler.document(whole, jobs_needed=jobs_needed)
     names.evaluate_all()
     crowded_lines(report, text, reader.read)
     compiler.unused_lets()

@@ -65,11 +65,11 @@ class Compiler:
         self.offsets: dict[str, tuple[int, int]] = {}
         self._dir_places: dict[str, ast.Node] = {}
 
-    def document(self, whole: Reading, *, execute: bool) -> dict[str, Any]:
+    def document(self, whole: Reading, *, jobs_needed: bool) -> dict[str, Any]:
         self._values(whole, self._names.scope, "")
         pools = whole.blocks.get("pool", [])
         jobs = whole.blocks.get("job", [])
-        if execute and not jobs and not whole.block.incomplete:
+        if jobs_needed and not jobs and not whole.block.incomplete:
             self._report.error("B105", "this file has no job: there is nothing to run", None)
         declared = [pool.name for pool in pools if pool.name]
         return {

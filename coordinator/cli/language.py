@@ -44,18 +44,21 @@ def checked(source: Source) -> Checked:
     return Checked(source, dsl.check_text(source.text, source.name, read_file=beside(source), read_beside=read_beside))
 
 
-def compiled(source: Source, params: dict[str, str], *, pools_needed: bool, as_document: bool) -> Compiled:
+def compiled(
+    source: Source, params: dict[str, str], *, pools_needed: bool, as_document: bool, jobs_needed: bool = True
+) -> Compiled:
     """The document of a file. Diagnostics go to stderr; with errors among them a Failure ends the command.
 
-    `pools_needed`: no live cluster has the pools that the file does not declare.
+    `pools_needed`: no live cluster has the pools that the file does not declare. `jobs_needed`: it is to be run.
     """
     import dsl
     from dsl.beside import reader
 
     read_beside = reader(directory_of(source))
     made = dsl.compile_text(
-        source.text, source.name, params, read_file=beside(source), read_beside=read_beside, execute=True
-    )
+        source.text, source.name, params, read_file=beside(source), read_beside=read_beside, execute=True,
+        jobs_needed=jobs_needed,
+    )  # fmt: skip
     found = list(made.diagnostics)
     if pools_needed and made.document is not None:
         found += _undeclared(made)

@@ -64,7 +64,7 @@ def apply_pools(terms: Terms, file: str, pairs: tuple[str, ...], params_file: st
 
     source = sources.read_source(file)
     params = sources.params_of(pairs, params_file)
-    compiled = language.compiled(source, params, pools_needed=False, as_document=terms.json)
+    compiled = language.compiled(source, params, pools_needed=False, as_document=terms.json, jobs_needed=False)
     pools = compiled.document["pools"]
     if not pools:
         raise misused(f"{file} declares no pool", "write `pool NAME { … }`")

@@ -85,9 +85,10 @@ def test_cancel_says_whether_it_is_over(here: Path, state: str, said: str, capsy
     assert entry.run_command(["task", "cancel", "j"]) == 2
 
 
-def test_apply_sends_the_pools_of_a_file_and_no_jobs(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("job", ["", "job j { pool = p\n task t { run = ['true'] } }\n"])
+def test_apply_sends_the_pools_of_a_file_and_no_jobs(here: Path, job: str, capsys: pytest.CaptureFixture[str]) -> None:
     file = here.parent / "x.batch"
-    file.write_text("pool p { slots = 2 }\njob j { pool = p\n task t { run = ['true'] } }\n")
+    file.write_text(f"pool p {{ slots = 2 }}\n{job}")
     changed = {"jobs": [], "pools": [{"id": "p", "created": False, "changed": ["slots", "nodes"]}]}
     with stand_in(here, {"Submit": changed}) as standing:
         assert entry.run_command(["pool", "apply", str(file)]) == 0
