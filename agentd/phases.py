@@ -45,6 +45,8 @@ INTERRUPTED_CAP_S: Final = 60.0
 OUTPUTS_S: Final = 5.0
 """For the outputs of failed tasks to be taken before their directories go."""
 DELETED: Final = "Deleted"
+_WHY_STOPPED: Final = {"NodeDrained": "Its node was drained.", "": "The node's start ended."}
+"""By the reason of the release; any other is how the job ended."""
 PURPOSES: Final = {
     Phase.START: Purpose.START,
     Phase.PREPARATION: Purpose.PREPARATION,
@@ -499,8 +501,9 @@ class Phases:
                 continue
             if keeper.items and not keeper.told_to_stop:
                 keeper.told_to_stop = True
+                why = _WHY_STOPPED.get(held.release_reason, "Its job ended.")
                 for key in keeper.items:
-                    self._desk.say(keeper.name, StopItem(key=key, reason="Its job ended."))
+                    self._desk.say(keeper.name, StopItem(key=key, reason=why))
             if not keeper.items:
                 grace_s = _command(job, Phase.PREPARATION).stop_grace_ms / 1000 if keeper.leftovers else 0.0
                 self._keepers.retire(keeper, grace_s)

@@ -373,7 +373,8 @@ def _of_nodes(
         yield from _who_goes_first(view, round_, job, group, round_.pool.nodes[contested.node])
     before = _before(job, group, index)
     if before:
-        yield Cause(Code.ORDER, f"{count_of(before, 'task')} of its job are before it")
+        are = "is" if before == 1 else "are"
+        yield Cause(Code.ORDER, f"{count_of(before, 'task')} of its job {are} before it")
 
 
 _CONTESTED: Final = (Code.RESERVED, Code.BUSY, Code.CLAIMED)

@@ -145,6 +145,7 @@ class Node:
         self.core = AgentCore(self.config)
         self.sent: list[m.Message] = []
         self.chores: list[Chore] = []
+        self.stop_reasons: list[str] = []
         self.terminals: set[int] = set()
         """Those that are open."""
         self.keepers: dict[str, StandInKeeper] = {}
@@ -367,6 +368,7 @@ class Node:
                 self.handed += [(name, item[0]) for item in said.items]
             case StopItem():
                 keeper.stops.append(said.key)
+                self.stop_reasons.append(said.reason)
             case AckReports():
                 keeper.acked = said.seq
             case Retire():

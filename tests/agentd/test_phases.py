@@ -609,3 +609,12 @@ def test_a_preparation_that_is_begun_anew_has_the_retries_of_its_arms_again() ->
     node.greet()
     node.end("prep.1.3", code=75)
     assert state(node) is RoundState.PREPARING
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"), [("NodeDrained", "Its node was drained."), ("UserTerminate", "Its job ended.")]
+)
+def test_what_is_stopped_for_a_release_is_told_why(reason: str, said: str) -> None:
+    node = opened()
+    node.hear(m.ReleaseRound("j-1", 1, reason))
+    assert node.stop_reasons == [said]
