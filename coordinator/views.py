@@ -193,7 +193,8 @@ def _phase(view: PhaseView, state: str, running: tuple[int, float] | None, tails
 def _phase_state(node_job: NodeJob, view: PhaseView, which: Phase) -> str:
     again = which is Phase.PREPARATION and node_job.state is NodeJobState.PREPARING  # after a reboot
     if view.finished and not again:
-        return "succeeded" if view.succeeded else "failed"
+        cut = which is Phase.PREPARATION and view.outcome in (Outcome.KILLED, Outcome.LOST)
+        return "succeeded" if view.succeeded else "interrupted" if cut else "failed"
     if which is Phase.RELEASE:
         if node_job.state in (NodeJobState.UNREACHED, NodeJobState.WAIVED):
             return str(node_job.state.value)
