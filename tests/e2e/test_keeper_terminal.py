@@ -62,12 +62,13 @@ def test_ctrl_c_reaches_what_runs_in_the_foreground_and_not_the_shell(agent: Age
     ours, name = terminal
     talk = agent.start()
     agent.ended(talk, ["true"])
-    talk.say(
-        agent.template(["sh", "-i"], id="s", terminal=name), {"op": "run", "items": [["shell.1", "s", [], "j-1/a"]]}
-    )
+    shell = agent.template(["sh", "-i"], id="s", terminal=name)
+    shell["env"]["PS1"] = "@@ "
+    talk.say(shell, {"op": "run", "items": [["shell.1", "s", [], "j-1/a"]]})
     os.write(ours, b"echo rea''dy; sleep 1000\n")
     read_until(ours, b"ready\r\n")
     os.write(ours, b"\x03")
+    read_until(ours, b"@@ ")  # what is typed before that goes with the interrupted
     os.write(ours, b"echo still $((40 + 2)); exit\n")
     read_until(ours, b"still 42")
     assert talk.hear("ended")["outcome"] == "exited"

@@ -19,6 +19,7 @@ BREAKS: Final = (
         "agentd",
         'self._stop("killed", reason, min(LEASE_GRACE_S, self._item.template.stop_grace_s), boottime)',
         "pass",
+        first=18,
     ),
     Mutation(
         "timeouts are not enforced",
@@ -129,6 +130,7 @@ BREAKS: Final = (
         "agentd",
         "if self.state is RoundState.PREPARED and rerun:",
         "if self.state is RoundState.PREPARED:",
+        first=22,
     ),
     Mutation(
         "a release's failures are not counted",
@@ -183,14 +185,6 @@ BREAKS: Final = (
     ),
     # ---- the coordinator
     Mutation(
-        "a drained node releases nothing",
-        "coordinator",
-        "for node_job, node in draining.due(desk, job):",
-        "for node_job, node in ():",
-        first=30,
-        size="operated",
-    ),
-    Mutation(
         "a node passes for drained while it releases",
         "coordinator",
         "elif node.drain is not None and node.drain.done_at is None and node.joined and node.empty:",
@@ -221,6 +215,7 @@ BREAKS: Final = (
         "coordinator",
         "work.return_all(desk, grant, Returned.GONE, keep_mask=holding.grants.get(grant.id, 0))",
         "pass",
+        first=10,
     ),
     Mutation(
         "a deletion is not written down",
@@ -233,6 +228,7 @@ BREAKS: Final = (
         "coordinator",
         "elif job.forced or _grace_is_over(desk, job, node):",
         "elif False:",
+        first=28,
     ),
     Mutation(
         "the lease has no margin",
@@ -275,12 +271,14 @@ BREAKS: Final = (
         "coordinator",
         "self.doomed.append(range(key, key + 1))",
         "pass",
+        first=20,
     ),
     Mutation(
         "the first failure is not noticed by who waits for one",
         "coordinator",
         "return self.after.when is When.FAILED and state is TaskState.FAILED",
         "return False",
+        first=16,
     ),
     Mutation(
         "a restarted coordinator knows nothing of what elements are over",
@@ -344,7 +342,7 @@ BREAKS: Final = (
         "coordinator",
         "if job.state is JobState.TERMINATING or index in group.cancelling:",
         "if job.state is JobState.TERMINATING:",
-        first=70,
+        first=105,
     ),
     Mutation(
         "a retried task has an attempt that it had before",
@@ -512,6 +510,7 @@ BREAKS: Final = (
         "coordinator",
         "if not desk.policy.may_submit(session.owner, session.role, job.pool):",
         "if False:",
+        first=18,
         size="strange",
     ),
     Mutation(
@@ -526,6 +525,7 @@ BREAKS: Final = (
         "coordinator",
         "if options is None or options.elevation is not Elevation.ALLOWED:",
         "if False:",
+        first=37,
         size="strange",
     ),
     Mutation(
@@ -533,6 +533,7 @@ BREAKS: Final = (
         "agentd",
         "if command.elevated and not config.elevation:",
         "if False:",
+        first=39,
         size="strange",
     ),
     Mutation(
@@ -590,14 +591,6 @@ BREAKS: Final = (
         "agentd",
         'return {GPUS_VARIABLE: ""} if config.gpus else {}',
         "return {}",
-        size="strange",
-    ),
-    Mutation(
-        "what a revoked node brings back is not released first",
-        "coordinator",
-        "if job is not None and given_up is not None and given_up.owes_release:",
-        "if False:",
-        first=60,
         size="strange",
     ),
     # ---- what is said of what waits

@@ -175,9 +175,9 @@ class Invariants:
             require(good, "I1", f"{who.task} starts on {who.node} where nothing was prepared in {boot}", job.id)
         self._attempt_starts(job, who)
         grant = self.truth.grant_of(job.id, who.node, group, index, who.attempt)
-        back = grant is not None and (who.node, grant) in self.truth.gave_back
+        back = grant is not None and (who.node, *grant) in self.truth.gave_back
         back = back and not job.command_of(who).files  # it began when they began to come
-        require(not back, "recall", f"{who.task} starts on {who.node}, which gave back grant {grant}", job.id)
+        require(not back, "recall", f"{who.task} starts on {who.node}, which gave back {grant}", job.id)
         self._task_counts(job, host, who, group, index)
 
     def _attempt_starts(self, job: JobTruth, who: Identity) -> None:

@@ -500,7 +500,9 @@ class Simulation:
     def agent_sent(self, host: str, message: Message) -> None:
         self.leases.sent(host, message)
         if isinstance(message, m.Recalled):
-            self.truth.gave_back.add((self.by_name[host].node, message.grant))
+            node = self.by_name[host].node
+            back = (at for first, count in message.spans for at in range(first, first + count))
+            self.truth.gave_back.update((node, message.grant, position) for position in back)
         if isinstance(message, m.Leaving):
             self.truth.leaving[self.by_name[host].node] = self.world.now
 
@@ -581,9 +583,9 @@ class Simulation:
 
     def staging(self, machine: Machine, key: str) -> None:
         """Files begin to come for a command: it has begun."""
-        grant = key.partition(".")[0]
-        back = grant.isdecimal() and (machine.node, int(grant)) in self.truth.gave_back
-        require(not back, "recall", f"files come for {key} on {machine.name}, which gave that grant back")
+        grant, position = key.split(".")[:2]
+        back = grant.isdecimal() and (machine.node, int(grant), int(position)) in self.truth.gave_back
+        require(not back, "recall", f"files come for {key} on {machine.name}, which gave that task back")
 
     def spawn_refused(self, who: Identity) -> None:
         self.truth.refused(who)

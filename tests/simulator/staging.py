@@ -36,7 +36,7 @@ def _bring(rng: random.Random, command: dict[str, Any], *, of_task: bool) -> Non
     for digest, content in CONTENTS.items():
         if rng.random() < 0.5:
             command["files"].append({"path": f"in/{digest[:8]}", "digest": digest, "size_bytes": len(content)})
-    if rng.random() < 0.1:
+    if rng.random() < 0.1 and command["retries"] is not None:  # else it would be asked for for ever
         command["files"].append({"path": "in/gone", "digest": GONE, "size_bytes": 9})
     if rng.random() < 0.5 and not command.get("arms"):
         actions = ("retry", "succeed", "fail") if of_task else ("retry",)

@@ -182,8 +182,8 @@ class Truth:
         self.ever_drained: set[str] = set()
         self.forgotten: set[str] = set()
         """Nodes that were ever forgotten."""
-        self.gave_back: set[tuple[str, int]] = set()
-        """(node, grant) of which the node said that nothing more of it will start."""
+        self.gave_back: set[tuple[str, int, int]] = set()
+        """(node, grant, position) of which the node said that nothing more of it will start."""
         self.leaving: dict[str, float] = {}
         """Nodes that asked to leave, when."""
         self.incarnations: dict[str, str] = {}
@@ -342,14 +342,14 @@ class Truth:
                 self.drained.pop(record.node, None)
                 self.forgotten.add(record.node)
 
-    def grant_of(self, job: str, node: str, group: int, index: int, attempt: int) -> int | None:
-        """The last grant by which the node was given this attempt."""
+    def grant_of(self, job: str, node: str, group: int, index: int, attempt: int) -> tuple[int, int] | None:
+        """The last (grant, position) by which the node was given this attempt."""
         for grant in reversed(self.grants.values()):
             record = grant.record
             position, off = divmod(index - record.first, record.step)
             mine = (record.job, record.node, record.group, record.attempt) == (job, node, group, attempt)
             if mine and off == 0 and 0 <= position < record.count:
-                return record.grant
+                return record.grant, position
         return None
 
     def _steered(self, job: JobTruth, record: rows.JobMoved | rows.JobReopened | rows.TaskCancelled) -> None:
@@ -380,7 +380,7 @@ class Truth:
         job.forgiven = {place for place, verdict in job.final.items() if verdict is rows.Verdict.FAILED}
 
     def _ending(self, job: JobTruth, reason: str, now: float) -> None:
-        job.disabled = False
+        job.disabled, job.how = False, None
         if job.ending_at is None:
             job.ending_at, job.reason = now, reason
 
