@@ -228,10 +228,11 @@ class AgentCore:
     def next_deadline(self) -> Instant | None:
         """When `handle` wants a Tick."""
         now = self._desk.now
-        dues = (self._lease.next_due(), self._keepers.next_due(), self._orphan_due(), self._desk.next_due())
+        dues = (
+            self._lease.next_due(), self._keepers.next_due(), self._orphan_due(), self._desk.next_due(),
+            self._retention.next_due(),
+        )  # fmt: skip
         due = [at for at in dues if at is not None]
-        if (look := self._retention.next_due()) is not None and self._surveyed and not self._full:
-            due.append(look)
         wait = self._phases.next_due()
         if wait is not None:
             due.append(now.boottime + wait)
