@@ -36,7 +36,7 @@ COLOUR_OF: Final[dict[str, Colour]] = {
         ("failure", "failed", "barred", "release_failed", "start_failed", "lost", "unusable", "unreached"), Colour.BAD
     ),
     **dict.fromkeys(("running", "preparing", "releasing", "terminating", "joining", "starting", "active"), Colour.BUSY),
-    **dict.fromkeys(("cancelled", "skipped", "waived", "draining", "disabled", "disabling"), Colour.WARN),
+    **dict.fromkeys(("cancelled", "skipped", "waived", "draining", "drained", "disabled", "disabling"), Colour.WARN),
     "-": Colour.FAINT,
 }
 """One colour a word, wherever it stands."""

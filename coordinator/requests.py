@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, Final
@@ -359,5 +358,4 @@ def _overview_body(desk: Desk, waiter: Waiter) -> views.Plain:
 def _overview_of(desk: Desk, job: Job, rows: bool) -> views.Plain:
     """A job to be drawn again and again: its nodes without their outputs, and only counted where they are many."""
     drawn = [views.job_node(node_job, tails=False) for node_job in job.rounds] if rows else []
-    states = Counter(node_job.state.value for node_job in job.rounds)
-    return {**views.job(desk.cluster, job), "nodes": drawn, "node_states": dict(states)}
+    return {**views.job(desk.cluster, job), "nodes": drawn, "node_states": views.node_states(job)}

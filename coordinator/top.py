@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, Final
@@ -31,7 +32,7 @@ def answer(desk: Desk, session: Session, message: m.Top) -> None:
         "pools": len(desk.cluster.pools),
         "jobs": {"total": len(jobs), "live": sum(job.state is not JobState.COMPLETED for job in jobs)},
         "tasks": _tasks(jobs),
-        "nodes": _nodes(nodes),
+        "nodes": dict(Counter(node.state.value for node in nodes)),
         "slots": sum(node.slots for node in nodes),
         "slots_used": sum(min(node.used, node.slots) for node in nodes),
         "owed": sum(len(access.owes(desk, session, node)) for node in desk.cluster.nodes.values()),
@@ -59,13 +60,6 @@ def _tasks(jobs: Iterable[Job]) -> dict[str, int]:
     }
 
 
-def _nodes(nodes: Iterable[Node]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for node in nodes:
-        counts[node.state.value] = counts.get(node.state.value, 0) + 1
-    return counts
-
-
 def _of_interest(job: Job) -> tuple[bool, int, int, float]:
     """Those that run first, by slots; then those that wait; then what ended last."""
     over = job.state is JobState.COMPLETED
@@ -79,9 +73,7 @@ def _of_concern(node: Node) -> tuple[bool, int, str]:
 
 
 def _job(desk: Desk, job: Job) -> Plain:
-    states: dict[str, int] = {}
-    for node_job in job.rounds if len(job.rounds) <= MAX_ROWS else ():
-        states[node_job.state.value] = states.get(node_job.state.value, 0) + 1
+    states = views.node_states(job) if len(job.rounds) <= MAX_ROWS else {}
     return {**views.job(desk.cluster, job), "node_states": states}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -122,6 +123,11 @@ def release_counts(shown: Job) -> dict[str, int]:
     for node_job in shown.rounds:
         by[names.get(node_job.state, "owed")] += 1
     return by
+
+
+def node_states(shown: Job) -> dict[str, int]:
+    """Rounds by their state."""
+    return dict(Counter(node_job.state.value for node_job in shown.rounds))
 
 
 def job_node(node_job: NodeJob, tails: bool = True) -> Plain:

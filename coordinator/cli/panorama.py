@@ -12,16 +12,14 @@ from rich.text import Text
 
 from coordinator.cli.progress import bar
 from coordinator.cli.words import phase_word, tasks_over
-from coordinator.render import age, count_of, duration, plain, span
+from coordinator.render import COLOUR_OF, Colour, age, count_of, duration, plain, span
 
 Document = Mapping[str, Any]
 
-STYLE: Final = {
-    **dict.fromkeys(("success", "idle", "prepared", "released"), "green"),
-    **dict.fromkeys(("failure", "lost", "unusable", "start_failed", "unreached", "barred"), "red"),
-    **dict.fromkeys(("running", "active", "releasing", "preparing", "terminating", "joining", "starting"), "cyan"),
-    **dict.fromkeys(("cancelled", "disabled", "disabling", "draining", "drained"), "yellow"),
-}
+_STYLES: Final = {
+    Colour.GOOD: "green", Colour.BAD: "red", Colour.BUSY: "cyan", Colour.WARN: "yellow", Colour.FAINT: "dim",
+}  # fmt: skip
+"""Colours by what they are used for, as rich calls them."""
 _HEAD: Final = 3
 _TITLES: Final = 2
 _BAR: Final = 10
@@ -80,7 +78,8 @@ def _table(*columns: tuple[str, str]) -> Table:
 
 def _word(word: object) -> Text:
     text = str(word)
-    return Text(text.replace("_", " "), style=STYLE.get(text, ""))
+    colour = COLOUR_OF.get(text)
+    return Text(text.replace("_", " "), style="" if colour is None else _STYLES[colour])
 
 
 def _jobs(jobs: Sequence[Document], now: float, first: int) -> Table:
