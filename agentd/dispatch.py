@@ -198,12 +198,6 @@ class Dispatch:
             if len(keeper.items) > 1:
                 self._desk.say(keeper.name, RecallItems(keys=None))
 
-    def stop_job(self, job: str, reason: str) -> None:
-        """Kill what runs of this job."""
-        for keeper in self._keepers.of(job, Purpose.TASKS):
-            for key in keeper.items:
-                self._desk.say(keeper.name, StopItem(key=key, reason=reason))
-
     def return_everything(self) -> None:
         """Nothing starts any more of what was granted so far."""
         for waiting in list(self._waiting.values()):

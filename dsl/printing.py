@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any, Final
 
-from dsl.diagnostics import Diagnostic, Lines, Severity, Span, as_data
+from dsl.diagnostics import Diagnostic, Lines, Span, as_data
 
 WIDTH: Final = 160
 """Columns of a source line that are shown; a longer one is cut around the mark."""
@@ -111,10 +111,3 @@ def _picture(letter: str) -> str:
     if code < 0x20:
         return chr(0x2400 + code)
     return letter if letter.isprintable() or letter == " " else "\ufffd"
-
-
-def summary(diagnostics: list[Diagnostic]) -> str:
-    """`2 errors, 1 warning`."""
-    counts = {severity: sum(one.severity is severity for one in diagnostics) for severity in Severity}
-    parts = [f"{count} {severity.value}{'s' * (count != 1)}" for severity, count in counts.items() if count]
-    return ", ".join(parts)

@@ -14,7 +14,6 @@ KEYWORDS: Final = frozenset(
         "IN", "LET", "NOT", "NULL", "OR", "PARAM", "SECRET", "TRUE",
     }
 )  # fmt: skip
-RESERVED_WORDS: Final = frozenset(word.lower() for word in KEYWORDS)
 STRINGS: Final = frozenset({"STRING", "RAW", "TRIPLE", "RAWTRIPLE"})
 BROKEN: Final = frozenset({"BAD_NUMBER", "BAD_STRING", "BAD_TRIPLE"})
 NUMBERS: Final = frozenset({"INT", "FLOAT", "DURATION", "SIZE", "DATE"})

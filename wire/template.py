@@ -127,11 +127,6 @@ def run_names(expr: Expr) -> frozenset[str]:
     return frozenset().union(*(run_names(part) for part in expr[1:]))
 
 
-def is_constant(expr: Expr) -> bool:
-    """Whether the text is the same for every task, on every node."""
-    return not isinstance(expr, list)
-
-
 def varies_by_task(expr: Expr) -> bool:
     """Whether the text can differ between two tasks of one group on one node."""
     if not isinstance(expr, list):
