@@ -233,7 +233,7 @@ def token_create(desk: Desk, session: Session, message: m.TokenCreate) -> None:
     if (token.role, token.uses, token.name, token.pool) != (message.role, message.uses, message.name, message.pool):
         raise _refused("there is such a token already, for something else: make another secret")
     body = {**_token_row(desk, token), "authority": desk.certificates.authority}
-    desk.send(session.epoch, m.Reply(message.request, body))
+    desk.reply(session.epoch, message.request, body)
 
 
 def _check(desk: Desk, message: m.TokenCreate) -> None:
@@ -275,7 +275,7 @@ def _room_for_token(desk: Desk, digest: str) -> None:
 
 def token_list(desk: Desk, session: Session, message: m.TokenList) -> None:
     page = _page(desk.cluster.identities.tokens.values(), message.skip)
-    desk.send(session.epoch, m.Reply(message.request, [_token_row(desk, token) for token in page]))
+    desk.reply(session.epoch, message.request, [_token_row(desk, token) for token in page])
 
 
 def _page(entries: Iterable[T], skip: int) -> Iterator[T]:
@@ -306,7 +306,7 @@ def token_revoke(desk: Desk, session: Session, message: m.TokenRevoke) -> None:
         raise RefusedError(m.RefusalCode.UNKNOWN, text, near(message.token, ids), _LIST_TOKENS)
     if not token.revoked:
         desk.keep(TokenRevoked(token.digest, desk.now))
-    desk.send(session.epoch, m.Reply(message.request, _token_row(desk, token)))
+    desk.reply(session.epoch, message.request, _token_row(desk, token))
 
 
 # ---- identities
@@ -314,7 +314,7 @@ def token_revoke(desk: Desk, session: Session, message: m.TokenRevoke) -> None:
 
 def identity_list(desk: Desk, session: Session, message: m.IdentityList) -> None:
     page = _page(desk.cluster.identities.by_key.values(), message.skip)
-    desk.send(session.epoch, m.Reply(message.request, [_identity_row(desk, identity) for identity in page]))
+    desk.reply(session.epoch, message.request, [_identity_row(desk, identity) for identity in page])
 
 
 def _identity_row(desk: Desk, identity: Identity) -> views.Plain:
@@ -338,7 +338,7 @@ def identity_revoke(desk: Desk, session: Session, message: m.IdentityRevoke) -> 
         way_out = "`coordinator user list` shows who has"
         raise RefusedError(m.RefusalCode.UNKNOWN, text, near(message.name, names), way_out)
     # The one who asks may be among them, and is answered first.
-    desk.send(session.epoch, m.Reply(message.request, _revoked(desk, message.name, found)))
+    desk.reply(session.epoch, message.request, _revoked(desk, message.name, found))
     _revoke(desk, found, session)
 
 
@@ -357,7 +357,7 @@ def node_revoke(desk: Desk, session: Session, message: m.NodeRevoke) -> None:
         text = f"there is no node `{message.node[:200]}`"
         way_out = "`coordinator node list` shows those there are"
         raise RefusedError(m.RefusalCode.UNKNOWN, text, near(message.node, names | set(desk.cluster.nodes)), way_out)
-    desk.send(session.epoch, m.Reply(message.request, _revoked(desk, message.node, found)))
+    desk.reply(session.epoch, message.request, _revoked(desk, message.node, found))
     if node is not None:
         joining.revoked(desk, node)
     _revoke(desk, found, session)

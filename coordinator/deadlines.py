@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
+from typing import Final
 
 Key = tuple[str, ...]
+ROUNDING_S: Final = 1e-3
+"""A deadline and a difference of times may disagree in their last digits by less."""
 
 
 class Deadlines:

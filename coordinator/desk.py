@@ -108,6 +108,10 @@ class Desk:
         self.ready.frames = [frame for frame in self.ready.frames if frame[0] != session]
         self.ready.discard.append(session)
 
+    def reply(self, session: int, request: int, body: object) -> None:
+        """Answer a request."""
+        self.send(session, m.Reply(request, body))
+
     def refuse(self, session: int, request: int, code: m.RefusalCode, message: str, **more: object) -> None:
         """Answer a request with a sentence."""
         self.send(session, m.Refused(request=request, code=code, message=message, **more))  # type: ignore[arg-type]
@@ -174,7 +178,7 @@ class Desk:
             lookup = replace(kept, session=session, request=request, code=code, sentence=sentence)
             self.ready.lookups.append(lookup)
         else:
-            self.send(session, m.Reply(request, {**kept, "why": sentence}))
+            self.reply(session, request, {**kept, "why": sentence})
 
     def _end_relays(self, epoch: int) -> None:
         """Relays of a session that ended end with it, on either side; who follows waits for the node's return."""

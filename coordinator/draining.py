@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from typing import Final
 
 from coordinator import work
+from coordinator.deadlines import ROUNDING_S
 from coordinator.desk import Desk
 from coordinator.model import Job, Node
 from coordinator.preparation import NodeJob
 from coordinator.records import NodeJobState, NodeMark, NodeMarked
 from wire import messages as m
 
-ROUNDING_S: Final = 1e-3
 STOPPED: Final = "its node is drained"
 
 

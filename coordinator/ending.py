@@ -6,6 +6,7 @@ from typing import Final
 
 from coordinator import disabling, draining, on_end, readiness, work
 from coordinator.claims import Claim
+from coordinator.deadlines import ROUNDING_S
 from coordinator.desk import Desk
 from coordinator.model import Job, JobState, Node, NodeState, TaskState
 from coordinator.obstacles import unfit
@@ -28,7 +29,6 @@ from wire.instant import Instant
 from wire.spec import Finish
 
 ELIGIBLE_GRACE_S: Final = 10.0
-ROUNDING_S: Final = 1e-3
 MAX_RUNS: Final = 4_096
 """Runs of skipped tasks in one record."""
 ALL_COMPLETE: Final = "AllTasksComplete"

@@ -29,7 +29,7 @@ def answer(desk: Desk, session: Session, message: m.Explain) -> None:
     else:
         job = find_job(desk, session, message.target)
         found = why_job.job(view, job)
-    desk.send(session.epoch, m.Reply(message.request, plain(found, job)))
+    desk.reply(session.epoch, message.request, plain(found, job))
 
 
 def reason(desk: Desk, session: Session, job: Job, group: Group, index: int) -> str:

@@ -150,13 +150,13 @@ def answer(desk: Desk, node: Node, message: m.FileContents | m.FileListing | m.F
                 return
             size = min(max(size, 0), MAX_SIZE)
             body = {"content": content, "size": size, "end": end or not content, **relay.said}
-            desk.send(relay.session, m.Reply(relay.request, body))
+            desk.reply(relay.session, relay.request, body)
         case m.FileListing(_, entries, truncated):
             listed = [
                 {"name": name, "directory": directory, "size": size, "changed_at": changed}
                 for name, directory, size, changed in entries
             ]
-            desk.send(relay.session, m.Reply(relay.request, {"entries": listed, "truncated": truncated}))
+            desk.reply(relay.session, relay.request, {"entries": listed, "truncated": truncated})
         case m.FileRefused(_, reason, missing):
             code = m.RefusalCode.UNKNOWN if missing else m.RefusalCode.FAILED
             desk.answer_instead(relay, code, f"{relay.node}: {reason}")
@@ -169,7 +169,7 @@ def overdue(desk: Desk, number: int) -> None:
         return
     desk.close_relay(number)
     if relay.follow is not None:
-        desk.send(relay.session, m.Reply(relay.request, {"content": b"", "size": 0, "end": True, **relay.said}))
+        desk.reply(relay.session, relay.request, {"content": b"", "size": 0, "end": True, **relay.said})
     else:
         sentence = f"node `{relay.node}` does not answer"
         desk.answer_instead(relay, m.RefusalCode.FAILED, sentence)

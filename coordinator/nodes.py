@@ -32,7 +32,7 @@ def find_own_node(desk: Desk, session: Session, name: str) -> Node:
 
 def reply(desk: Desk, session: Session, request: int, node: Node) -> None:
     """Answer with what `node show` prints."""
-    desk.send(session.epoch, m.Reply(request, views.node(node, desk.now, access.owes(desk, session, node))))
+    desk.reply(session.epoch, request, views.node(node, desk.now, access.owes(desk, session, node)))
 
 
 def drain(desk: Desk, session: Session, message: m.NodeDrain) -> Node:
@@ -107,7 +107,7 @@ def node_retry_prep(desk: Desk, session: Session, message: m.NodeRetryPrep) -> N
         )
     desk.keep(RoundMoved(job.id, node.name, node_job.round, NodeJobState.ABSENT, None, desk.now))
     tails = access.may_act(desk, session, job)
-    desk.send(session.epoch, m.Reply(message.request, views.job_node(node_job, tails)))
+    desk.reply(session.epoch, message.request, views.job_node(node_job, tails))
 
 
 def healthy(desk: Desk, node: Node) -> None:

@@ -109,7 +109,7 @@ def _ask(desk: Desk, number: int) -> None:
 
 def _answer(desk: Desk, number: int, told: list[Plain], *, end: bool) -> None:
     reader = desk.readers.pop(number)
-    desk.send(reader.session, m.Reply(reader.request, {"events": told, "next": reader.since, "end": end}))
+    desk.reply(reader.session, reader.request, {"events": told, "next": reader.since, "end": end})
 
 
 def _told(desk: Desk, session: Session, reader: Reader, page: PageRead) -> Iterator[Plain]:

@@ -85,13 +85,9 @@ def handle(desk: Desk, session: Session, message: m.Message) -> None:
 # ---- answers
 
 
-def _reply(desk: Desk, session: Session, request: int, body: Any) -> None:
-    desk.send(session.epoch, m.Reply(request, body))
-
-
 def _job_list(desk: Desk, session: Session, message: m.JobList) -> None:
     jobs = islice(access.jobs(desk, session), max(0, message.skip), None)
-    _reply(desk, session, message.request, _fitting(views.job(desk.cluster, job) for job in jobs))
+    desk.reply(session.epoch, message.request, _fitting(views.job(desk.cluster, job) for job in jobs))
 
 
 def _fitting(rows: Iterable[views.Plain]) -> list[views.Plain]:
@@ -110,14 +106,14 @@ def _job_show(desk: Desk, session: Session, message: m.JobShow) -> None:
     job = find_job(desk, session, message.job)
     called = on_end.shown(job, output=access.may_act(desk, session, job))
     shown = views.job(desk.cluster, job, alone=True)
-    _reply(desk, session, message.request, shown if called is None else {**shown, "on_end": called})
+    desk.reply(session.epoch, message.request, shown if called is None else {**shown, "on_end": called})
 
 
 def _job_nodes(desk: Desk, session: Session, message: m.JobNodes) -> None:
     job = find_job(desk, session, message.job)
     rounds = islice(job.rounds, max(0, message.skip), None)
     tails = access.may_act(desk, session, job)  # what a command wrote is not for all who may look
-    _reply(desk, session, message.request, _fitting(views.job_node(node_job, tails) for node_job in rounds))
+    desk.reply(session.epoch, message.request, _fitting(views.job_node(node_job, tails) for node_job in rounds))
 
 
 def _job_wait(desk: Desk, session: Session, message: m.JobWait) -> None:
@@ -139,7 +135,7 @@ def _job_terminate(desk: Desk, session: Session, message: m.JobTerminate) -> Non
     if job.state is JobState.COMPLETED:
         raise RefusedError(m.RefusalCode.FAILED, f"job `{job.id}` is over already ({job.end_reason})")
     ending.end(desk, job, message.reason[:1000], message.force)
-    _reply(desk, session, message.request, views.job(desk.cluster, job))
+    desk.reply(session.epoch, message.request, views.job(desk.cluster, job))
 
 
 def _job_delete(desk: Desk, session: Session, message: m.JobDelete) -> None:
@@ -173,7 +169,7 @@ def _task_list(desk: Desk, session: Session, message: m.TaskList) -> None:
         _, group, index = find_task(desk, session, name)
         start = (group.number, index)
     limit = max(1, min(message.limit, MAX_PAGE))
-    _reply(desk, session, message.request, _fitting(islice(_found(desk, job, groups, message, start), limit)))
+    desk.reply(session.epoch, message.request, _fitting(islice(_found(desk, job, groups, message, start), limit)))
 
 
 def _found(
@@ -205,12 +201,12 @@ def _task_show(desk: Desk, session: Session, message: m.TaskShow) -> None:
     shown = views.task(desk.cluster, job, group, index, history=True)
     if shown["reason"] is None and group.state[index] == TaskState.ACTIVE:
         shown["reason"] = explain.reason(desk, session, job, group, index)
-    _reply(desk, session, message.request, shown)
+    desk.reply(session.epoch, message.request, shown)
 
 
 def _node_list(desk: Desk, session: Session, message: m.NodeList) -> None:
     page = islice(desk.cluster.nodes.values(), max(0, message.skip), None)
-    _reply(desk, session, message.request, _fitting(_node(desk, session, node) for node in page))
+    desk.reply(session.epoch, message.request, _fitting(_node(desk, session, node) for node in page))
 
 
 def _node(desk: Desk, session: Session, node: Node) -> views.Plain:
@@ -230,7 +226,7 @@ def _pool(desk: Desk, session: Session, pool: Pool) -> views.Plain:
 def _node_show(desk: Desk, session: Session, message: m.NodeShow) -> None:
     node = find_node(desk, message.node)
     quarantined = views.quarantined(desk.cluster, node, lambda job: access.may_look(desk, session, job))
-    _reply(desk, session, message.request, {**_node_with_tails(desk, session, node), "quarantined": quarantined})
+    desk.reply(session.epoch, message.request, {**_node_with_tails(desk, session, node), "quarantined": quarantined})
 
 
 def _node_drain(desk: Desk, session: Session, message: m.NodeDrain) -> None:
@@ -242,7 +238,7 @@ def _node_drain(desk: Desk, session: Session, message: m.NodeDrain) -> None:
 
 
 def _pool_list(desk: Desk, session: Session, message: m.PoolList) -> None:
-    _reply(desk, session, message.request, [_pool(desk, session, pool) for pool in desk.cluster.pools.values()])
+    desk.reply(session.epoch, message.request, [_pool(desk, session, pool) for pool in desk.cluster.pools.values()])
 
 
 def _pool_show(desk: Desk, session: Session, message: m.PoolShow) -> None:
@@ -254,7 +250,7 @@ def _pool_show(desk: Desk, session: Session, message: m.PoolShow) -> None:
             near(message.pool, desk.cluster.pools),
             "`coordinator pool list` shows those there are",
         )
-    _reply(desk, session, message.request, _pool(desk, session, pool))
+    desk.reply(session.epoch, message.request, _pool(desk, session, pool))
 
 
 def _overview(desk: Desk, session: Session, message: m.Overview) -> None:
@@ -267,7 +263,7 @@ def _overview(desk: Desk, session: Session, message: m.Overview) -> None:
 
 def _finish(desk: Desk, session: Session, message: m.Finish) -> None:
     ending.finish_all(desk, message.reason[:1000])
-    _reply(desk, session, message.request, {})
+    desk.reply(session.epoch, message.request, {})
 
 
 def _submit(desk: Desk, session: Session, message: m.Submit) -> None:
@@ -318,7 +314,7 @@ def answer_waiters(desk: Desk) -> None:
         if body is None:
             still.append(waiter)
         else:
-            desk.send(waiter.session, m.Reply(waiter.request, body))
+            desk.reply(waiter.session, waiter.request, body)
     desk.waiters = still
 
 

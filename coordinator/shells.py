@@ -209,7 +209,7 @@ def write(desk: Desk, session: Session, message: m.ShellWrite) -> None:
         shell.coming += len(content)
         desk.send(shell.node_session, m.ShellInput(shell.number, content))
     taken = len(content) if shell.ended is None else len(message.content)
-    desk.send(session.epoch, m.Reply(message.request, {"taken": taken}))
+    desk.reply(session.epoch, message.request, {"taken": taken})
 
 
 def resize(desk: Desk, session: Session, message: m.ShellResize) -> None:
@@ -217,7 +217,7 @@ def resize(desk: Desk, session: Session, message: m.ShellResize) -> None:
     shell.size = _clamped(message.columns, message.rows)
     if shell.resized is None:
         _tell_size(desk, shell)
-    desk.send(session.epoch, m.Reply(message.request, {}))
+    desk.reply(session.epoch, message.request, {})
 
 
 def _tell_size(desk: Desk, shell: Shell) -> None:
@@ -229,7 +229,7 @@ def _tell_size(desk: Desk, shell: Shell) -> None:
 def close(desk: Desk, session: Session, message: m.ShellClose) -> None:
     shell = _find(desk, session, message.shell)
     _leave(desk, shell)
-    desk.send(session.epoch, m.Reply(message.request, {}))
+    desk.reply(session.epoch, message.request, {})
 
 
 ANSWERS: Final[dict[type[m.Message], Callable[..., None]]] = {
@@ -271,7 +271,7 @@ def _opened(desk: Desk, shell: Shell, directory: str) -> None:
     if shell.opening is None or shell.ended is not None:
         return
     body = {"shell": shell.number, "node": shell.node, "directory": directory[:MAX_PATH]}
-    desk.send(shell.session, m.Reply(shell.opening, body))
+    desk.reply(shell.session, shell.opening, body)
     shell.opening, shell.typed_at = None, desk.now.boottime
     _look_again(desk, shell, desk.policy.shells.idle_s)
 
@@ -292,7 +292,7 @@ def _deliver(desk: Desk, shell: Shell) -> None:
         return
     content = bytes(shell.output)
     shell.output.clear()
-    desk.send(shell.session, m.Reply(shell.reading, {"content": content, "ended": shell.ended}))
+    desk.reply(shell.session, shell.reading, {"content": content, "ended": shell.ended})
     shell.reading = None
     if shell.ended is not None:
         shell.watched = False

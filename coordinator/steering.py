@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from coordinator import access, disabling, ending, views, work
 from coordinator.desk import Desk
@@ -36,10 +36,6 @@ NO_LIMIT: Final = 0
 """As a request says it of `parallel` and `timeout`."""
 
 
-def _reply(desk: Desk, session: Session, request: int, body: Any) -> None:
-    desk.send(session.epoch, m.Reply(request, body))
-
-
 def _find_live(desk: Desk, session: Session, name: str) -> Job:
     job = find_own_job(desk, session, name)
     if not job.live or job.deleting:
@@ -67,7 +63,7 @@ def _job_disable(desk: Desk, session: Session, message: m.JobDisable) -> None:
         _check_steered(job)
         desk.keep(JobMoved(job.id, JobState.DISABLING, message.how, session.owner, desk.now))
         disabling.look_at(desk, job)
-    _reply(desk, session, message.request, views.job(desk.cluster, job))
+    desk.reply(session.epoch, message.request, views.job(desk.cluster, job))
 
 
 def _job_enable(desk: Desk, session: Session, message: m.JobEnable) -> None:
@@ -81,7 +77,7 @@ def _job_enable(desk: Desk, session: Session, message: m.JobEnable) -> None:
             )
         for state in (JobState.ENABLING, JobState.ACTIVE):
             desk.keep(JobMoved(job.id, state, None, session.owner, desk.now))
-    _reply(desk, session, message.request, views.job(desk.cluster, job))
+    desk.reply(session.epoch, message.request, views.job(desk.cluster, job))
 
 
 def _job_set(desk: Desk, session: Session, message: m.JobSet) -> None:
@@ -97,7 +93,7 @@ def _job_set(desk: Desk, session: Session, message: m.JobSet) -> None:
         _check_steered(job)
         desk.keep(JobChanged(job.id, priority, parallel, timeout_ms, session.owner, desk.now))
         ending.rearm(desk, job)
-    _reply(desk, session, message.request, views.job(desk.cluster, job))
+    desk.reply(session.epoch, message.request, views.job(desk.cluster, job))
 
 
 def _check_bounds(message: m.JobSet) -> None:
@@ -146,7 +142,7 @@ def _job_retry(desk: Desk, session: Session, message: m.JobRetry) -> None:
     work.rearm(desk, job)
     ending.rearm(desk, job)
     retried = sum(count for _, spans in tasks for _, count in spans)
-    _reply(desk, session, message.request, {**views.job(desk.cluster, job), "retried": retried})
+    desk.reply(session.epoch, message.request, {**views.job(desk.cluster, job), "retried": retried})
 
 
 def _chosen(job: Job, states: set[TaskState]) -> Chosen:
@@ -201,7 +197,7 @@ def _task_cancel(desk: Desk, session: Session, message: m.TaskCancel) -> None:
         shown = views.task(desk.cluster, job, group, index)
         raise RefusedError(m.RefusalCode.FAILED, f"task `{name}` is over already: {shown['result']}")
     _cancel(desk, job, group, index, f"cancelled by {session.owner}")
-    _reply(desk, session, message.request, views.task(desk.cluster, job, group, index))
+    desk.reply(session.epoch, message.request, views.task(desk.cluster, job, group, index))
 
 
 def _cancel(desk: Desk, job: Job, group: Group, index: int, reason: str) -> None:

@@ -35,7 +35,7 @@ def submit(desk: Desk, session: Session, message: m.Submit) -> None:
         known = [name for name in known if (job := desk.cluster.jobs.get(name)) and not job.deleting] or None
     if known is not None:
         existing = {"existing": True} if message.once else {}
-        desk.send(session.epoch, m.Reply(message.request, {"jobs": [{**_named(job), **existing} for job in known]}))
+        desk.reply(session.epoch, message.request, {"jobs": [{**_named(job), **existing} for job in known]})
         return
     refusal = _why_not_now(desk, message)
     if refusal is not None:
@@ -112,7 +112,7 @@ def _accept(desk: Desk, session: Session, message: m.Submit, document: SpecDocum
         ending.rearm(desk, desk.cluster.jobs[job_id])
         jobs.append({"id": job_id, "name": spec.name})
     told = {"pools": changed} if message.update_pool else {}
-    desk.send(session.epoch, m.Reply(message.request, {"jobs": jobs, **told}))
+    desk.reply(session.epoch, message.request, {"jobs": jobs, **told})
 
 
 def _problems(desk: Desk, document: SpecDocument, update: bool) -> list[Problem]:

@@ -40,7 +40,7 @@ def answer(desk: Desk, session: Session, message: m.Top) -> None:
         "top_nodes": [_node(desk, session, node) for node in sorted(nodes, key=_of_concern)[:rows]],
         "releases": list(islice(_releases(jobs), rows)),
     }
-    desk.send(session.epoch, m.Reply(message.request, body))
+    desk.reply(session.epoch, message.request, body)
 
 
 def _tasks(jobs: Iterable[Job]) -> dict[str, int]:
