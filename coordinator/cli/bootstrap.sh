@@ -95,12 +95,13 @@ if held; then
 fi
 
 echo 'step starting'
+# A log of its own for this agent, in its place before there is an agent: the child opens it, whenever it gets to run.
 : >"$log.new"
+mv -f "$log.new" "$log"
 nohup "$place/bin/agentd" --coordinator "$ADDRESS" --pool "$POOL" --name "$NAME" --root "$ROOT" --join - \
-  <"$here/join" >>"$log.new" 2>&1 &
+  <"$here/join" >>"$log" 2>&1 &
 pid=$!
 printf '%s %s\n' "$pid" "$(cut -d ' ' -f 22 "/proc/$pid/stat" 2>/dev/null)" >"$PREFIX/agentd.pid"
-mv -f "$log.new" "$log"
 tries=0
 settled=0
 while [ "$settled" -lt 5 ]; do  # a second after it is ready: what is refused for good is refused by then
