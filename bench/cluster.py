@@ -17,6 +17,9 @@ from typing import IO, Any
 ROOT = Path(__file__).parent.parent
 PATIENCE_S = 60.0
 """How long a daemon may take to come up or to go."""
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+"""Of all that is measured. An interpreter that is told to keep no bytecode would compile every module of ours, and none
+of the installed packages that the floors import, anew for each command."""
 
 
 class BenchFailed(Exception):
@@ -52,7 +55,12 @@ class Cluster:
 
     def _start(self, words: list[str], stdout: int | IO[bytes]) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [*command(words[0]), *words[1:]], stdin=subprocess.DEVNULL, stdout=stdout, stderr=self.log, cwd=ROOT
+            [*command(words[0]), *words[1:]],
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=self.log,
+            cwd=ROOT,
+            env=ENVIRONMENT,
         )
 
     def tail(self) -> str:
@@ -88,6 +96,7 @@ class Cluster:
             capture_output=True,
             text=True,
             cwd=ROOT,
+            env=ENVIRONMENT,
             check=False,
         )
         seconds = time.perf_counter() - begin

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from bench.cluster import BenchFailed, cluster
+from bench.cluster import ENVIRONMENT, BenchFailed, cluster
 
 SLOTS = 2
 FLOOR = Path(__file__).with_name("floor.py")
@@ -117,7 +117,7 @@ def submission(directory: Path, few: int, many: int, rounds: int) -> Submission:
             for path, into in files:
                 into.append(live.run("submit", str(path))[1])
             begin = time.perf_counter()
-            subprocess.run([sys.executable, "-c", "import lark, click, msgpack"], check=True)
+            subprocess.run([sys.executable, "-c", "import lark, click, msgpack"], env=ENVIRONMENT, check=True)
             result.imports_s.append(time.perf_counter() - begin)
     shutil.rmtree(directory)
     return result
