@@ -122,6 +122,8 @@ def _report_character(token: Token, report: Report) -> None:
     shown = token.text if token.text.isprintable() else f"U+{ord(token.text):04X}"
     names = "names are made of the letters a to z and A to Z, digits and `_`"
     help_ = names if token.text.isalnum() else _CHARACTER_HELP.get(token.text, "")
+    if token.text.isspace():
+        help_ = "it looks like a space and is none: type one in its place"
     report.error("B004", f"unexpected character `{shown}`", token, help=help_)
 
 

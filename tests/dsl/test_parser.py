@@ -140,6 +140,13 @@ def test_a_value_begins_on_the_line_of_its_sign_and_may_go_on_below() -> None:
     assert found("let a = [\n  1,\n  2,\n]") == []
 
 
+@pytest.mark.parametrize("blank", ["\u00a0", "\u2028", "\u3000", "\x0b", "\x1c", "\u200b"])
+def test_a_blank_that_is_no_space_is_one_mistake(blank: str) -> None:
+    (one,) = dsl.check_text(f"pool{blank}p {{ }}", "x", read_file=lambda _: b"")
+    assert (one.code, one.message) == ("B004", f"unexpected character `U+{ord(blank):04X}`")
+    assert found(f"let a = 'x{blank}y' # {blank}") == []
+
+
 def test_names_that_recovery_dropped_are_not_unknown() -> None:
     text = (
         "pool p { }\njob j {\npool = p\ntask one for i in [1, 2 { run = ['x'] }\n"
