@@ -1,55 +1,58 @@
-"""A directory of the user's own, closed to everyone else, for what is slow to build and safe to lose."""
+"""A directory of the user's own, closed to everyone else, for what is slow to make and safe to lose."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Final
+
+_OPENED: Final = os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def private_directory() -> Path | None:
-    """`$XDG_CACHE_HOME/poolkeeper` (or `~/.cache/poolkeeper`) with mode 0700, or None when there can't be one.
+@contextmanager
+def private_directory() -> Iterator[int]:
+    """`$XDG_CACHE_HOME/poolkeeper` (or `~/.cache/poolkeeper`) with mode 0700, as a descriptor. Raises OSError.
 
-    What lies there is loaded as code, so a directory that is another's, open to others or a link is not used.
+    How a file is understood hangs on what lies there: a directory that is another's, open to others or a link is not
+    used.
     """
     base = os.environ.get("XDG_CACHE_HOME", "")
-    home = Path(base) if base.startswith("/") else Path.home() / ".cache" if _has_home() else None
-    if home is None:
-        return None
-    path = home / "poolkeeper"
+    if not base.startswith("/"):
+        base = os.path.expanduser("~/.cache")
+    if not base.startswith("/"):
+        raise FileNotFoundError("the user has no home directory")
+    path = os.path.join(base, "poolkeeper")
+    os.makedirs(path, 0o700, exist_ok=True)
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | _OPENED)
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = path.lstat()
-    except OSError:
-        return None
-    closed = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
-    return path if closed else None
+        found = os.fstat(directory)
+        if found.st_uid != os.geteuid() or found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise PermissionError(f"{path} is open to others")
+        yield directory
+    finally:
+        os.close(directory)
 
 
-def _has_home() -> bool:
-    try:
-        Path.home()
-    except RuntimeError:
-        return False
-    return True
+def kept(name: str) -> str | None:
+    """What `keep` wrote under this name, or None when there is nothing to be read."""
+    with suppress(OSError, UnicodeDecodeError), private_directory() as directory:
+        fd = os.open(name, os.O_RDONLY | _OPENED, dir_fd=directory)
+        with open(fd, encoding="utf-8") as file:
+            return file.read()
+    return None
 
 
-def read_sealed(path: Path) -> bytes | None:
-    """What `write_sealed` kept, or None when it is not there or not whole."""
-    try:
-        content = path.read_bytes()
-    except OSError:
-        return None
-    seal, body = content[:32], content[32:]
-    return body if seal == hashlib.sha256(body).digest() else None
-
-
-def write_sealed(path: Path, body: bytes) -> None:
-    """Keep it, whole or not at all. Where that fails nothing is kept: it can be made again."""
-    fresh = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        fresh.write_bytes(hashlib.sha256(body).digest() + body)
-        fresh.replace(path)
-    except OSError:
-        fresh.unlink(missing_ok=True)
+def keep(name: str, content: str) -> None:
+    """Write it, whole or not at all. Where that fails nothing is kept: it can be made again."""
+    with suppress(OSError), private_directory() as directory:
+        fresh = f"{name}.{os.getpid()}"
+        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _OPENED, 0o600, dir_fd=directory)
+        try:
+            with open(fd, "w", encoding="utf-8") as file:
+                file.write(content)
+            os.replace(fresh, name, src_dir_fd=directory, dst_dir_fd=directory)
+        except OSError:
+            os.unlink(fresh, dir_fd=directory)
+            raise

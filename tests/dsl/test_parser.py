@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import random
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import dsl
-from dsl import ast, cache, parser
+from dsl import ast, cache, parser, tablemaker, tables
 from dsl.diagnostics import Report
-from dsl.tree import Tree
 
 WHOLE = (Path(__file__).with_name("golden") / "whole_language.batch").read_text(encoding="utf-8")
 
@@ -28,7 +30,7 @@ def found(text: str) -> list[str]:
 
 
 def test_the_grammar_has_no_conflict_and_no_two_terminals_that_take_the_same_text() -> None:
-    parser.build(None, strict=True)
+    tablemaker.build(tables.text_of_grammar(), strict=True)
 
 
 def test_every_node_of_the_whole_language_stands_where_it_says() -> None:
@@ -183,7 +185,7 @@ POOL = (
 def mutants(count: int) -> list[str]:
     """The whole language with one token deleted, doubled, replaced, or another one put before it."""
     chance = random.Random(20261122)
-    words = [(word.start_pos, word.end_pos) for word in parser.front().lex(WHOLE)]
+    words = [(word.start, word.end) for word in parser.front().words(WHOLE, 0, len(WHOLE))[0][:-1]]
     made = []
     for _ in range(count):
         start, end = chance.choice(words)
@@ -218,46 +220,78 @@ def test_a_cut_off_file_is_never_a_crash() -> None:
         found(WHOLE[cut:])
 
 
-# ---- the cache of the grammar's tables
+@settings(max_examples=100)
+@given(st.text(st.sampled_from("a1.5s'\"#=>{}[]() \t\n\r\f\u00a0\u2028\x0bé;-")))
+def test_every_character_is_in_a_word_or_a_comment_or_is_a_blank(text: str) -> None:
+    words, comments = parser.front().words(text, 0, len(text))
+    at = 0
+    for piece in sorted([*words, *comments], key=lambda piece: (piece.start, piece.end)):
+        assert set(text[at : piece.start]) <= set(" \t\n\r\f")
+        assert piece.text == text[piece.start : piece.end]
+        at = piece.end
+    assert at == len(text)
+    for word in words[:-1]:
+        before = text[: word.start]
+        assert (word.line, word.column) == (before.count("\n") + 1, word.start - before.rfind("\n"))
 
 
-def test_tables_are_kept_in_a_directory_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+# ---- the grammar's tables
+
+
+@pytest.fixture
+def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where tables are kept, with none there."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    directory = cache.private_directory()
-    assert directory == tmp_path / "poolkeeper"
-    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
-    parser._load(Tree())
-    (kept,) = directory.iterdir()
-    before = kept.read_bytes()
-    parser._load(Tree())
-    assert [path.read_bytes() for path in directory.iterdir()] == [before]
+    tables.tables.cache_clear()
+    yield tmp_path / "poolkeeper"
+    tables.tables.cache_clear()
+
+
+def again() -> tables.Tables:
+    tables.tables.cache_clear()
+    return tables.tables()
+
+
+def test_tables_are_kept_in_a_directory_of_the_users_own_and_read_as_they_were_made(fresh: Path) -> None:
+    made = tables.tables()
+    assert stat.S_IMODE(fresh.stat().st_mode) == 0o700
+    (kept,) = fresh.iterdir()
+    before = kept.stat().st_mtime_ns
+    assert again() == made
+    assert [path.stat().st_mtime_ns for path in fresh.iterdir()] == [before]
 
 
 @pytest.mark.parametrize("open_to", [0o755, 0o770, 0o777])
-def test_a_directory_that_is_open_to_others_is_not_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, open_to: int
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    (tmp_path / "poolkeeper").mkdir()
-    (tmp_path / "poolkeeper").chmod(open_to)
-    assert cache.private_directory() is None
-    parser._load(Tree())
-    assert list((tmp_path / "poolkeeper").iterdir()) == []
+def test_a_directory_that_is_open_to_others_is_not_used(fresh: Path, open_to: int) -> None:
+    fresh.mkdir()
+    fresh.chmod(open_to)
+    assert tables.tables().states
+    assert list(fresh.iterdir()) == []
+    (fresh / "x").write_text("x")
+    assert cache.kept("x") is None
 
 
-def test_a_link_in_the_place_of_the_directory_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    other = tmp_path / "other"
+def test_a_link_in_the_place_of_the_directory_is_not_followed(fresh: Path) -> None:
+    other = fresh.with_name("other")
     other.mkdir(mode=0o700)
-    (tmp_path / "poolkeeper").symlink_to(other)
-    assert cache.private_directory() is None
+    fresh.symlink_to(other)
+    assert tables.tables().states
+    assert list(other.iterdir()) == []
 
 
-def test_a_spoilt_cache_is_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    parser._load(Tree())
-    (kept,) = (tmp_path / "poolkeeper").iterdir()
-    kept.write_bytes(kept.read_bytes()[:1000])
-    assert cache.read_sealed(kept) is None
-    parser._load(Tree())
-    assert cache.read_sealed(kept) is not None
+def test_nobody_without_a_home_keeps_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    monkeypatch.setenv("HOME", "nowhere")
+    cache.keep("x", "x")
+    assert cache.kept("x") is None
+
+
+@pytest.mark.parametrize("spoilt", [b"", b"\xff", b"[]", b"{}", b'{"grammar": "another"}', 1000])
+def test_what_was_kept_and_is_spoilt_is_made_again(fresh: Path, spoilt: bytes | int) -> None:
+    tables.tables()
+    (kept,) = fresh.iterdir()
+    kept.write_bytes(kept.read_bytes()[:spoilt] if isinstance(spoilt, int) else spoilt)
+    before = kept.read_bytes()
+    made = again()
+    assert again() == made
+    assert kept.read_bytes() != before
