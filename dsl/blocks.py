@@ -34,6 +34,8 @@ class Reading:
     name: str
     settings: dict[str, Setting] = field(default_factory=dict)
     blocks: dict[str, list[Reading]] = field(default_factory=dict)
+    firsts: dict[tuple[str, str], Reading] = field(default_factory=dict)
+    """By kind and name: what another of the same name is told to be declared by."""
     arms: list[ast.Arm] = field(default_factory=list)
     silent: bool = False
     """It is not carried out as a whole, and that was told."""
@@ -120,11 +122,13 @@ class Reader:
         if not name and of.label is Label.NAME:
             self._lose(block)
             self.unnamed.add(kind)
-        for other in before:
-            if name and other.name == name:
-                related = self._report.related(other.block.header, "the first one")
-                self._report.error("B111", f"{kind} `{name}` is declared twice", block.header, related=related)
+        first = reading.firsts.get((kind, name))
+        if first is not None:
+            related = self._report.related(first.block.header, "the first one")
+            self._report.error("B111", f"{kind} `{name}` is declared twice", block.header, related=related)
         before.append(self._read(block, of, name, silent=reading.silent))
+        if name:
+            reading.firsts.setdefault((kind, name), before[-1])
 
     def _lose(self, block: ast.Block) -> None:
         self.lost.add(block.kind.text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, Final
 
 from dsl import ast, literals, schema
@@ -30,10 +31,14 @@ NameTable = Mapping[str, Callable[[], Worth]]
 
 def default_of(option: Option) -> Any:
     """The plain value of an option that a block does not set."""
-    written = option.default
+    return _default(option.kind, option.default)
+
+
+@cache
+def _default(kind: Kind, written: str) -> Any:
     if written in _UNSET or not written:
         return None
-    match option.kind:
+    match kind:
         case Kind.DURATION:
             return literals.duration(written).ms
         case Kind.BOOL:
@@ -82,8 +87,9 @@ class Compiler:
         """Once everything was read: a let that nothing names."""
         wrong = [found.span for found in self._report.found if found.span is not None]
         for name, let in self._names.lets.items():
-            broken = any(let.start <= span.start and span.end <= let.end for span in wrong)
-            if name not in self._names.scope.used and name not in self._file.lost and not broken:
+            if name in self._names.scope.used or name in self._file.lost:
+                continue
+            if not any(let.start <= span.start and span.end <= let.end for span in wrong):
                 self._report.warning("B112", f"let `{name}` is never used", let.name)
 
     # ---- pools and jobs

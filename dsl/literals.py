@@ -7,12 +7,14 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from dsl.values import Duration, Size
 from wire.bounds import MAX_INT
 from wire.near import near
+
+if TYPE_CHECKING:
+    from fractions import Fraction
 
 DURATION_UNITS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 SIZE_UNITS: Final = {
@@ -51,7 +53,8 @@ def decimal(text: str) -> float:
 
 
 def duration(text: str) -> Duration:
-    total, before = Fraction(0), None
+    total: int | Fraction = 0
+    before = None
     for number, unit in _PART.findall(text.replace("_", "")):
         length = DURATION_UNITS[unit]
         if before is not None and length >= before:
@@ -77,9 +80,13 @@ def date(text: str) -> datetime.date:
         raise LiteralError(f"there is no day {text}") from None
 
 
-def _exact(number: str) -> Fraction:
+def _exact(number: str) -> int | Fraction:
     if len(number) > 40:
         raise LiteralError("the number does not fit")
+    if number.isdecimal():
+        return int(number)
+    from fractions import Fraction  # few numbers have a point
+
     return Fraction(number)
 
 

@@ -85,10 +85,9 @@ class Names:
         """The lets that a script names, as its environment shows them."""
         found: dict[str, str] = {}
         words = set(re.findall(r"[a-z][a-z0-9_]*", script)) if self.lets else set()
-        for name in self.lets:
-            worth = self.worth(name) if name in words else None
-            if worth is not None:
-                self.scope.used.add(name)
+        for name in sorted(words & self.lets.keys()):
+            worth = self.worth(name)
+            self.scope.used.add(name)
             if isinstance(worth, Constant) and worth.value is not None and worth.type not in NO_TEXT:
                 found[name] = text(worth.value)
         return found
