@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from collections.abc import Callable
@@ -62,6 +61,8 @@ def reader(directory: str) -> ReadBeside:
     """Reads what lies in `directory` and below."""
 
     def read(path: str) -> Beside:
+        import hashlib  # few files name another
+
         with open(open_beside(directory, path), "rb") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o777
             digest, size = hashlib.sha256(), 0

@@ -17,7 +17,7 @@ from dsl.diagnostics import Diagnostic, Lines, Place, Report, Severity
 from dsl.expressions import Evaluator
 from dsl.names import Names
 from dsl.parser import MAX_SOURCE, parse, parse_value
-from dsl.result import Compiled, digest_of
+from dsl.result import Compiled
 from dsl.sources import Sources
 
 _ALLOW: Final = re.compile(r"#\s*batch:\s*allow\s+(B\d{3}(?:[\s,]+B\d{3})*)\s*\Z")
@@ -47,7 +47,7 @@ def compile_source(
     report = Report(name)
     refusal = _unreadable(text, report)
     if refusal:
-        return Compiled(name, None, None, {}, report.found)
+        return Compiled(name, None, {}, report.found)
     with _collector_off():
         sources = Sources(report, read_file, read_beside)
         return _compile(text, report, params, sources, execute=execute, jobs_needed=execute and jobs_needed)
@@ -74,8 +74,7 @@ def _compile(
     errors = any(diagnostic.is_error for diagnostic in diagnostics)
     spans = {path: lines.range(*at) for path, at in compiler.offsets.items()}
     kept = None if errors or params is None else document
-    digest = None if kept is None else digest_of(kept)
-    return Compiled(report.file, kept, digest, spans, diagnostics, compiler.files.beside, compiler.offsets)
+    return Compiled(report.file, kept, spans, diagnostics, compiler.files.beside, compiler.offsets)
 
 
 def _touches(file: ast.File, lines: Lines, start: int, end: int) -> bool:

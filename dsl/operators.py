@@ -6,11 +6,13 @@ from __future__ import annotations
 import datetime
 import operator
 from collections.abc import Callable
-from fractions import Fraction
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from dsl.values import Duration, Size, Table, Type, Value, type_of
 from wire.bounds import MAX_INT
+
+if TYPE_CHECKING:
+    from fractions import Fraction
 
 Signature = tuple[str, Type, Type]
 
@@ -128,7 +130,7 @@ def _measure(sign: str, left: Any, right: Any) -> Value:
     return kind(int(_fitting(int(exact))))
 
 
-def _exact(sign: str, left: Fraction, right: Fraction) -> Fraction:
+def _exact(sign: str, left: Fraction, right: Fraction) -> int | Fraction:
     match sign:
         case "+":
             return left + right
@@ -137,7 +139,7 @@ def _exact(sign: str, left: Fraction, right: Fraction) -> Fraction:
         case "*":
             return left * right
         case "//":
-            return Fraction(left // right)
+            return left // right
         case "%":
             return left % right
         case _:
@@ -145,6 +147,8 @@ def _exact(sign: str, left: Fraction, right: Fraction) -> Fraction:
 
 
 def _magnitude(value: Value) -> Fraction:
+    from fractions import Fraction  # few files compute with measures
+
     match value:
         case Duration(ms=count) | Size(bytes=count):
             return Fraction(count)

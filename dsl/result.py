@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +11,7 @@ from dsl.diagnostics import Diagnostic, Severity, Span
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """`document` and `digest` are None when there are errors.
+    """`document` is None when there are errors, and so is its `digest`.
 
     `spans` has a key for every block (its header) and every option (all of it):
     `pool/NAME`, `pool/NAME/OPTION`, `job/NAME`, `job/NAME/OPTION`, `job/NAME/dir/DIR[/OPTION]`,
@@ -22,12 +21,18 @@ class Compiled:
 
     file: str
     document: dict[str, Any] | None
-    digest: str | None
     spans: dict[str, list[int]]
     diagnostics: list[Diagnostic]
     beside: dict[str, str] = field(default_factory=dict)
     """sha256 → path as written, of the files beside this one that its commands bring in."""
     offsets: dict[str, tuple[int, int]] = field(default_factory=dict, repr=False)
+
+    @property
+    def digest(self) -> str | None:
+        """sha256 of the document: of what it means, not of how it was written."""
+        import hashlib  # few ask
+
+        return None if self.document is None else hashlib.sha256(canonical(self.document)).hexdigest()
 
     @property
     def has_errors(self) -> bool:
@@ -45,7 +50,3 @@ class Compiled:
 def canonical(document: dict[str, Any]) -> bytes:
     """The one way to write a document: the same meaning gives the same bytes."""
     return json.dumps(document, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
-
-
-def digest_of(document: dict[str, Any]) -> str:
-    return hashlib.sha256(canonical(document)).hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Callable
 from typing import Final
@@ -75,8 +74,11 @@ class Sources:
         return decoded
 
     def _parse(self, path: str, content: str, place: ast.Node) -> Table | None:
+        import csv  # few files name a table
+
         try:
-            rows = [(number, row) for number, row in _rows(content) if row]
+            reader = csv.reader(io.StringIO(content), strict=True)
+            rows = [(reader.line_num, row) for row in reader if row]
         except csv.Error as error:
             self._report.error("B213", f"`{path}` is no csv: {error}", place)
             return None
@@ -97,11 +99,6 @@ class Sources:
                 self._report.error("B213", message, place)
                 return None
         return Table(columns, tuple(tuple(row) for _, row in body))
-
-
-def _rows(content: str) -> list[tuple[int, list[str]]]:
-    reader = csv.reader(io.StringIO(content), strict=True)
-    return [(reader.line_num, row) for row in reader]
 
 
 def column_help(columns: tuple[str, ...]) -> str:

@@ -29,10 +29,15 @@ class Compiled:
 
     source: Source
     document: Plain
-    digest: str
     spans: dict[str, list[int]]
     beside: dict[str, str]
     """sha256 → path as written, of what has to be uploaded before."""
+    made: dsl.Compiled
+
+    @property
+    def digest(self) -> str:
+        """Of what the file means: the same for the same meaning."""
+        return str(self.made.digest)
 
 
 def checked(source: Source) -> Checked:
@@ -63,11 +68,11 @@ def compiled(
     if pools_needed and made.document is not None:
         found += _undeclared(made)
     here = Checked(source, found)
-    if here.errors or made.document is None or made.digest is None:
+    if here.errors or made.document is None:
         raise here.failure(as_document=as_document)
     if found and not as_document:
         sys.stderr.write(here.rendered(short=False, colour=output.in_colour(sys.stderr)))
-    return Compiled(source, made.document, made.digest, made.spans, made.beside)
+    return Compiled(source, made.document, made.spans, made.beside, made)
 
 
 def _undeclared(made: dsl.Compiled) -> list[dsl.Diagnostic]:

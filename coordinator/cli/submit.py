@@ -7,10 +7,7 @@ import click
 from coordinator.cli import language, output, sending, sources
 from coordinator.cli.connection import Connection
 from coordinator.cli.failure import Exit
-from coordinator.cli.interrupts import Interrupts
 from coordinator.cli.options import Terms, facts
-from coordinator.cli.result import gather, print_results, verdict_of
-from coordinator.cli.watch import Watch
 
 _PARTING = "left at once; the jobs were asked to end and go on without us"
 
@@ -51,6 +48,11 @@ def submit(
 
 
 def _until_over(terms: Terms, connection: Connection, jobs: list[str]) -> int:
+    # Who does not wait needs nothing that shows and tells.
+    from coordinator.cli.interrupts import Interrupts
+    from coordinator.cli.result import gather, print_results, verdict_of
+    from coordinator.cli.watch import Watch
+
     for job in jobs:
         output.remark(f"submitted {job}")
     with Interrupts(_PARTING) as interrupts:

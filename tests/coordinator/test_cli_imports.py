@@ -1,4 +1,5 @@
-"""What a command loads: short ones pay for click, msgpack and socket, and for nothing else of weight."""
+"""What a command loads: short ones pay for click, msgpack and socket, those that read a file for the language too, and
+all of them for nothing else of weight."""
 
 from __future__ import annotations
 
@@ -18,8 +19,13 @@ HEAVY = {
 }
 OURS_AT_MOST = 20
 """Modules of the project that one short command loads."""
+LANGUAGE_AT_MOST = 35
+"""Those that reading a file loads beside them."""
 OTHERS_AT_MOST = 12
 """Modules of the standard library beyond those of click, msgpack, socket and hashlib."""
+SELDOM = {"hashlib", "_hashlib", "csv", "fractions", "decimal", "pathlib", "pickle", "urllib", "inspect", "difflib"}
+"""What a plain file needs none of."""
+OF_LANGUAGE = {"json", "json.decoder", "json.encoder", "json.scanner", "_json", "bisect", "_bisect", "gc", "zlib"}
 
 LOADED = """
 import sys
@@ -28,6 +34,7 @@ status = run_command(sys.argv[1:])
 sys.stderr.write("\\n".join(sorted(sys.modules)))
 sys.exit(status)
 """
+BARE = 'import sys, click, msgpack, socket; sys.stderr.write("\\n".join(sorted(sys.modules)))'
 FLOOR = 'import sys, click, msgpack, socket, hashlib; sys.stderr.write("\\n".join(sorted(sys.modules)))'
 
 ANSWERS: dict[str, Any] = {
@@ -46,6 +53,7 @@ ANSWERS: dict[str, Any] = {
     "LogRead": {"content": b"text", "size": 4, "end": True},
     "FilesRead": {"content": b"text", "size": 4, "end": True},
     "FilesList": {"entries": [], "truncated": False},
+    "Submit": {"jobs": [{"id": "daily-3", "name": "daily"}]},
 }
 SHORT = [
     "job list",
@@ -67,9 +75,10 @@ SHORT = [
 
 
 def loaded(code: str, arguments: list[str], socket: Path) -> set[str]:
+    state = {"XDG_CACHE_HOME": str(socket.parent), "BATCH_COORDINATOR": str(socket)}
     ended = subprocess.run(
         [sys.executable, "-P", "-c", code, *arguments],
-        env={"PYTHONPATH": str(ROOT), "BATCH_COORDINATOR": str(socket), "PATH": "/usr/bin:/bin"},
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", **state},
         capture_output=True,
         text=True,
         timeout=60,
@@ -100,6 +109,23 @@ def test_json_costs_json_and_no_more(tmp_path: Path, floor: set[str]) -> None:
         modules = loaded(LOADED, ["job", "list", "-o", "json"], tmp_path / "s")
     assert sorted(HEAVY & modules) == []
     assert "json" in modules
+
+
+@pytest.mark.parametrize("command", ["submit", "check"])
+def test_a_command_that_reads_a_file_loads_the_language_and_nothing_else_of_weight(
+    command: str, tmp_path: Path
+) -> None:
+    (tmp_path / "x.batch").write_text(
+        "pool p { }\njob daily {\n  pool = p\n  task t for n in 1..9 { run = ['x'] }\n}\n"
+    )
+    with stand_in(tmp_path / "s", ANSWERS):
+        assert "lark" in loaded(LOADED, [command, str(tmp_path / "x.batch")], tmp_path / "s")  # it makes the tables
+        modules = loaded(LOADED, [command, str(tmp_path / "x.batch")], tmp_path / "s")
+    bare = loaded(BARE, [], tmp_path / "s")
+    ours = {module for module in modules if module.partition(".")[0] in ("coordinator", "wire", "dsl")}
+    assert sorted(((HEAVY | SELDOM) - {"dsl"}) & (modules - bare)) == []
+    assert len(ours) <= OURS_AT_MOST + LANGUAGE_AT_MOST, sorted(ours)
+    assert len(modules - ours - bare - OF_LANGUAGE) <= OTHERS_AT_MOST, sorted(modules - ours - bare - OF_LANGUAGE)
 
 
 def test_help_loads_neither_the_language_nor_the_daemons(tmp_path: Path) -> None:
