@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -17,26 +17,33 @@ from coordinator.cli import output
 from coordinator.cli.failure import Exit, Failure, failed, interrupted, misused, reason_of
 from coordinator.cli.options import coordinator_option, output_option
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
 COMMANDS: Final = {
-    "run": ("coordinator.cli.run", "run"),
-    "check": ("coordinator.cli.check", "check"),
-    "serve": ("coordinator.cli.serve", "serve"),
-    "submit": ("coordinator.cli.submit", "submit"),
-    "job": ("coordinator.cli.jobs", "job"),
-    "task": ("coordinator.cli.tasks", "task"),
-    "node": ("coordinator.cli.nodes", "node"),
-    "pool": ("coordinator.cli.pools", "pool"),
-    "top": ("coordinator.cli.top", "top"),
-    "explain": ("coordinator.cli.explain", "explain"),
-    "logs": ("coordinator.cli.logs", "logs"),
-    "shell": ("coordinator.cli.shell", "shell"),
-    "events": ("coordinator.cli.events", "events"),
-    "files": ("coordinator.cli.files", "files"),
-    "token": ("coordinator.cli.tokens", "token"),
-    "user": ("coordinator.cli.users", "user"),
-    "login": ("coordinator.cli.login", "login"),
+    "run": (
+        "run",
+        "Run a file on this machine: a coordinator, agents, every job, the result; then all of it goes again.",
+    ),
+    "check": ("check", "Print the diagnostics of files."),
+    "serve": ("serve", "Run the coordinator in the foreground."),
+    "submit": ("submit", "Submit every job of a file, all or none."),
+    "job": ("jobs", "Show, await, change and end jobs."),
+    "task": ("tasks", "Show and cancel tasks."),
+    "node": ("nodes", "Show nodes, empty them for maintenance, take them back, and shut them out."),
+    "pool": ("pools", "Show and change pools, and make nodes of hosts."),
+    "top": ("top", "Show the cluster live, until `q`."),
+    "explain": ("explain", "Say why a job or a task is as it is: the dominant reason first."),
+    "logs": ("logs", "Print what a command wrote, byte by byte as it wrote it."),
+    "shell": ("shell", "Open a shell where a task ran: its directory, user, environment and limits."),
+    "events": ("events", "What happened, oldest first; an id is the same whenever it is asked for."),
+    "files": ("files", "Look at files on a node."),
+    "token": ("tokens", "Let nodes and people in over the network."),
+    "user": ("users", "Show who may come in over the network, and end it."),
+    "login": ("login", "Be known to the coordinator at ADDRESS (HOST:PORT), by a join string."),
 }
-"""Name → module and attribute, in the order `--help` lists them."""
+"""Name → module of `coordinator.cli` that has it under this name, and the first sentence of its help, so that the list
+of commands loads none of them. In the order of the list."""
 
 
 class Commands(click.Group):
@@ -48,10 +55,21 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module, attribute = COMMANDS[cmd_name]
-        command = getattr(importlib.import_module(module), attribute)
+        module, _ = COMMANDS[cmd_name]
+        command = getattr(importlib.import_module(f"coordinator.cli.{module}"), cmd_name)
         assert isinstance(command, click.Command)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        fitting = [(name, summary) for name, (_, summary) in COMMANDS.items() if name.startswith(incomplete)]
+        options = click.Command.shell_complete(self, ctx, incomplete)
+        return [*(CompletionItem(name, help=summary) for name, summary in fitting), *options]
 
 
 def _print_version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:

@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
+from coordinator.cli import entry
 from tests.coordinator.standin import a_job, a_node, a_node_job, a_task, stand_in
 
 ROOT = Path(__file__).parent.parent.parent
@@ -128,9 +130,34 @@ def test_a_command_that_reads_a_file_loads_the_language_and_nothing_else_of_weig
     assert len(modules - ours - bare - OF_LANGUAGE) <= OTHERS_AT_MOST, sorted(modules - ours - bare - OF_LANGUAGE)
 
 
-def test_help_loads_neither_the_language_nor_the_daemons(tmp_path: Path) -> None:
+def test_the_list_of_commands_loads_none_of_them(tmp_path: Path) -> None:
     modules = loaded(LOADED, ["--help"], tmp_path / "s")
-    assert sorted({"lark", "dsl", "trio", "msgspec", "structlog", "sqlite3"} & modules) == []
+    assert sorted(module for module in modules if module.startswith(("coordinator", "wire", "dsl"))) == [
+        "coordinator",
+        "coordinator.cli",
+        "coordinator.cli.entry",
+        "coordinator.cli.failure",
+        "coordinator.cli.options",
+        "coordinator.cli.output",
+        "coordinator.render",
+    ]
+    assert sorted(HEAVY & modules) == []
+
+
+@pytest.mark.parametrize("name", entry.COMMANDS)
+def test_the_list_of_commands_says_of_each_what_it_says_of_itself(name: str) -> None:
+    context = click.Context(entry.coordinator)
+    command = entry.coordinator.get_command(context, name)
+    assert command is not None
+    assert command.name == name
+    assert " ".join((command.help or "").split()).startswith(entry.COMMANDS[name][1].removesuffix("."))
+    (listed,) = [item for item in entry.coordinator.shell_complete(context, name) if item.value == name]
+    assert listed.help == entry.COMMANDS[name][1]
+
+
+def test_options_are_completed_beside_the_commands() -> None:
+    context = click.Context(entry.coordinator)
+    assert "--output" in [item.value for item in entry.coordinator.shell_complete(context, "--")]
 
 
 def test_the_package_itself_loads_nothing(tmp_path: Path) -> None:
