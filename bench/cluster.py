@@ -88,16 +88,15 @@ class Cluster:
     def socket(self) -> Path:
         return self.state / "coordinator.sock"
 
+    def words(self, *words: str, shape: str = "json") -> list[str]:
+        """A whole command line, for who starts the command himself."""
+        return [*command("coordinator"), *words, "--coordinator", str(self.socket), "--output", shape]
+
     def run(self, *words: str) -> tuple[str, float]:
         """What a command printed, and the seconds from its start to its end."""
         begin = time.perf_counter()
         done = subprocess.run(
-            [*command("coordinator"), *words, "--coordinator", str(self.socket), "--output", "json"],
-            capture_output=True,
-            text=True,
-            cwd=ROOT,
-            env=ENVIRONMENT,
-            check=False,
+            self.words(*words), capture_output=True, text=True, cwd=ROOT, env=ENVIRONMENT, check=False
         )
         seconds = time.perf_counter() - begin
         if done.returncode != 0:
@@ -110,10 +109,17 @@ class Cluster:
 
     def anonymous_bytes(self) -> int:
         """Memory of the coordinator that no file backs."""
+        return self._memory("RssAnon")
+
+    def peak_bytes(self) -> int:
+        """The most memory that the coordinator ever had."""
+        return self._memory("VmHWM")
+
+    def _memory(self, which: str) -> int:
         for line in Path(f"/proc/{self.coordinator.pid}/status").read_text().splitlines():
-            if line.startswith("RssAnon:"):
+            if line.startswith(f"{which}:"):
                 return int(line.split()[1]) * 1024
-        raise BenchFailed("the kernel does not tell RssAnon")
+        raise BenchFailed(f"the kernel does not tell {which}")
 
     def cpu_seconds(self, process: subprocess.Popen[bytes]) -> float:
         """Processor time of a daemon so far, without its children."""

@@ -1,4 +1,4 @@
-"""The three measurements and their floors, each a function from a directory and a size to plain numbers."""
+"""What the cases share, and those of the promises about throughput: from a directory and a size to plain numbers."""
 
 from __future__ import annotations
 
@@ -10,11 +10,23 @@ import time
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from statistics import median
 
-from bench.cluster import ENVIRONMENT, BenchFailed, cluster
+from bench.cluster import ENVIRONMENT, BenchFailed, Cluster, cluster
 
 SLOTS = 2
 FLOOR = Path(__file__).with_name("floor.py")
+
+
+def spread(values: list[float], form: str = ".2f") -> str:
+    """The median and, when there are several, the range."""
+    middle = f"{median(values):{form}}"
+    return middle if len(values) == 1 else f"{middle} ({min(values):{form}} to {max(values):{form}})"
+
+
+def line(label: str, text: str) -> None:
+    """One figure of a case."""
+    print(f"  {label:<42} {text}", flush=True)
 
 
 def batch_file(directory: Path, tasks: int) -> Path:
@@ -86,15 +98,21 @@ def end_to_end(directory: Path, tasks: int, config: str = "", *, tls: bool = Fal
     """`tasks` times `/bin/true` through a real coordinator and one real agent of `SLOTS` slots, everything durable."""
     with cluster(directory, tls=tls) as live:
         live.add_agent("bench", "bench-1", SLOTS, config)
-        daemons = (live.coordinator, live.agents[0])
-        before = [live.cpu_seconds(process) for process in daemons]
-        _, seconds = live.run("submit", str(batch_file(directory, tasks)), "--wait")
-        spent = [live.cpu_seconds(process) - idle for process, idle in zip(daemons, before, strict=True)]
-        job = live.ask("job", "show", "spawn")
-        if job["tasks"]["succeeded"] != tasks:
-            raise BenchFailed(f"of {tasks} tasks {job['tasks']['succeeded']} succeeded")
-        begin, end = (datetime.fromisoformat(job[name]) for name in ("submitted_at", "tasks_done_at"))
+        took = one_job(live, tasks)
     shutil.rmtree(directory)
+    return took
+
+
+def one_job(live: Cluster, tasks: int) -> EndToEnd:
+    """One job of so many tasks from its submission to its end, on a cluster with one agent."""
+    daemons = (live.coordinator, live.agents[0])
+    before = [live.cpu_seconds(process) for process in daemons]
+    _, seconds = live.run("submit", str(batch_file(live.directory, tasks)), "--wait")
+    spent = [live.cpu_seconds(process) - idle for process, idle in zip(daemons, before, strict=True)]
+    job = live.ask("job", "show", "spawn")
+    if job["tasks"]["succeeded"] != tasks:
+        raise BenchFailed(f"of {tasks} tasks {job['tasks']['succeeded']} succeeded")
+    begin, end = (datetime.fromisoformat(job[name]) for name in ("submitted_at", "tasks_done_at"))
     return EndToEnd(seconds, (end - begin).total_seconds(), *spent)
 
 
