@@ -20,6 +20,10 @@ from agentd.beneath import DIRECTORY, PATH, FilesError, closing, open_beneath, r
 TAIL_BYTES: Final = 64 << 10
 PIECE_LIMIT: Final = 512 << 10
 LISTING_LIMIT: Final = 10_000
+LISTING_BYTES: Final = 900 << 10
+"""Of one listing, so that it fits a frame, also as it is told to people: whatever jobs call their files."""
+_ROW_BYTES: Final = 60
+"""What an entry takes there beside its name."""
 PATH_CHARS: Final = 4096
 _FAR: Final = 2**62
 PRIVATE: Final = ".agent"
@@ -74,7 +78,8 @@ class Reading:
             return b""
 
     def listing(self, path: str, limit: int = LISTING_LIMIT, owners: Owners | None = None) -> Listing:
-        """The first `limit` entries of a directory below the root, by name. Raises FilesError."""
+        """The first `limit` entries of a directory below the root, by name; fewer where names are long. Raises
+        FilesError."""
         with self._opened(path, "list", owners) as held:
             if not stat.S_ISDIR(os.fstat(held).st_mode):
                 raise FilesError(f"Could not list {path}: it is no directory.")
@@ -84,8 +89,9 @@ class Reading:
                     names = heapq.nsmallest(
                         limit + 1, (entry.name for entry in entries if not (top and entry.name == PRIVATE))
                     )
-                rows = [row for name in names[:limit] if (row := _row(fd, name)) is not None]
-        return Listing(rows, len(names) > limit)
+                told = _fitting(names[:limit])
+                rows = [row for name in told if (row := _row(fd, name)) is not None]
+        return Listing(rows, len(names) > len(told))
 
     @contextlib.contextmanager
     def _opened(self, path: str, doing: str, owners: Owners | None) -> Iterator[int]:
@@ -139,6 +145,16 @@ def _links_are_protected() -> bool:
             return file.read().strip() == b"1"
     except OSError:
         return False
+
+
+def _fitting(names: list[str]) -> list[str]:
+    """The first of these, as many as one listing can tell."""
+    size = 0
+    for number, name in enumerate(names):
+        size += len(shown(name).encode()) + _ROW_BYTES
+        if size > LISTING_BYTES:
+            return names[:number]
+    return names
 
 
 def _row(directory: int, name: str) -> tuple[str, bool, int, float] | None:

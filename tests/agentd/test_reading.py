@@ -12,6 +12,8 @@ import pytest
 from agentd import beneath, reading
 from agentd.beneath import FilesError
 from tests.agentd.ground import can_mount, in_mount_namespace
+from wire import codec, limits
+from wire.messages import FileListing
 
 
 def test_pieces_of_a_file_are_read_from_either_end(node, root):
@@ -53,6 +55,19 @@ def test_links_are_not_followed_wherever_they_stand(node, root, outside, how, mo
     with pytest.raises(FilesError):
         node.list_directory("shared/directory")
     assert node.list_directory("shared/inside").entries == []
+
+
+def test_a_listing_fits_a_frame_whatever_a_job_calls_its_files(node, root):
+    where = os.fsencode(root / "shared")
+    names = [b"%04d" % number + b"\xff" * 240 for number in range(1500)]
+    for name in names:
+        os.close(os.open(where + b"/" + name, os.O_CREAT | os.O_WRONLY, 0o600))
+    listing = node.list_directory("shared")
+    size = len(codec.encode_message(FileListing(1, listing.entries, listing.truncated)))
+    assert size < limits.MAX_FRAME - 1000
+    assert listing.truncated
+    assert [name[:4] for name, *_ in listing.entries] == [f"{number:04}" for number in range(len(listing.entries))]
+    assert len(listing.entries) > 800
 
 
 def test_reading_a_fifo_does_not_hang(node, root):
