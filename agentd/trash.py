@@ -18,6 +18,9 @@ from agentd.beneath import DIRECTORY, PATH, change_mode, closing, meaning, open_
 
 _DEEP: Final = 40
 """Directories deeper than this are moved to the top of the trash before they are deleted."""
+_FAILURES: Final = 5_000
+"""So many entries of one tree that can't be deleted cost no step: each call meets them again, and comes to what is
+behind them. Of a tree with more the rest is left with them."""
 _AGAIN: Final = 3
 """How often a directory that something appears in is emptied."""
 _BETWEEN: Final = "~"
@@ -31,12 +34,29 @@ class _PausedError(Exception):
     """The steps of this call are used up."""
 
 
+class _HopelessError(Exception):
+    """Too much of one tree can't be deleted; the text says why."""
+
+
 class _Round:
     """One call of `empty`: so many entries are looked at; `job` marks what is moved to the top."""
 
     def __init__(self, steps: int) -> None:
         self.left = steps
         self.job = ""
+        self._failures = 0
+
+    def begin(self, name: str) -> None:
+        """The next tree."""
+        self.job = name.partition(_BETWEEN)[0]
+        self._failures = 0
+
+    def fail(self, failure: Failure) -> None:
+        """An entry stays."""
+        self.left += 1
+        self._failures += 1
+        if self._failures > _FAILURES:
+            raise _HopelessError(failure[1])
 
     def take(self) -> None:
         if self.left <= 0:
@@ -77,8 +97,7 @@ class Trash:
         try:
             for name in self._names(job):
                 if name not in self._stuck:
-                    this.job = name.partition(_BETWEEN)[0]
-                    failure = self._remove(self._fd, name, this, 0)
+                    failure = self._removed(name, this)
                     if failure is not None:
                         self._stuck[name] = failure
         except _PausedError:
@@ -109,6 +128,14 @@ class Trash:
         return names if job is None else [name for name in names if name.partition(_BETWEEN)[0] == job]
 
     # ---- one entry and what is below it
+
+    def _removed(self, name: str, this: _Round) -> Failure | None:
+        """A whole tree of the trash."""
+        this.begin(name)
+        try:
+            return self._remove(self._fd, name, this, 0)
+        except _HopelessError as error:
+            return name, str(error)
 
     def _remove(self, parent: int, name: str, this: _Round, depth: int) -> Failure | None:
         this.take()
@@ -187,7 +214,9 @@ class Trash:
             with os.scandir(fd) as entries:
                 for entry in entries:
                     failure = self._remove(fd, entry.name, this, depth + 1)
-                    first = first or failure
+                    if failure is not None:
+                        this.fail(failure)
+                        first = first or failure
         except OSError as error:
             return first or (".", meaning(error))
         return first

@@ -110,6 +110,38 @@ def test_what_another_user_holds_is_left_and_said():
     as_somebody(action, foreign)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="files of another user need root")
+@pytest.mark.parametrize("most", [1000, 20])
+def test_more_that_another_user_holds_than_one_step_looks_at_keeps_nothing_else_from_being_deleted(monkeypatch, most):
+    monkeypatch.setattr(trash, "_FAILURES", most)
+
+    def action(place):
+        node = NodeFiles(str(place / "root"))
+        node.clean_job("j", {}, NOW)
+        (place / "root" / "workitems" / "k" / "t").mkdir(parents=True)
+        node.clean_job("k", {}, NOW)
+        steps = iter(range(20))
+        while next(steps, None) is not None and node.empty_trash(10):
+            pass
+        assert next(steps, None) is not None, "there is always more to do"
+        [left] = os.listdir(place / "root" / "trash")
+        assert left.startswith("j~")
+        [line] = node.leftovers()
+        assert line.startswith(f"{node.root}/trash/j~")
+        assert line.endswith(" could not be removed: the node's user may not.")
+        node.close()
+
+    def foreign(place):
+        theirs = place / "root" / "workitems" / "j" / "theirs"
+        theirs.mkdir(parents=True)
+        for number in range(50):
+            (theirs / str(number)).write_text("")
+        for path in (place / "root", place / "root" / "workitems", place / "root" / "workitems" / "j"):
+            os.chown(path, SOMEBODY, SOMEBODY)
+
+    as_somebody(action, foreign)
+
+
 def test_very_deep_directories_are_deleted(node, root):
     job = root / "workitems" / "j"
     job.mkdir()
