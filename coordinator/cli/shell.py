@@ -200,7 +200,7 @@ def _converse(session: Coordinator, shell: int, interrupts: Interrupts, resizes:
             reading = session.ask("ShellRead", shell=shell)
         if resizes.any():
             size = os.get_terminal_size(_OUT)
-            session.call("ShellResize", shell=shell, columns=size.columns, rows=size.lines)
+            _tell(session, "ShellResize", shell=shell, columns=size.columns, rows=size.lines)
         typed = _typed() if keys else b""
         if typed is None:
             return None
@@ -209,9 +209,21 @@ def _converse(session: Coordinator, shell: int, interrupts: Interrupts, resizes:
             return None
         pending += kept
         if pending:
-            taken = session.call("ShellWrite", shell=shell, content=bytes(pending[:_PIECE]))["taken"]
-            del pending[:taken]
+            told = _tell(session, "ShellWrite", shell=shell, content=bytes(pending[:_PIECE]))
+            del pending[: len(pending) if told is None else told["taken"]]
     return None
+
+
+def _tell(session: Coordinator, kind: str, **fields: Any) -> Any | None:
+    """The answer; None where there is no such shell any more: how it ended is on its way to us. Raises ThinError."""
+    from wire.thin import ThinError
+
+    try:
+        return session.call(kind, **fields)
+    except ThinError as error:
+        if error.code != "unknown":
+            raise
+        return None
 
 
 def _typed() -> bytes | None:

@@ -1,11 +1,19 @@
-"""`coordinator shell` without its terminal: what is typed to leave it, and what it ends with."""
+"""`coordinator shell` without a node: what is typed to leave it, what it ends with, and when its terminal goes."""
 
 from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from coordinator.cli.failure import Exit, Failure
 from coordinator.cli.shell import Escapes, _status, _whose
+from tests.e2e.test_shell import Typist
+from tests.wire.test_thin import coordinator
+from wire import messages as m
 
 
 @pytest.mark.parametrize(
@@ -44,3 +52,48 @@ def test_where_it_is_to_be_is_said_in_one_way(whose: str, node: str | None, phas
     with pytest.raises(Failure) as caught:
         _whose(whose, node, phase)
     assert caught.value.exit is Exit.USAGE
+
+
+OPENED = {"shell": 1, "node": "n", "directory": "/n/wd"}
+OVER = {"exit_code": 7, "signal": None, "reason": None}
+
+
+def environment(path: Path) -> dict[str, str]:
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": str(path.parent),
+        "PYTHONPATH": os.pathsep.join(part for part in sys.path if part),
+        "BATCH_COORDINATOR": str(path),
+    }
+
+
+@pytest.mark.parametrize("said", ["ShellWrite", "ShellResize"])
+def test_what_is_typed_while_the_shell_ends_takes_nothing_from_how_it_ended(tmp_path: Path, said: str) -> None:
+    reading: list[int] = []
+
+    def answer(message: Any) -> list[m.Message]:
+        match message:
+            case m.ShellOpen():
+                return [m.Reply(message.request, OPENED)]
+            case m.ShellRead():
+                first = not reading
+                reading.append(message.request)
+                return [m.Reply(message.request, {"content": b"ready", "ended": None})] if first else []
+            case m.ShellWrite() | m.ShellResize():
+                assert type(message).__name__ == said
+                over = m.Reply(reading[-1], {"content": b"bye", "ended": OVER})
+                return [over, m.Refused(request=message.request, code=m.RefusalCode.UNKNOWN, message="none")]
+        raise AssertionError(message)
+
+    with coordinator(tmp_path / "c.sock", answer):
+        one = Typist(environment(tmp_path / "c.sock"), "shell", "j/t")
+        try:
+            one.reads("ready")
+            if said == "ShellWrite":
+                one.type("x")
+            else:
+                one.resize(91, 30)
+            one.reads("bye")
+            assert one.leaves() == 7
+        finally:
+            one.close()

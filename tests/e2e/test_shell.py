@@ -14,6 +14,7 @@ import termios
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -36,15 +37,16 @@ job j {
 class Typist:
     """Somebody at a terminal of 90 by 30, where `coordinator WORDS` runs."""
 
-    def __init__(self, cluster: Cluster, *words: str) -> None:
+    def __init__(self, environment: dict[str, str], *words: str, complains: IO[str] | None = None) -> None:
+        """`complains`: where it writes its errors, if not to the terminal."""
         self.ours, theirs = os.openpty()
         self.before = termios.tcgetattr(theirs)
         self.resize(90, 30)
         self.said = b""
         self.process = subprocess.Popen(
-            [*COORDINATOR, *words], stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+            [*COORDINATOR, *words], stdin=theirs, stdout=theirs, stderr=complains or theirs, start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-            env={**cluster.environment, "BATCH_COORDINATOR": str(cluster.socket), "TERM": "xterm"},
+            env={**environment, "TERM": "xterm"},
         )  # fmt: skip
         self.theirs = theirs
 
@@ -105,7 +107,8 @@ def typists() -> Iterator[list[Typist]]:
 @pytest.fixture
 def at(cluster: Cluster, typists: list[Typist]) -> At:
     def sit_down(*words: str) -> Typist:
-        typists.append(Typist(cluster, "shell", *words))
+        environment = {**cluster.environment, "BATCH_COORDINATOR": str(cluster.socket)}
+        typists.append(Typist(environment, "shell", *words))
         return typists[-1]
 
     return sit_down
