@@ -7,6 +7,7 @@ import select
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any, Final, Protocol, Self
 
@@ -68,5 +69,6 @@ class Interrupts:
 
     def _leave(self) -> None:
         self.restore()
-        os.write(sys.stderr.fileno(), f"{self._parting}\n".encode())
+        with suppress(OSError):  # the terminal may be gone, and the second signal be about that
+            os.write(sys.stderr.fileno(), f"{self._parting}\n".encode())
         os._exit(Exit.INTERRUPTED)

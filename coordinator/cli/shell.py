@@ -158,18 +158,27 @@ def _raw() -> Iterator[None]:
         tty.setraw(_IN, termios.TCSADRAIN)
         yield
     finally:
-        termios.tcsetattr(_IN, termios.TCSADRAIN, before)
+        _restore(before, termios.TCSADRAIN)
+
+
+def _restore(before: list[Any], when: int) -> None:
+    with suppress(termios.error):  # it is gone: nothing is to be given back
+        termios.tcsetattr(_IN, when, before)
 
 
 # ---- between them
 
 
 def _look_into(session: Coordinator, shell: int, resizes: Resizes) -> dict[str, Any] | None:
-    """How the shell ended; None: it was left. Raises ThinError, and Failure when we were told to end."""
+    """How the shell ended; None: it was left, or there is no terminal any more. Raises ThinError, and Failure when we
+    were told to end."""
     before = termios.tcgetattr(_IN)
     with Interrupts("left") as interrupts, _raw():
-        interrupts.restore = lambda: termios.tcsetattr(_IN, termios.TCSANOW, before)
-        ended = _converse(session, shell, interrupts, resizes)
+        interrupts.restore = lambda: _restore(before, termios.TCSANOW)
+        try:
+            ended = _converse(session, shell, interrupts, resizes)
+        except OSError:  # the terminal is gone
+            ended = None
     if ended is None:
         from wire.thin import ThinError
 
@@ -227,13 +236,10 @@ def _tell(session: Coordinator, kind: str, **fields: Any) -> Any | None:
 
 
 def _typed() -> bytes | None:
-    """Keys that were pressed; None: the terminal is gone."""
+    """Keys that were pressed; None: the terminal is gone. Raises OSError when it is, too."""
     if not select.select([_IN], [], [], 0)[0]:
         return b""
-    try:
-        return os.read(_IN, _PIECE) or None
-    except OSError:
-        return None
+    return os.read(_IN, _PIECE) or None
 
 
 def _show(content: bytes) -> None:

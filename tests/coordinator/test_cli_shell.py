@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from coordinator.cli.failure import Exit, Failure
 from coordinator.cli.shell import Escapes, _status, _whose
-from tests.e2e.test_shell import Typist
+from tests.e2e.test_shell import PATIENCE_S, Typist
 from tests.wire.test_thin import coordinator
 from wire import messages as m
 
@@ -97,3 +98,33 @@ def test_what_is_typed_while_the_shell_ends_takes_nothing_from_how_it_ended(tmp_
             assert one.leaves() == 7
         finally:
             one.close()
+
+
+@pytest.mark.parametrize("hears", [True, False])
+def test_where_the_terminal_goes_it_ends_without_a_word(tmp_path: Path, hears: bool) -> None:
+    closed = threading.Event()
+
+    def answer(message: Any) -> list[m.Message]:
+        match message:
+            case m.ShellOpen():
+                return [m.Reply(message.request, OPENED)]
+            case m.ShellRead():
+                content = b"" if closed.is_set() else b"ready"
+                return [] if message.request > 2 else [m.Reply(message.request, {"content": content, "ended": None})]
+            case m.ShellClose():
+                closed.set()
+                return [m.Reply(message.request, {})]
+        raise AssertionError(message)
+
+    with coordinator(tmp_path / "c.sock", answer), open(tmp_path / "said", "w+") as said:
+        words = () if hears else ("sh", "-c", 'trap "" HUP; exec "$@"', "sh")
+        one = Typist(environment(tmp_path / "c.sock"), "shell", "j/t", complains=said, before=words)
+        try:
+            one.reads("ready")
+            one.hang_up()
+            assert one.process.wait(PATIENCE_S) == (Exit.INTERRUPTED if hears else 0)
+        finally:
+            one.close()
+        assert closed.is_set()
+        said.seek(0)
+        assert "mistake" not in said.read()

@@ -12,7 +12,7 @@ import struct
 import subprocess
 import termios
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -37,14 +37,17 @@ job j {
 class Typist:
     """Somebody at a terminal of 90 by 30, where `coordinator WORDS` runs."""
 
-    def __init__(self, environment: dict[str, str], *words: str, complains: IO[str] | None = None) -> None:
-        """`complains`: where it writes its errors, if not to the terminal."""
+    def __init__(
+        self, environment: dict[str, str], *words: str, complains: IO[str] | None = None, before: Sequence[str] = ()
+    ) -> None:
+        """`complains`: where it writes its errors, if not to the terminal; `before`: words before the command."""
         self.ours, theirs = os.openpty()
         self.before = termios.tcgetattr(theirs)
         self.resize(90, 30)
         self.said = b""
         self.process = subprocess.Popen(
-            [*COORDINATOR, *words], stdin=theirs, stdout=theirs, stderr=complains or theirs, start_new_session=True,
+            [*before, *COORDINATOR, *words], stdin=theirs, stdout=theirs, stderr=complains or theirs,
+            start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
             env={**environment, "TERM": "xterm"},
         )  # fmt: skip
@@ -52,6 +55,11 @@ class Typist:
 
     def resize(self, columns: int, rows: int) -> None:
         fcntl.ioctl(self.ours, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def hang_up(self) -> None:
+        """Close the window."""
+        os.close(self.ours)
+        self.ours = -1
 
     def type(self, text: str) -> None:
         os.write(self.ours, text.encode())
@@ -89,7 +97,8 @@ class Typist:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait(PATIENCE_S)
-        os.close(self.ours)
+        if self.ours >= 0:
+            os.close(self.ours)
         os.close(self.theirs)
 
 
