@@ -289,6 +289,7 @@ def _stand_on(node: NodeConfig, file: FileConfig) -> tuple[NodeConfig, Place]:
     from agentd.containment import Containment, probe
     from agentd.files import NodeFiles
     from agentd.model import Staging
+    from agentd.noted import note, noted
     from agentd.offers import room_below
     from agentd.session import Place
     from agentd.spawn import (
@@ -311,7 +312,7 @@ def _stand_on(node: NodeConfig, file: FileConfig) -> tuple[NodeConfig, Place]:
         if (refused := isolation_refused(users.last)) is not None:
             raise UidsError(f'{refused} (With mode = "same" in [users] all jobs run as the agent\'s own user.)')
     remembered = Path(files.agent_directory) / "containment"
-    before = remembered.read_text("utf-8") if remembered.exists() else None
+    before = (noted(remembered) or b"").decode("utf-8", "replace") or None
     user_of = None if uids is None else uids.of
     containment = Containment(files.root, boot, None, (), users=users, user_of=user_of)
     if file.limits.cgroups:
@@ -319,7 +320,7 @@ def _stand_on(node: NodeConfig, file: FileConfig) -> tuple[NodeConfig, Place]:
             files.root, files.incarnation, boot, before, pids_max=file.limits.pids, users=users, user_of=user_of
         )
     if containment.memory != before:
-        remembered.write_text(containment.memory, "utf-8")
+        note(remembered, containment.memory.encode())
     nofile = open_files_limit()
     raise_open_files_limit()
     become_subreaper()

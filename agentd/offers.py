@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from agentd.health import floor_of
+from agentd.noted import note, noted
 from wire.bounds import LABEL_NAME, MAX_GPUS, MAX_RESOURCES, NAME, is_label_value
 
 GPUS: Final = "gpus"
@@ -31,11 +32,11 @@ def room_below(root: str, floor: int | None, remembered: Path, *, holds: bool) -
     """The bytes that jobs may claim of the disk: what is free there beyond the floor. While the node `holds` what jobs
     left there, what was found before they came stands: what they were promised is theirs, used or not. Raises OSError.
     """
-    if holds and remembered.exists() and (before := remembered.read_text("utf-8")).isdecimal():
+    if holds and (before := noted(remembered)) is not None and before.isdigit():
         return float(before)
     found = os.statvfs(root)
     room = max(0, found.f_bavail * found.f_frsize - floor_of(floor, found.f_blocks * found.f_frsize))
-    remembered.write_text(str(room), "utf-8")
+    note(remembered, str(room).encode())
     return float(room)
 
 

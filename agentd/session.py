@@ -25,6 +25,7 @@ from agentd.identity import OutcastError
 from agentd.journal import open_journal
 from agentd.links import KILL_AGAIN_S, Links
 from agentd.model import NodeConfig
+from agentd.noted import note, noted
 from agentd.processes import ContainmentError
 from agentd.records import Purpose
 from agentd.spawn import Fence, Starter
@@ -127,7 +128,7 @@ async def run_agent(
 def hold_to_users(agent_directory: str, users: str, jobs: Sequence[str]) -> None:
     """Raises UidsError when jobs that the node holds began as other users: their directories would be another's."""
     path = Path(agent_directory) / "users"
-    before = path.read_text("ascii") if path.exists() else users
+    before = (noted(path) or b"").decode("ascii", "replace")
     if jobs and before in ("job", "same") and before != users:
         others = f" and {len(jobs) - 1} more" if len(jobs) > 1 else ""
         raise UidsError(
@@ -135,7 +136,8 @@ def hold_to_users(agent_directory: str, users: str, jobs: Sequence[str]) -> None
             f'releases run as the same users to the end. Start the agent with that mode, and with "{users}" when they '
             "are over (SIGINT ends an agent so that its node holds nothing)."
         )
-    path.write_text(users, "ascii")
+    if not note(path, users.encode()):
+        raise UidsError(f"{path} can't be written: the disk is full.")
 
 
 def fence_of(uids: Uids | None, order: events.StartKeeper | events.SurveyKeeper) -> Fence:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import marshal
 import os
-import py_compile
 import re
 import resource
 import signal
@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import dataclass, field
+from importlib.util import MAGIC_NUMBER
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +24,7 @@ from agentd import keeper as keeper_program
 from agentd import staging
 from agentd.containment import Containment
 from agentd.environment import PATH
+from agentd.noted import note
 from agentd.processes import KILL_PATIENCE_S, ContainmentError, ProcessProof, descendants, kill_until_none, proof_of
 from wire.spec import Needs
 
@@ -31,6 +33,8 @@ _IGNORED_BY_PYTHON: Final = (signal.SIGPIPE, signal.SIGXFSZ)
 _NAME_MAX: Final = 100
 _PROBE_S: Final = 60.0
 _SPEAKER: Final = re.compile(r"^keeper \d+: ")
+_PYC_HEADER_BYTES: Final = 16
+"""The magic number, and what says when it is out of date: looked at by imports alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,10 +281,8 @@ def staging_program(scripts: str, wanted: str | None, *, job_users: bool) -> tup
     """The command that brings files in, and its program in a directory that every job's user can pass through: our own
     files may stand where only we can go. Raises OSError."""
     target = os.path.join(scripts, "staging.py")
-    fresh = f"{target}.{os.getpid()}"
-    Path(fresh).write_bytes(Path(staging.__file__).read_bytes())
-    os.chmod(fresh, 0o444)
-    os.replace(fresh, target)
+    if not note(Path(target), Path(staging.__file__).read_bytes(), 0o444):
+        target = staging.__file__  # another release's stands there: ours can be reached by some at least
     return (wanted or _python_for_all(job_users), "-I", "-S", target)
 
 
@@ -312,14 +314,16 @@ def _base_interpreter() -> str:
 
 
 def _compiled(directory: Path) -> str:
-    """The keeper's program, compiled once: a file run by path is compiled at each start otherwise."""
+    """The keeper's program, compiled once: a file run by path is compiled at each start otherwise. (`py_compile` takes
+    half a file for a whole one where the disk is full.)"""
     source = keeper_program.__file__
     target = directory / f"keeper-{sys.implementation.cache_tag}.pyc"
     try:
-        py_compile.compile(source, cfile=str(target), doraise=True)
-    except (OSError, py_compile.PyCompileError):
+        code = compile(Path(source).read_bytes(), source, "exec", dont_inherit=True)
+        whole = note(target, MAGIC_NUMBER + bytes(_PYC_HEADER_BYTES - len(MAGIC_NUMBER)) + marshal.dumps(code))
+    except OSError:
         return source
-    return str(target)
+    return str(target) if whole else source
 
 
 def open_files_limit() -> tuple[int, int]:

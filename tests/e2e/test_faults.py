@@ -369,7 +369,7 @@ def test_f8b_a_release_whose_keeper_died_is_repeated(cluster: Cluster) -> None:
     assert second != first
     assert gone(first), "two releases never run at once"
     say(go, "go")
-    assert cluster.wait(job)["release"]["succeeded"] == 1
+    assert cluster.wait(job)["release"]["succeeded"] == 1, cluster.log("a")
 
 
 def test_a_vanished_directory_fails_the_attempt_and_the_agent_lives(cluster: Cluster) -> None:
@@ -394,33 +394,57 @@ def test_a_vanished_directory_fails_the_attempt_and_the_agent_lives(cluster: Clu
     assert cluster.wait(other)["result"] == "success"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small file system")
-def test_a_full_disk_fails_the_attempt_and_the_agent_lives(cluster: Cluster) -> None:
+@pytest.fixture
+def small_disk(cluster: Cluster) -> Iterator[Path]:
+    """Below the root of node `a`."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root to mount a small file system")
     root = cluster.root("a")
     root.mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m,mode=700", "none", str(root)], check=True)
-    try:
-        cluster.agent("a")
-        job = cluster.submit("""
-            job j { pool = p
-              task fill { run = ["sh", "-c", "cat /dev/zero > filler"] }
-              task later { run = ["true"] }
-              release { run = ["true"] } }
-        """)
-        ended = cluster.wait(job)
-        tasks = {task["group"]: task for task in cluster.ask("task", "list", job)}
-        assert tasks["fill"]["result"] == "failure"
-        assert (tasks["later"]["result"], ended["release"]["succeeded"]) in {
-            ("success", 1), ("failure", 1), ("failure", 0),
-        }, tasks  # fmt: skip
-        if tasks["later"]["result"] == "failure":
-            assert "space" in tasks["later"]["reason"]
-        cluster.command("job", "delete", job, "--yes")
-        other = cluster.submit('job other { pool = p task t { run = ["true"] } release { run = ["true"] } }')
-        assert cluster.wait(other)["result"] == "success", cluster.log("a")
-    finally:
-        cluster.kill("a")
-        for pid in keepers(cluster):
-            os.kill(pid, signal.SIGKILL)
-            assert gone(pid)
-        subprocess.run(["umount", "-l", str(root)], check=True)
+    yield root
+    cluster.kill("a")
+    for pid in keepers(cluster):
+        os.kill(pid, signal.SIGKILL)
+        assert gone(pid)
+    subprocess.run(["umount", "-l", str(root)], check=True)
+
+
+def test_an_agent_starts_on_a_disk_that_a_job_keeps_full_and_runs_its_release(
+    cluster: Cluster, small_disk: Path
+) -> None:
+    cluster.agent("a")
+    job = cluster.submit("""
+        job j { pool = p
+          finish = manual
+          task fill { keep = 0s  run = ["sh", "-c", "cat /dev/zero > filler"] }
+          release { run = ["true"] } }
+    """)
+    cluster.until(lambda now: job_of(now, job)["tasks"]["failed"] == 1)
+    cluster.power_off("a")
+    cluster.agent_unawaited("a")
+    cluster.until(lambda now: node_of(now, "a")["state"] == "unusable")
+    cluster.command("job", "terminate", job)
+    assert cluster.wait(job)["release"]["succeeded"] == 1, cluster.log("a")
+    cluster.until(lambda now: node_of(now, "a")["state"] == "idle")
+
+
+def test_a_full_disk_fails_the_attempt_and_the_agent_lives(cluster: Cluster, small_disk: Path) -> None:
+    cluster.agent("a")
+    job = cluster.submit("""
+        job j { pool = p
+          task fill { run = ["sh", "-c", "cat /dev/zero > filler"] }
+          task later { run = ["true"] }
+          release { run = ["true"] } }
+    """)
+    ended = cluster.wait(job)
+    tasks = {task["group"]: task for task in cluster.ask("task", "list", job)}
+    assert tasks["fill"]["result"] == "failure"
+    assert (tasks["later"]["result"], ended["release"]["succeeded"]) in {
+        ("success", 1), ("failure", 1), ("failure", 0),
+    }, tasks  # fmt: skip
+    if tasks["later"]["result"] == "failure":
+        assert "space" in tasks["later"]["reason"]
+    cluster.command("job", "delete", job, "--yes")
+    other = cluster.submit('job other { pool = p task t { run = ["true"] } release { run = ["true"] } }')
+    assert cluster.wait(other)["result"] == "success", cluster.log("a")
