@@ -82,7 +82,7 @@ class Landing:
             raise _failed(f"{path!r} is no plain path below the work directory.")
         self.path = path
         self._name = parts[-1]
-        self._part = f".{self._name[:200]}.{os.getpid()}.part"
+        self._part = f".{os.getpid()}.part"  # of a name as long as can be there is none that is longer
         self._parent = os.dup(base)
         self._fd = -1
         try:

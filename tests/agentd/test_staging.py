@@ -135,6 +135,12 @@ def test_texts_land_below_the_work_directory_with_the_modes_that_were_given(node
     assert node.left() == ["a", "a/b", "a/b/run.sh", "c"]
 
 
+@pytest.mark.parametrize("name", ["x" * 255, "é" * 127, "漢" * 85, "🎈" * 63])
+def test_a_name_as_long_as_can_be_lands(node, name):
+    assert node.bring({"path": name, "text": "there"}) == ""
+    assert node.left() == [name]
+
+
 def test_no_set_user_id_bit_lands_whoever_asks_for_it(node):
     assert node.bring({"path": "x", "text": "", "mode": 0o6755}) == ""
     assert (node.wd / "x").stat().st_mode & 0o7777 == 0o755
