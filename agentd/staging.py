@@ -327,11 +327,15 @@ def permitted(file: dict[str, Any], first: str, url: str) -> None:
 
 
 def parted(url: str) -> tuple[str, str | None]:
-    """The URL without who asks, and what says that to the server it names."""
+    """The URL without who asks, and what says that to the server it names. Raises StagingError."""
     from base64 import b64encode
     from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:  # which would say it with a part of a password
+        raise _failed(f"{shown(url)}: neither a host nor a port can be read in it.") from None
     person, at, host = parts.netloc.rpartition("@")
     path = quote(parts.path, safe="/%:=&?~#+!$,;'@()*[]")
     query = quote(parts.query, safe="/%:=&?~#+!$,;'@()*[]")

@@ -238,6 +238,15 @@ def test_what_is_absent_is_not_asked_for_again_and_its_secrets_are_not_told(node
     assert server.asked == ["/a?token=hunter3"]
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["http://me:hunter2/more@{host}/x", "http://me:hun ter2/@{host}/x", "http://[hunter2/x", "http://{host}:hunter2/x"],
+)
+def test_a_malformed_url_is_not_tried_again_and_its_secrets_are_not_told(node, server, url):
+    said = node.bring({"path": "x", "url": url.format(host=server.host)})
+    assert said == "DownloadFailed: a malformed URL: neither a host nor a port can be read in it."
+
+
 def test_a_server_that_is_busy_is_asked_again_and_again_up_to_its_budget(node, server):
     server.give("/a", b"no", 503)
     said = node.bring({"path": "a", "url": f"{server.url}/a"})
