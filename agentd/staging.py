@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 STEP: Final = 256 * 1024
 MAX_REDIRECTS: Final = 5
 REDIRECTS: Final = (301, 302, 303, 307, 308)
-TRANSIENT: Final = (408, 425, 429)
+WHOLE: Final = (200, 203)
+"""Answers that bring the file. Others that are no failures bring none, or a part."""
+TRANSIENT: Final = (202, 408, 425, 429)
 """Answers below 500 that may be another one next time."""
 DEFAULT_MODE: Final = 0o640
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -297,7 +299,10 @@ def ask(plan: Plan, file: dict[str, Any], url: str) -> HTTPResponse:
             request.add_unredirected_header("Authorization", credentials)
         try:
             response: HTTPResponse = opener.open(request, timeout=plan.patience_s)
-            return response
+            if response.status in WHOLE:
+                return response
+            with response:
+                raise refusal(response.status, response.reason, shown(here))
         except HTTPError as error:
             with error:
                 place = error.headers.get("Location")

@@ -247,6 +247,13 @@ def test_a_malformed_url_is_not_tried_again_and_its_secrets_are_not_told(node, s
     assert said == "DownloadFailed: a malformed URL: neither a host nor a port can be read in it."
 
 
+@pytest.mark.parametrize("code", [202, 204, 205, 206])
+def test_an_answer_that_is_not_the_file_is_none(node, server, code):
+    server.give("/x", b"", code)
+    assert node.bring({"path": "x", "url": f"{server.url}/x"}).startswith(f"DownloadFailed: {server.url}/x: {code} ")
+    assert node.left() == []
+
+
 def test_a_server_that_is_busy_is_asked_again_and_again_up_to_its_budget(node, server):
     server.give("/a", b"no", 503)
     said = node.bring({"path": "a", "url": f"{server.url}/a"})
