@@ -364,6 +364,7 @@ class Cluster:
         for position in range(record.count):
             index = grant.index(position)
             group.set_state(index, TaskState.GRANTED)
+            group.out[index] = grant
             group.waiting.pop(index, None)
         group.cursor = group.next_active(max(group.cursor, grant.index(record.count - 1) + 1))
         self._count(job, node, grant, record.count)
@@ -382,8 +383,9 @@ class Cluster:
         """One position of a grant is no longer awaited; the grant goes with its last."""
         grant.open &= ~(1 << position)
         grant.running.pop(position, None)
-        node = self.nodes[grant.node]
-        self._count(self.jobs[grant.job], node, grant, -1)
+        job, node = self.jobs[grant.job], self.nodes[grant.node]
+        del job.groups[grant.group].out[grant.index(position)]
+        self._count(job, node, grant, -1)
         if not grant.open:
             del self.grants[grant.id]
             del node.grants[grant.id]

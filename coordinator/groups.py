@@ -25,6 +25,7 @@ from wire.spec import ExitAction, GroupSpec, When
 from wire.sweep import Axis, Sweep
 
 if TYPE_CHECKING:
+    from coordinator.model import Grant
     from coordinator.pairing import Pairing
     from coordinator.readiness import Link
 
@@ -87,6 +88,8 @@ class Group:
         self.state = bytearray(self.sweep.size)
         self.counts = [self.sweep.size, 0, 0, 0, 0, 0]
         self.cursor = 0
+        self.out: dict[int, Grant] = {}
+        """The grants that its GRANTED tasks are out in, by index."""
         self.again: list[int] = []
         """Heap of indices below the cursor that may run; an entry counts if its task is ACTIVE and not waiting."""
         self.waiting: dict[int, Instant] = {}

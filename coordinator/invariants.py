@@ -62,6 +62,9 @@ def _of_rounds(cluster: Cluster, job: Job) -> Iterator[str]:
 
 
 def _of_group(job: Job, group: Group, grants: list[Grant]) -> Iterator[str]:
+    walked = {grant.index(position): grant for grant in grants for position in grant.open_positions()}
+    if group.out != walked:
+        yield f"group {group.spec.name} of {job.id} has {sorted(group.out)} out, its grants hold {sorted(walked)}"
     out = [(grant.index(position), grant.attempt) for grant in grants for position in grant.open_positions()]
     if len({index for index, _ in out}) != len(out) or len(out) != group.counts[TaskState.GRANTED]:
         yield f"group {group.spec.name} of {job.id} counts {group.counts} and has {sorted(out)} out"

@@ -18,7 +18,6 @@ from coordinator.model import OVER, Group, Job, Node, TaskState
 from coordinator.plausible import MAX_TAIL
 from coordinator.preparation import NodeJob, PhaseView
 from coordinator.sessions import Follow, Instead, KeptOutput, Lookup, OutputsSaid, Session
-from coordinator.whereabouts import grant_of
 from wire import messages as m
 from wire.limits import MAX_CHUNK
 
@@ -77,7 +76,7 @@ def _source(desk: Desk, session: Session, message: m.LogRead) -> Source | None:
 def _of_task(desk: Desk, session: Session, message: m.LogRead) -> Source | None:
     job, group, index = find_task(desk, session, message.task or "")
     check_own(desk, session, job)
-    where = attempts_of(desk, job, group, index)
+    where = attempts_of(job, group, index)
     over = group.state[index] in OVER
     attempt = message.attempt if message.attempt is not None else max(where, default=0)
     if attempt not in where:
@@ -108,13 +107,11 @@ def _is_out(group: Group, index: int, attempt: int) -> bool:
     return group.state[index] == TaskState.GRANTED and group.attempts.get(index, 1) == attempt
 
 
-def attempts_of(desk: Desk, job: Job, group: Group, index: int) -> dict[int, str]:
+def attempts_of(job: Job, group: Group, index: int) -> dict[int, str]:
     """Attempt numbers of a task with their nodes, as far as they are remembered."""
     where = {attempt: node for attempt, node, _ in group.history.get(index, [])}
-    if group.state[index] == TaskState.GRANTED:
-        grant, _ = grant_of(desk.cluster, job, group, index)
-        if grant is not None:
-            where[grant.attempt] = grant.node
+    if (grant := group.out.get(index)) is not None:
+        where[grant.attempt] = grant.node
     elif group.finished is not None and group.finished.started_at[index]:
         where[group.attempts.get(index, 1)] = list(job.node_numbers)[group.finished.node[index]]
     return where

@@ -120,6 +120,10 @@ class Grant:
         """The task's index in its group."""
         return self.first + position * self.step
 
+    def position(self, index: int) -> int:
+        """Where a task that is out in it stands."""
+        return (index - self.first) // self.step
+
     def is_open(self, position: int) -> bool:
         """Whether the end of this position is still awaited."""
         return bool(self.open >> position & 1)

@@ -27,6 +27,7 @@ from coordinator.desk import Desk
 from coordinator.finding import RefusedError, find_job, find_node, find_own_job, find_task
 from coordinator.model import OVER, Group, Job, JobState, Node, Pool, TaskState
 from coordinator.sessions import Session, Until, Waiter
+from coordinator.whereabouts import ACTIVE, COMPLETED, PREPARING, RUNNING, Look
 from wire import messages as m
 from wire.codec import encode_value
 from wire.near import near
@@ -42,7 +43,7 @@ MAX_ID: Final = 100
 """Letters of a job's id: no job has so many."""
 MAX_DRAWN: Final = 200
 """Rows of a kind in an Overview; where there are more there are none."""
-SHOWN_STATES: Final = ("active", "preparing", "running", "completed")
+SHOWN_STATES: Final = (ACTIVE, PREPARING, RUNNING, COMPLETED)
 RESULTS: Final = {
     "succeeded": TaskState.SUCCEEDED,
     "success": TaskState.SUCCEEDED,
@@ -57,14 +58,8 @@ def _one_of(*states: TaskState) -> re.Pattern[bytes]:
     return re.compile(b"[%s]" % bytes(states))
 
 
-_ALLOWED: Final = {
-    "active": _one_of(TaskState.ACTIVE, TaskState.GRANTED),
-    "preparing": _one_of(TaskState.GRANTED),
-    "running": _one_of(TaskState.GRANTED),
-    "completed": _one_of(*OVER),
-    **{name: _one_of(state) for name, state in RESULTS.items()},
-}
-"""Bytes of tasks that may be shown in a state."""
+_OVER: Final = {COMPLETED: _one_of(*OVER), **{name: _one_of(state) for name, state in RESULTS.items()}}
+"""Bytes of tasks that are over."""
 
 
 def handle(desk: Desk, session: Session, message: m.Message) -> None:
@@ -87,7 +82,8 @@ def handle(desk: Desk, session: Session, message: m.Message) -> None:
 
 def _job_list(desk: Desk, session: Session, message: m.JobList) -> None:
     jobs = islice(access.jobs(desk, session), max(0, message.skip), None)
-    desk.reply(session.epoch, message.request, _fitting(views.job(desk.cluster, job) for job in jobs))
+    look = Look(desk.cluster)
+    desk.reply(session.epoch, message.request, _fitting(views.job(desk.cluster, job, look=look) for job in jobs))
 
 
 def _fitting(rows: Iterable[views.Plain]) -> list[views.Plain]:
@@ -175,30 +171,27 @@ def _task_list(desk: Desk, session: Session, message: m.TaskList) -> None:
 def _found(
     desk: Desk, job: Job, groups: list[Group], message: m.TaskList, start: tuple[int, int]
 ) -> Iterator[views.Plain]:
+    look = Look(desk.cluster)
     for group in groups:
         if group.number < start[0]:
             continue
         first = start[1] + 1 if group.number == start[0] else 0
-        for index in _candidates(group, first, message.state):
-            plain = views.task(desk.cluster, job, group, index)
-            if message.state not in SHOWN_STATES or plain["state"] == message.state:
-                yield plain
+        for index in _indices(look, job, group, first, message.state):
+            yield views.task(look, job, group, index)
 
 
-def _candidates(group: Group, first: int, state: str | None) -> Iterator[int]:
-    """Indices from `first` on whose byte allows the state asked for: found among millions without looking at each."""
+def _indices(look: Look, job: Job, group: Group, first: int, state: str | None) -> Iterable[int]:
+    """Of the tasks in the state asked for, from `first` on: found among millions without looking at each."""
     if state is None:
-        yield from range(first, group.size)
-        return
-    allowed = _ALLOWED[state]
-    while (found := allowed.search(group.state, first)) is not None:
-        yield found.start()
-        first = found.start() + 1
+        return range(first, group.size)
+    if (over := _OVER.get(state)) is None:
+        return look.tasks(job, group, state, first)
+    return (found.start() for found in over.finditer(group.state, first))
 
 
 def _task_show(desk: Desk, session: Session, message: m.TaskShow) -> None:
     job, group, index = find_task(desk, session, message.task)
-    shown = views.task(desk.cluster, job, group, index, history=True)
+    shown = views.task(Look(desk.cluster), job, group, index, history=True)
     if shown["reason"] is None and group.state[index] == TaskState.ACTIVE:
         shown["reason"] = explain.reason(desk, session, job, group, index)
     desk.reply(session.epoch, message.request, shown)
@@ -343,15 +336,15 @@ def _overview_body(desk: Desk, waiter: Waiter) -> views.Plain:
     if not waiter.jobs:
         jobs = list(access.jobs(desk, session))
     known = desk.cluster.nodes.values()
-    rows = sum(len(job.rounds) for job in jobs) <= MAX_DRAWN
+    rows, look = sum(len(job.rounds) for job in jobs) <= MAX_DRAWN, Look(desk.cluster)
     return {
         "changed": desk.version,
-        "jobs": [_overview_of(desk, job, rows) for job in jobs] if len(jobs) <= MAX_DRAWN else [],
+        "jobs": [_overview_of(look, desk, job, rows) for job in jobs] if len(jobs) <= MAX_DRAWN else [],
         "nodes": [_node(desk, session, node) for node in known] if len(known) <= MAX_DRAWN else [],
     }
 
 
-def _overview_of(desk: Desk, job: Job, rows: bool) -> views.Plain:
+def _overview_of(look: Look, desk: Desk, job: Job, rows: bool) -> views.Plain:
     """A job to be drawn again and again: its nodes without their outputs, and only counted where they are many."""
     drawn = [views.job_node(node_job, tails=False) for node_job in job.rounds] if rows else []
-    return {**views.job(desk.cluster, job), "nodes": drawn, "node_states": views.node_states(job)}
+    return {**views.job(desk.cluster, job, look=look), "nodes": drawn, "node_states": views.node_states(job)}

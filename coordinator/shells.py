@@ -72,7 +72,7 @@ def _place(desk: Desk, session: Session, message: m.ShellOpen) -> Place:
 def _of_task(desk: Desk, session: Session, message: m.ShellOpen, name: str) -> Place:
     job, group, index = find_task(desk, session, name)
     _check_owner(session, job)
-    where = attempts_of(desk, job, group, index)
+    where = attempts_of(job, group, index)
     label = f"{job.id}/{group.sweep.label(index)}"
     if not where:
         raise RefusedError(m.RefusalCode.FAILED, f"task `{label}` has not started: there is no directory of it yet")

@@ -11,6 +11,7 @@ from coordinator.finding import RefusedError, check_own, find_own_job, find_task
 from coordinator.model import OVER, Group, Job, JobState, TaskState
 from coordinator.records import JobChanged, JobMoved, JobReopened, TaskCancelled
 from coordinator.sessions import Session
+from coordinator.whereabouts import Look
 from wire import bounds
 from wire import messages as m
 
@@ -194,10 +195,10 @@ def _task_cancel(desk: Desk, session: Session, message: m.TaskCancel) -> None:
     check_own(desk, session, job)
     name = f"{job.id}/{group.sweep.label(index)}"
     if TaskState(group.state[index]) in OVER:
-        shown = views.task(desk.cluster, job, group, index)
+        shown = views.task(Look(desk.cluster), job, group, index)
         raise RefusedError(m.RefusalCode.FAILED, f"task `{name}` is over already: {shown['result']}")
     _cancel(desk, job, group, index, f"cancelled by {session.owner}")
-    desk.reply(session.epoch, message.request, views.task(desk.cluster, job, group, index))
+    desk.reply(session.epoch, message.request, views.task(Look(desk.cluster), job, group, index))
 
 
 def _cancel(desk: Desk, job: Job, group: Group, index: int, reason: str) -> None:

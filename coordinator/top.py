@@ -13,6 +13,7 @@ from coordinator.model import Job, JobState, Node, NodeState, TaskState
 from coordinator.preparation import OPEN
 from coordinator.records import NodeJobState
 from coordinator.sessions import Session
+from coordinator.whereabouts import Look
 from wire import messages as m
 
 Plain = dict[str, Any]
@@ -28,6 +29,7 @@ def answer(desk: Desk, session: Session, message: m.Top) -> None:
     rows = max(0, min(message.rows, MAX_ROWS))
     jobs = list(access.jobs(desk, session))
     nodes = [node for node in desk.cluster.nodes.values() if not node.left]
+    look = Look(desk.cluster)
     body = {
         "pools": len(desk.cluster.pools),
         "jobs": {"total": len(jobs), "live": sum(job.state is not JobState.COMPLETED for job in jobs)},
@@ -36,7 +38,7 @@ def answer(desk: Desk, session: Session, message: m.Top) -> None:
         "slots": sum(node.slots for node in nodes),
         "slots_used": sum(min(node.used, node.slots) for node in nodes),
         "owed": sum(len(access.owes(desk, session, node)) for node in desk.cluster.nodes.values()),
-        "top_jobs": [_job(desk, job) for job in sorted(jobs, key=_of_interest)[:rows]],
+        "top_jobs": [_job(look, desk, job) for job in sorted(jobs, key=_of_interest)[:rows]],
         "top_nodes": [_node(desk, session, node) for node in sorted(nodes, key=_of_concern)[:rows]],
         "releases": list(islice(_releases(jobs), rows)),
     }
@@ -72,9 +74,9 @@ def _of_concern(node: Node) -> tuple[bool, int, str]:
     return (node.state not in _TROUBLED, -node.used, node.name)
 
 
-def _job(desk: Desk, job: Job) -> Plain:
+def _job(look: Look, desk: Desk, job: Job) -> Plain:
     states = views.node_states(job) if len(job.rounds) <= MAX_ROWS else {}
-    return {**views.job(desk.cluster, job), "node_states": states}
+    return {**views.job(desk.cluster, job, look=look), "node_states": states}
 
 
 def _node(desk: Desk, session: Session, node: Node) -> Plain:

@@ -14,7 +14,7 @@ from coordinator.model import Drain, Grant, Group, Job, JobState, Node, NodeStat
 from coordinator.obstacles import why_waiting
 from coordinator.preparation import NodeJob, PhaseView
 from coordinator.records import Ended, NodeJobState, Verdict
-from coordinator.whereabouts import grant_of, is_preparing, with_slot
+from coordinator.whereabouts import Look, is_preparing, with_slot
 from wire.instant import Instant
 from wire.messages import Cleanliness, Outcome, Phase
 from wire.spec import Elevation
@@ -44,8 +44,9 @@ def _at(instant: Instant | None) -> str | None:
 # ---- jobs
 
 
-def job(cluster: Cluster, shown: Job, *, alone: bool = False) -> Plain:
-    """What `job show` prints. One of many is not explained where that would mean to look at many nodes for each."""
+def job(cluster: Cluster, shown: Job, *, alone: bool = False, look: Look | None = None) -> Plain:
+    """What `job show` prints. One of many is not explained where that would mean to look at many nodes for each;
+    several of one answer share a `look`."""
     pool = cluster.pools[shown.spec.pool]
     return {
         "id": shown.id,
@@ -63,7 +64,7 @@ def job(cluster: Cluster, shown: Job, *, alone: bool = False) -> Plain:
         "completed_at": _at(shown.completed_at),
         "end_reason": shown.end_reason,
         "waits": why_waiting(pool, shown) if alone or len(pool.nodes) <= NODES_LOOKED_AT else None,
-        "tasks": task_counts(cluster, shown),
+        "tasks": task_counts(shown, look or Look(cluster)),
         "optional_failed": sum(group.counts[TaskState.FAILED] - group.failed for group in shown.groups),
         "release": release_counts(shown),
     }
@@ -85,12 +86,12 @@ def job_result(shown: Job) -> str | None:
     return "success" if releases["succeeded"] + releases["waived"] == sum(releases.values()) else "failure"
 
 
-def task_counts(cluster: Cluster, shown: Job) -> dict[str, int]:
+def task_counts(shown: Job, look: Look) -> dict[str, int]:
     """Tasks by state and result. `running` is what has a slot; the rest of what is granted queues and is active."""
     counts = [sum(group.counts[state] for group in shown.groups) for state in TaskState]
     running = preparing = 0
-    for name, node_job in shown.current.items():
-        out = _slots_taken_by(cluster.nodes[name], shown.id)
+    for name, node_job in shown.current.items() if shown.granted else ():
+        out = look.tasks_on(name, shown)
         if is_preparing(node_job):
             preparing += out
         else:
@@ -105,10 +106,6 @@ def task_counts(cluster: Cluster, shown: Job) -> dict[str, int]:
         "cancelled": counts[TaskState.CANCELLED],
         "skipped": counts[TaskState.SKIPPED],
     }
-
-
-def _slots_taken_by(node: Node, job_id: str) -> int:
-    return sum(len(positions) for grant, positions in with_slot(node) if grant.job == job_id)
 
 
 def release_counts(shown: Job) -> dict[str, int]:
@@ -213,10 +210,10 @@ def _phase_state(node_job: NodeJob, view: PhaseView, which: Phase) -> str:
 # ---- tasks
 
 
-def task(cluster: Cluster, shown: Job, group: Group, index: int, history: bool = False) -> Plain:
+def task(look: Look, shown: Job, group: Group, index: int, history: bool = False) -> Plain:
     """What `task list` and, with `history`, `task show` print."""
     state = TaskState(group.state[index])
-    grant, position = grant_of(cluster, shown, group, index) if state is TaskState.GRANTED else (None, 0)
+    grant = group.out.get(index)
     last = group.history.get(index, [(0, "", None)])[-1]
     end: Ended | None = last[2] if state is not TaskState.SUCCEEDED or group.finished is None else None
     result = _RESULTS.get(state)
@@ -226,14 +223,14 @@ def task(cluster: Cluster, shown: Job, group: Group, index: int, history: bool =
         "group": group.spec.name,
         "index": index,
         "params": dict(zip(group.sweep.names, group.sweep.values(index), strict=True)),
-        "state": _task_state(cluster, shown, state, grant, position),
+        "state": look.state(shown, group, index),
         "result": result,
         "exit_code": _exit_code(state, last[2]),
         "signal": end.signal if end else None,
         "attempts": _attempts(group, index, state, grant),
         "node": grant.node if grant else (last[1] or None),
         "created_at": _at(shown.submitted_at),
-        "started_at": time_text(grant.running.get(position)) if grant else None,
+        "started_at": time_text(grant.running.get(grant.position(index))) if grant else None,
         "ended_at": None,
         "reason": _task_reason(shown, group, index, state, end),
         "usage": None,
@@ -269,18 +266,6 @@ def _fill_finished(shown: Job, group: Group, index: int, plain: Plain) -> None:
         "max_rss_bytes": columns.max_rss_kib[index] << 10,
         "wall_s": wall,
     }
-
-
-def _task_state(cluster: Cluster, shown: Job, state: TaskState, grant: Grant | None, position: int) -> str:
-    if state is TaskState.ACTIVE:
-        return "active"
-    if state is not TaskState.GRANTED or grant is None:
-        return "completed"
-    runs = any(held is grant and position in positions for held, positions in with_slot(cluster.nodes[grant.node]))
-    if not runs:
-        return "active"
-    node_job = shown.current.get(grant.node)
-    return "preparing" if node_job is not None and is_preparing(node_job) else "running"
 
 
 def _exit_code(state: TaskState, last: Ended | None) -> int | None:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from typing import Final
+
 from coordinator.cluster import Cluster
-from coordinator.model import Grant, Group, Job, Node
+from coordinator.model import Grant, Group, Job, Node, TaskState
 from coordinator.preparation import NodeJob
 from coordinator.records import NodeJobState
 
-
-def grant_of(cluster: Cluster, shown: Job, group: Group, index: int) -> tuple[Grant | None, int]:
-    """The grant that a task is out in, and its position there."""
-    for name in shown.current:
-        for grant in cluster.nodes[name].grants.values():
-            position, off = divmod(index - grant.first, grant.step)
-            mine = grant.job == shown.id and grant.group == group.number
-            if mine and off == 0 and 0 <= position < grant.count and grant.is_open(position):
-                return grant, position
-    return None, 0
+ACTIVE: Final = "active"
+"""Also what was granted and has no slot yet."""
+PREPARING: Final = "preparing"
+RUNNING: Final = "running"
+COMPLETED: Final = "completed"
+_OPEN: Final = re.compile(b"[%c%c]{1,1000}" % (TaskState.ACTIVE, TaskState.GRANTED))
+_OUT: Final = re.compile(b"%c{1,1000}" % TaskState.GRANTED)
+"""Runs of tasks, a page of them at most: who asks for one does not have a million looked through."""
 
 
 def with_slot(node: Node) -> list[tuple[Grant, list[int]]]:
@@ -34,6 +36,61 @@ def with_slot(node: Node) -> list[tuple[Grant, list[int]]]:
             left = left.plus(grant.claim, -len(positions))
         found.append((grant, positions))
     return found
+
+
+class Look:
+    """One look at the cluster, for one answer: what runs on a node is found once, whatever is told of it."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._last: dict[str, dict[int, int]] = {}
+        """By node and grant: the last position that has a slot, of those still awaited."""
+        self._tasks: dict[str, dict[str, int]] = {}
+        """By node and job: tasks that have a slot."""
+
+    def state(self, job: Job, group: Group, index: int) -> str:
+        """A task's state as people are told it."""
+        if (grant := group.out.get(index)) is None:
+            return ACTIVE if group.state[index] == TaskState.ACTIVE else COMPLETED
+        if not self._has_slot(grant, index):
+            return ACTIVE
+        return PREPARING if _prepares(job, grant.node) else RUNNING
+
+    def tasks(self, job: Job, group: Group, state: str, first: int) -> Iterator[int]:
+        """Indices from `first` on of tasks that are `ACTIVE`, `PREPARING` or `RUNNING`; what is in another of these is
+        passed over by a look at its grant."""
+        nodes = {name for name in job.current if _prepares(job, name) == (state == PREPARING)}
+        if state != ACTIVE and not nodes:
+            return
+        for run in (_OPEN if state == ACTIVE else _OUT).finditer(group.state, first):
+            for index in range(run.start(), run.end()):
+                grant = group.out.get(index)
+                if state == ACTIVE:
+                    if grant is None or not self._has_slot(grant, index):
+                        yield index
+                elif grant is not None and grant.node in nodes and self._has_slot(grant, index):
+                    yield index
+
+    def _has_slot(self, grant: Grant, index: int) -> bool:
+        last = self._last.get(grant.node)
+        if last is None:
+            held = with_slot(self._cluster.nodes[grant.node])
+            last = self._last[grant.node] = {each.id: positions[-1] for each, positions in held}
+        return grant.position(index) <= last.get(grant.id, -1)
+
+    def tasks_on(self, node: str, job: Job) -> int:
+        """How many tasks of the job have a slot there."""
+        tasks = self._tasks.get(node)
+        if tasks is None:
+            tasks = self._tasks[node] = {}
+            for grant, positions in with_slot(self._cluster.nodes[node]):
+                tasks[grant.job] = tasks.get(grant.job, 0) + len(positions)
+        return tasks.get(job.id, 0)
+
+
+def _prepares(job: Job, node: str) -> bool:
+    node_job = job.current.get(node)
+    return node_job is not None and is_preparing(node_job)
 
 
 def is_preparing(node_job: NodeJob) -> bool:

@@ -20,7 +20,7 @@ from coordinator.records import Ended, Verdict
 from coordinator.render import count_of, duration
 from coordinator.retry import budget
 from coordinator.views import end_sentence, why_drained
-from coordinator.whereabouts import grant_of, is_preparing, with_slot
+from coordinator.whereabouts import is_preparing, with_slot
 from wire.arms import written as arm_written
 from wire.instant import Instant
 from wire.messages import Disabling, Outcome, Phase
@@ -72,8 +72,8 @@ def task(view: View, job: Job, group: Group, index: int) -> Explanation:
     if state is TaskState.ACTIVE:
         waiting(view, job, group, index, found)
     elif state is TaskState.GRANTED:
-        grant, position = grant_of(view.cluster, job, group, index)
-        found.causes += _granted(view, job, group, index, grant, position) if grant is not None else [_READY]
+        grant = group.out[index]
+        found.causes += _granted(view, job, group, index, grant, grant.position(index))
     else:
         found.causes.append(_over(job, group, index, state))
     found.story = _story(job, group, index)

@@ -52,6 +52,7 @@ BREAKS: dict[str, tuple[Callable[[Scene], object], str]] = {
     "node counts": (lambda s: setattr(s.node, "used", 5), "counts 5 slots out"),
     "group counts": (lambda s: s.group.counts.__setitem__(0, 9), "its bytes say"),
     "a byte": (lambda s: s.group.set_state(1, TaskState.SUCCEEDED), "out"),
+    "where a task is": (lambda s: s.group.out.pop(1), "its grants hold [1, 2]"),
     "parallel": (lambda s: setattr(s.grant, "open", 0b11110), "3 are allowed"),
     "retries": (lambda s: s.group.failures.__setitem__(0, 2), "spent 2 retries of 1"),
     "a round twice": (another_round, "has a round twice"),

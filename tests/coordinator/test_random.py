@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from coordinator import records
 from coordinator.cluster import Cluster
-from coordinator.model import JobState
+from coordinator.model import OVER, JobState
+from coordinator.whereabouts import ACTIVE, COMPLETED, PREPARING, RUNNING, Look, is_preparing, with_slot
 from tests.coordinator.playbook import FakeNode, Play, job, phase_end, prep, release, task_end, tasks
 from tests.simulator.sameness import difference
 from wire import messages as m
@@ -199,6 +200,31 @@ class Chaos:
         raise AssertionError(f"not over: {[(found.id, found.state) for found in jobs]}, owing: {owing}")
 
 
+def check_lists(play: Play) -> None:
+    """Tasks listed by state are those that a walk over all nodes, grants and slots finds, and those only."""
+    cluster, look = play.core.cluster, Look(play.core.cluster)
+    with_slots = {
+        (grant.job, grant.group, grant.index(position)): grant.node
+        for node in cluster.nodes.values()
+        for grant, positions in with_slot(node)
+        for position in positions
+    }
+    for found in cluster.jobs.values():
+        for group in found.groups:
+            walked: dict[str, list[int]] = {ACTIVE: [], PREPARING: [], RUNNING: [], COMPLETED: []}
+            for index, state in enumerate(group.state):
+                node = with_slots.get((found.id, group.number, index))
+                if node is not None:
+                    walked[PREPARING if is_preparing(found.current[node]) else RUNNING].append(index)
+                else:
+                    walked[COMPLETED if state in OVER else ACTIVE].append(index)
+            for shown in (ACTIVE, PREPARING, RUNNING):
+                assert list(look.tasks(found, group, shown, 0)) == walked[shown]
+                assert list(look.tasks(found, group, shown, 3)) == [index for index in walked[shown] if index >= 3]
+            for shown, indices in walked.items():
+                assert all(look.state(found, group, index) == shown for index in indices)
+
+
 STEPS = {
     "submit": 6, "terminate": 1, "delete": 1, "obey": 10, "end": 12, "prepare": 6, "give_back": 3, "repeat": 1,
     "break_off": 2, "come_back": 6, "reboot": 1, "wipe": 1, "deafen": 1, "silence": 2, "leave": 1, "wait": 5,
@@ -220,6 +246,7 @@ def test_whatever_happens_the_invariants_hold_and_every_job_ends(
     chaos.submit(chaos.play.nodes["n0"], steps[0][2])
     for what, a, b in steps:
         chaos.step(what, a, b)
+        check_lists(chaos.play)
     chaos.calm_down()
     play = chaos.play
     spawned = [entry for node in play.nodes.values() for entry in node.spawned]

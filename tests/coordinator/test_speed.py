@@ -166,6 +166,25 @@ def test_words_are_made_of_those_nodes_only_that_are_told() -> None:
     assert calls_of(play, play.admin.epoch, m.Explain(1, name)) < 100_000
 
 
+@pytest.mark.parametrize("state", ["preparing", "running", None])
+def test_a_page_of_tasks_costs_what_it_shows_however_many_others_are_out(state: str | None) -> None:
+    play, name = busy(200)
+    ask = m.TaskList(request=1, job=name, state=state, limit=20, after=f"{name}/t[300]")
+    assert play.show(name)["tasks"]["running"] == 400
+    assert calls_of(play, play.admin.epoch, ask) < 2_000
+
+
+def test_a_list_of_jobs_looks_at_a_node_once_and_at_none_for_what_is_over() -> None:
+    play, name = busy(50, tasks(size=100))
+    play.run_out(name)
+    for number in range(10):
+        play.run_out(play.submit(job(f"k{number}", tasks(size=100))))
+    play.submit(job("waits", tasks(size=50)))
+    play.submit(job("too", tasks(size=50)))
+    assert play.show("too")["tasks"]["running"] == 50
+    assert calls_of(play, play.admin.epoch, m.JobList(request=1)) < 3_000
+
+
 def test_who_follows_an_output_costs_the_same_however_many_nodes_a_job_has() -> None:
     counts = []
     for nodes in (20, 80):
