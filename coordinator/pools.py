@@ -9,7 +9,9 @@ from msgspec import structs
 from coordinator.desk import Desk
 from coordinator.model import Pool
 from coordinator.records import PoolSet
+from wire.arms import written
 from wire.spec import DEFAULT_LOST_AFTER_MS, Elevation, Placement, PoolSpec, Sharing
+from wire.template import RUN_NAMES, Scope, TemplateError, render
 
 OPTIONS: Final[dict[str, tuple[str, Any]]] = {
     "nodes": ("nodes", 1),
@@ -29,18 +31,21 @@ def is_declared(desk: Desk, name: str) -> bool:
     return live is not None and live.declared
 
 
-def options_after(desk: Desk, claim: PoolSpec) -> PoolSpec:
-    """What the pool is when the block was applied: what it does not name stays."""
+def options_after(desk: Desk, claim: PoolSpec, whole: bool = False) -> PoolSpec:
+    """What the pool is when the block was applied: an option that it does not name stays, and so does the start, but
+    where the block is the `whole` pool (`pool apply`)."""
     if not is_declared(desk, claim.name):
         return claim
     named = {field: value for field in _ALL if (value := getattr(claim, field)) is not None}
+    if whole:
+        named["start"] = claim.start
     return structs.replace(desk.cluster.pools[claim.name].options, **named)
 
 
-def changes(desk: Desk, claim: PoolSpec) -> list[str]:
+def changes(desk: Desk, claim: PoolSpec, whole: bool = False) -> list[str]:
     """The options of the pool that the block changes, as people write them."""
     before = desk.cluster.pools[claim.name].options if is_declared(desk, claim.name) else PoolSpec(name=claim.name)
-    after = options_after(desk, claim)
+    after = options_after(desk, claim, whole)
     return [
         option
         for field, (option, default) in _ALL.items()
@@ -52,11 +57,43 @@ def _or(value: Any, default: Any) -> Any:
     return default if value is None else value
 
 
-def set_options(desk: Desk, claim: PoolSpec) -> None:
+def start_shown(pool: Pool, texts: bool) -> dict[str, Any] | None:
+    """The pool's start as `pool show` prints it; without `texts` what it runs and brings in is left out."""
+    start = pool.options.start
+    if start is None:
+        return None
+    backoff = start.backoff
+    return {
+        "run": [_text(part) for part in start.argv] if texts and start.argv is not None else None,
+        "script": start.script if texts else None,
+        "env": {name: _text(value) for name, value in {**start.lets, **start.env}.items()} if texts else None,
+        "files": [file.path for file in start.files] if texts else None,
+        "exit": [written(arm) for arm in start.arms] if texts else None,
+        "timeout_s": None if start.timeout_ms is None else start.timeout_ms / 1000,
+        "retries": start.retries,
+        "backoff_s": None if backoff is None else [backoff.first_ms / 1000, backoff.cap_ms / 1000],
+        "elevated": start.elevated,
+        "stop_signal": start.stop_signal,
+        "stop_grace_s": start.stop_grace_ms / 1000,
+    }
+
+
+def _text(expression: Any) -> str:
+    """What is known when it runs stands there as it is written."""
+    try:
+        return render(expression, _AS_WRITTEN)
+    except TemplateError:
+        return "${…}"
+
+
+_AS_WRITTEN: Final = Scope([], {name: f"${{{name}}}" for name in RUN_NAMES}, {})
+
+
+def set_options(desk: Desk, claim: PoolSpec, whole: bool = False) -> None:
     """Apply the block. Placement, sharing and elevation hold from the next grant on; see also `_join_again`."""
-    if is_declared(desk, claim.name) and not changes(desk, claim):
+    if is_declared(desk, claim.name) and not changes(desk, claim, whole):
         return
-    desk.keep(PoolSet(options_after(desk, claim), at=desk.now))
+    desk.keep(PoolSet(options_after(desk, claim, whole), at=desk.now))
     pool = desk.cluster.pools[claim.name]
     _join_again(desk, pool)
     desk.touch_pool(pool)

@@ -16,6 +16,7 @@ from coordinator import (
     logs,
     nodes,
     on_end,
+    pools,
     readers,
     shells,
     steering,
@@ -212,8 +213,10 @@ def _node_with_tails(desk: Desk, session: Session, node: Node) -> views.Plain:
     return views.node(node, desk.now, access.owes(desk, session, node), tails=operates)
 
 
-def _pool(desk: Desk, session: Session, pool: Pool) -> views.Plain:
-    return views.pool(pool, access.pool_jobs(desk, session, pool))
+def _pool(desk: Desk, session: Session, pool: Pool, alone: bool = False) -> views.Plain:
+    """One of many is told without what its start runs: that may be long. It is its operators' to read."""
+    texts = alone and access.may_operate(desk, session, pool.name)
+    return {**views.pool(pool, access.pool_jobs(desk, session, pool)), "start": pools.start_shown(pool, texts)}
 
 
 def _node_show(desk: Desk, session: Session, message: m.NodeShow) -> None:
@@ -243,7 +246,7 @@ def _pool_show(desk: Desk, session: Session, message: m.PoolShow) -> None:
             near(message.pool, desk.cluster.pools),
             "`coordinator pool list` shows those there are",
         )
-    desk.reply(session.epoch, message.request, _pool(desk, session, pool))
+    desk.reply(session.epoch, message.request, _pool(desk, session, pool, alone=True))
 
 
 def _overview(desk: Desk, session: Session, message: m.Overview) -> None:

@@ -85,7 +85,7 @@ def _may_not_declare(desk: Desk, session: Session, document: SpecDocument, updat
     if session.role is not m.Role.USER:
         return None
     for claim in document.pools if update else ():
-        if pools.changes(desk, claim) and not access.may_operate(desk, session, claim.name):
+        if pools.changes(desk, claim, not document.jobs) and not access.may_operate(desk, session, claim.name):
             return f"pool `{claim.name}` is live, and only its operators may change it: ask one of them"
     new = [claim.name for claim in document.pools if not pools.is_declared(desk, claim.name)]
     if not new:
@@ -97,12 +97,11 @@ def _may_not_declare(desk: Desk, session: Session, document: SpecDocument, updat
 
 
 def _accept(desk: Desk, session: Session, message: m.Submit, document: SpecDocument) -> None:
-    changed = []
+    changed, whole = [], message.update_pool and not document.jobs
     for claim in document.pools:
         if message.update_pool or not pools.is_declared(desk, claim.name):
-            created = claim.name not in desk.cluster.pools
-            changed.append({"id": claim.name, "created": created, "changed": pools.changes(desk, claim)})
-            pools.set_options(desk, claim)
+            changed.append(_changed(desk, claim, whole))
+            pools.set_options(desk, claim, whole)
     jobs = []
     for spec in document.jobs:
         number = desk.cluster.numbers.get(spec.name, 0) + 1
@@ -113,6 +112,15 @@ def _accept(desk: Desk, session: Session, message: m.Submit, document: SpecDocum
         jobs.append({"id": job_id, "name": spec.name})
     told = {"pools": changed} if message.update_pool else {}
     desk.reply(session.epoch, message.request, {"jobs": jobs, **told})
+
+
+def _changed(desk: Desk, claim: PoolSpec, whole: bool) -> dict[str, Any]:
+    """What will have become of the pool, as `pool apply` tells it."""
+    live = desk.cluster.pools.get(claim.name)
+    named = pools.changes(desk, claim, whole)
+    removed = [option for option in named if option == "start" and claim.start is None]
+    changed = [option for option in named if option not in removed]
+    return {"id": claim.name, "created": live is None, "changed": changed, "removed": removed}
 
 
 def _problems(desk: Desk, document: SpecDocument, update: bool) -> list[Problem]:

@@ -441,7 +441,7 @@ def pool(shown: Pool, jobs: list[str]) -> Plain:
         "nodes_wanted": options.nodes,
         "slots": sum(entry.slots for entry in live),
         "slots_used": sum(min(entry.used, entry.slots) for entry in live),
-        "slots_per_node": options.slots,
+        "slots_per_node": options.slots or 1,
         "placement": shown.placement.value,
         "sharing": shown.sharing.value,
         "elevation": (options.elevation or Elevation.FORBIDDEN).value,

@@ -37,7 +37,8 @@ class Submit(Message, frozen=True, tag=True, kw_only=True):
 
     `once`: the same submission id gives the same jobs while one of them is kept, each with `existing`; then new ones.
     `update_pool`: pools that live become as their blocks say, where these name an option (for their operators). The
-    body has `pools` then: `[{"id", "created", "changed": [option]}]`. A document may have no jobs."""
+    body has `pools` then: `[{"id", "created", "changed": [option], "removed": [option]}]`. A document may have no jobs:
+    that is `pool apply`, and a pool whose block has no `start` there has none from then on."""
 
     request: Int64
     submission: str

@@ -58,8 +58,8 @@ def show_pool(terms: Terms, pool_id: str) -> None:
 @click.option("--params", "params_file", metavar="FILE", help="Values of params: JSON, or lines `name = value`.")
 @facts
 def apply_pools(terms: Terms, file: str, pairs: tuple[str, ...], params_file: str | None) -> None:
-    """Create the pools of a file, or change those that live: the options that their blocks name. Jobs in it are left
-    alone. For operators."""
+    """Create the pools of a file, or change those that live: the options that their blocks name, and the start, which
+    a pool without one in the file has no longer. Jobs in it are left alone. For operators."""
     from coordinator.cli import language, sending, sources
 
     source = sources.read_source(file)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from coordinator.render import Column, age, count_of, duration, pairs, size, span
+from coordinator.render import Column, age, count_of, duration, pairs, plain, plain_lines, size, span
 
 Document = Mapping[str, Any]
 
@@ -342,11 +343,11 @@ def pool_row(pool: Document) -> list[object]:
 
 
 def pool_change(changed: Document) -> str:
-    """`gpu: slots, lost_after changed`."""
-    what = ", ".join(changed["changed"])
+    """`gpu: slots, lost_after changed; start removed`."""
     if changed["created"]:
         return f"{changed['id']}: created"
-    return f"{changed['id']}: {what} changed" if what else f"{changed['id']}: as it was"
+    what = [f"{', '.join(changed[how])} {how}" for how in ("changed", "removed") if changed.get(how)]
+    return f"{changed['id']}: {'; '.join(what) or 'as it was'}"
 
 
 def pool_lines(pool: Document, colour: bool) -> list[str]:
@@ -361,10 +362,36 @@ def pool_lines(pool: Document, colour: bool) -> list[str]:
             ("Sharing", pool.get("sharing")),
             ("Elevation", pool.get("elevation")),
             ("Lost after", duration(pool["lost_after_s"]) if pool.get("lost_after_s") else None),
+            ("Start", _start_words(pool.get("start"))),
             ("Jobs", ", ".join(pool.get("jobs") or [])),
         ],
         colour=colour,
-    )
+    ) + _start_lines(pool.get("start") or {})
+
+
+def _start_words(start: Document | None) -> str | None:
+    """How a pool's start is run."""
+    if start is None:
+        return None
+    retries, backoff = start["retries"], start["backoff_s"]
+    again = "unlimited retries" if retries is None else count_of(retries, "retry", "retries")
+    parts = [
+        "elevated" if start["elevated"] else None,
+        f"{duration(start['timeout_s'])} for each attempt" if start["timeout_s"] is not None else None,
+        again + (f" after {duration(backoff[0])}..{duration(backoff[1])}" if backoff else ""),
+        f"stopped by {ending(None, start['stop_signal'])}, killed after {duration(start['stop_grace_s'])}",
+    ]
+    return ", ".join(part for part in parts if part is not None)
+
+
+def _start_lines(start: Document) -> list[str]:
+    """What it does, as far as whoever asks may know."""
+    lines = [f"env {name}={value}" for name, value in (start.get("env") or {}).items()]
+    lines += [f"file {path}" for path in start.get("files") or []]
+    lines += [f"exit {arm}" for arm in start.get("exit") or []]
+    lines += [f"run {shlex.join(start['run'])}"] if start.get("run") else []
+    lines += ["script", *(f"  {line}" for line in plain_lines(start["script"]))] if start.get("script") else []
+    return [f"  {plain(line)}".rstrip() for line in lines]
 
 
 def file_row(entry: Document, now: float) -> list[object]:

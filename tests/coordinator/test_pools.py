@@ -26,10 +26,10 @@ def shown(play: Play, name: str = "p") -> dict[str, Any]:
 def test_a_pool_is_created_and_then_changed_where_its_block_names_an_option() -> None:
     play = Play()
     assert apply(play, {"name": "p", "slots": 2, "placement": "pack"}) == [
-        {"id": "p", "created": True, "changed": ["slots", "placement"]}
+        {"id": "p", "created": True, "changed": ["slots", "placement"], "removed": []}
     ]
     assert apply(play, {"name": "p", "sharing": "fifo", "slots": 2, "nodes": 1}) == [
-        {"id": "p", "created": False, "changed": ["sharing"]}
+        {"id": "p", "created": False, "changed": ["sharing"], "removed": []}
     ]
     told = shown(play)
     assert (told["slots_per_node"], told["placement"], told["sharing"]) == (2, "pack", "fifo")
@@ -48,7 +48,9 @@ def test_what_changes_nothing_keeps_no_row() -> None:
 def test_a_pool_that_an_agent_named_is_set_up() -> None:
     play = Play()
     n1 = play.node("n1", slots=None, pool="q")
-    assert apply(play, {"name": "q", "slots": 3}) == [{"id": "q", "created": False, "changed": ["slots"]}]
+    assert apply(play, {"name": "q", "slots": 3}) == [
+        {"id": "q", "created": False, "changed": ["slots"], "removed": []}
+    ]
     n1.join()
     assert n1.said_joined is not None
     assert n1.said_joined.slots == 3
@@ -138,7 +140,7 @@ def test_a_file_may_change_its_pool_and_use_it_at_once() -> None:
     wide = document(job("j", tasks(slots=4)), pools=[{"name": "p", "slots": 4}])
     assert play.admin.refused(m.Submit, submission="s", document=wide).code is m.RefusalCode.INVALID
     body = play.admin.ask(m.Submit, submission="s", document=wide, update_pool=True)
-    assert body["pools"] == [{"id": "p", "created": False, "changed": ["slots"]}]
+    assert body["pools"] == [{"id": "p", "created": False, "changed": ["slots"], "removed": []}]
     n1.join()
     assert n1.labels("j-1") == [0]
 
@@ -241,3 +243,78 @@ def test_an_elevated_start_is_the_right_of_those_who_may_elevate_also_in_a_pool_
     forbidden = document(pools=[{"name": "q", "start": start}])
     refused = play.admin.refused(m.Submit, submission="s", document=forbidden, update_pool=True)
     assert "no `elevation = allowed`" in refused.message
+
+
+# ---- a start
+
+
+def test_a_pool_that_is_applied_without_a_start_has_none_from_then_on() -> None:
+    play = Play()
+    apply(play, {"name": "p", "slots": 2, "start": {"argv": ["setup"]}})
+    n1, n2, n3 = (play.node(name) for name in ("n1", "n2", "n3"))
+    n1.started(False, exit_code=3)
+    n2.started()
+    n3.drop()
+    name = play.submit(job("j", tasks(size=6)))
+    assert [play.node_state(node) for node in ("n1", "n2", "n3")] == ["start_failed", "running", "lost"]
+    assert apply(play, {"name": "p"}) == [{"id": "p", "created": False, "changed": [], "removed": ["start"]}]
+    assert (shown(play)["start"], shown(play)["slots_per_node"]) == (None, 2)
+    n3.join()
+    for node in (n1, n2, n3):
+        assert node.heard(m.StartNode)[-1] == m.StartNode(number=0), "what it left is ended there"
+        assert node.labels(name)
+        assert play.admin.ask(m.NodeShow, node.name)["start"] is None
+    play.restart()
+    for node in (n1, n2, n3):
+        node.join()
+    assert apply(play, {"name": "p"})[0]["removed"] == []
+    play.run_out(name)
+    assert play.show(name)["result"] == "success"
+
+
+def test_a_start_that_runs_while_it_is_removed_is_ended_and_the_same_one_begins_anew_later() -> None:
+    play = Play()
+    block = {"name": "p", "start": {"argv": ["setup"]}}
+    apply(play, block)
+    n1 = play.node("n1")
+    name = play.submit(job("j"))
+    assert play.node_state("n1") == "starting"
+    apply(play, {"name": "p"})
+    assert play.node_state("n1") == "running"
+    assert n1.labels(name) == [0]
+    assert apply(play, block)[0]["changed"] == ["start"]
+    assert n1.heard(m.StartNode)[-1].number == 2
+    assert play.node_state("n1") == "starting"
+    n1.started()
+    play.run_out(name)
+
+
+def test_a_block_in_a_file_with_jobs_says_nothing_of_a_start_that_it_does_not_name() -> None:
+    play = Play()
+    apply(play, {"name": "p", "start": {"argv": ["setup"]}})
+    plain = document(job("j"), pools=[{"name": "p", "slots": 2}])
+    body = play.admin.ask(m.Submit, submission="s", document=plain, update_pool=True)
+    assert body["pools"] == [{"id": "p", "created": False, "changed": ["slots"], "removed": []}]
+    assert shown(play)["start"]["run"] == ["setup"]
+
+
+def test_only_its_operators_remove_a_start_and_read_what_it_runs() -> None:
+    play = Play(policy=Policy({"p": PoolRules(users=["ann"], operators=["pia"])}))
+    start = {
+        "argv": ["setup", ["text", "at ", ["run", "node.id"]], ["op", "+", ["run", "attempt"], 1]],
+        "env": {"TOKEN": "x"}, "timeout_ms": 90_000, "retries": 3, "backoff": {"first_ms": 1000, "cap_ms": 5000},
+        "arms": [{"codes": [[3, 3]], "action": "fail"}], "files": [{"path": "a.toml", "text": "x"}],
+    }  # fmt: skip
+    apply(play, {"name": "p", "start": start})
+    ann, pia = play.person("ann"), play.person("pia")
+    ask = {"submission": "s", "document": document(pools=[{"name": "p"}]), "update_pool": True}
+    assert "only its operators may change it" in ann.refused(m.Submit, **ask).message
+    told = {
+        "run": ["setup", "at ${node.id}", "${…}"], "script": None, "env": {"TOKEN": "x"}, "files": ["a.toml"],
+        "exit": ["3 => fail"], "timeout_s": 90, "retries": 3, "backoff_s": [1, 5], "elevated": False, "stop_signal": 15,
+        "stop_grace_s": 10,
+    }  # fmt: skip
+    untold = {**told, "run": None, "env": None, "files": None, "exit": None}
+    assert pia.ask(m.PoolShow, "p")["start"] == play.admin.ask(m.PoolShow, "p")["start"] == told
+    assert ann.ask(m.PoolShow, "p")["start"] == pia.ask(m.PoolList)[0]["start"] == untold
+    assert pia.ask(m.Submit, **ask)["pools"][0]["removed"] == ["start"]

@@ -97,6 +97,20 @@ def test_a_start_that_fails_is_told_and_tried_again_when_an_operator_says_so(clu
     assert cluster.command("logs", f"{job}/t").stdout.startswith("cured\n")
 
 
+def test_a_pool_applied_without_its_start_has_the_nodes_work_that_failed_it(cluster: Cluster) -> None:
+    job = cluster.submit(POOL % 'touch "$BATCH_NODE_SHARED_DIR/started"; exit 3' + JOB)
+    cluster.agent_unawaited("n1")
+    cluster.until(lambda now: node_of(now, "n1")["state"] == "start_failed")
+    told = cluster.command("pool", "show", "p").stdout
+    assert "Start:         30m00s for each attempt, 1 retry, stopped by SIGTERM, killed after 10s\n" in told
+    assert told.endswith('  script\n    touch "$BATCH_NODE_SHARED_DIR/started"; exit 3\n')
+    without = cluster.file("pool p {}\n")
+    assert cluster.command("pool", "apply", str(without)).stdout == "p: start removed\n"
+    assert cluster.wait(job)["result"] == "success"
+    assert "Start:" not in cluster.command("pool", "show", "p").stdout
+    assert cluster.command("pool", "apply", str(without)).stdout == "p: as it was\n"
+
+
 def test_a_run_whose_start_fails_everywhere_ends_and_says_why(cluster: Cluster) -> None:
     text = POOL % "echo there is no disk >&2; exit 3" + JOB
     done = cluster.command("run", str(cluster.file(text)), "--nodes", "2", status=1)

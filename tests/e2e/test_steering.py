@@ -99,7 +99,7 @@ def test_a_pool_is_changed_while_its_nodes_run_tasks_and_a_file_is_submitted_onc
     text = "pool p {{ slots = {slots} }}\njob j {{ pool = p\n task t {{ run = ['true'] }} }}\n"
     assert cluster.command("pool", "apply", str(cluster.file(text.format(slots=2)))).stdout == "p: created\n"
     assert cluster.ask("pool", "apply", str(cluster.file(text.format(slots=3)))) == {
-        "pools": [{"id": "p", "created": False, "changed": ["slots"]}]
+        "pools": [{"id": "p", "created": False, "changed": ["slots"], "removed": []}]
     }
     assert cluster.ask("job", "list") == []
     file = cluster.file(text.format(slots=4))
