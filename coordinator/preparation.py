@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from coordinator.records import NodeJobState
+from wire import signals
 from wire.messages import Cleanliness, Outcome, Phase, PhaseEnd
 
 _S = NodeJobState
@@ -60,7 +61,7 @@ class PhaseView:
     def said(self) -> str:
         """How its last attempt failed, in a few words."""
         how = f"exit code {self.exit_code}" if self.exit_code is not None else None
-        how = how or (f"signal {self.signal}" if self.signal is not None else None)
+        how = how or (signals.told(self.signal) if self.signal is not None else None)
         return self.reason or how or (self.outcome.value if self.outcome is not None else "nothing is known")
 
     def take(self, end: PhaseEnd) -> None:

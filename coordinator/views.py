@@ -15,6 +15,7 @@ from coordinator.obstacles import why_waiting
 from coordinator.preparation import NodeJob, PhaseView
 from coordinator.records import Ended, NodeJobState, Verdict
 from coordinator.whereabouts import Look, is_preparing, with_slot
+from wire import signals
 from wire.instant import Instant
 from wire.messages import Cleanliness, Outcome, Phase
 from wire.spec import Elevation
@@ -289,7 +290,7 @@ def end_sentence(end: Ended) -> str | None:
     """How an attempt ended, in words; None for a success."""
     if end.outcome is Outcome.EXITED:
         if end.signal is not None:
-            return end.reason or f"killed by signal {end.signal}"
+            return end.reason or f"killed by {signals.told(end.signal)}"
         if end.exit_code == 0 and end.verdict is Verdict.SUCCEEDED:
             return None
         return end.reason or f"exit code {end.exit_code}"

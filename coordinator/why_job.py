@@ -15,6 +15,7 @@ from coordinator.reasons import Cause, Code, Explanation, Told, dominant_first
 from coordinator.records import NodeJobState
 from coordinator.render import count_of, duration
 from coordinator.why import View
+from wire import signals
 from wire.messages import Disabling, Phase
 from wire.spec import Finish
 
@@ -179,7 +180,7 @@ def _on_end(view: View, shown: Job) -> Iterator[Cause]:
     """Its `on_end`, while that is not over, and when it failed."""
     last = shown.end_call
     failed = None if last is None else last.reason or (
-        f"signal {last.signal}" if last.signal is not None else f"exit code {last.exit_code}"
+        signals.told(last.signal) if last.signal is not None else f"exit code {last.exit_code}"
     )  # fmt: skip
     if not shown.owes_call:
         if last is not None and last.exit_code != 0:

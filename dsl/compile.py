@@ -22,6 +22,7 @@ from dsl.values import Type
 from dsl.worth import OF_JOBS, OF_TASKS, RUN_TYPES, Scope, Varying, Worth
 from wire.bounds import ENVIRONMENT_NAME, MAX_RESOURCES, MAX_TASKS, SYSTEM_PREFIXES, is_label, steers
 from wire.near import did_you_mean
+from wire.signals import SIGNALS
 
 FORMAT: Final = 1
 _UNSET: Final = ("none", "no limit")
@@ -44,7 +45,7 @@ def _default(kind: Kind, written: str) -> Any:
         case Kind.BOOL:
             return written == "true"
         case Kind.SIGNAL:
-            return schema.SIGNALS[written]
+            return SIGNALS[written]
         case Kind.INT | Kind.COUNT:
             return int(written)
         case Kind.FAILURE:

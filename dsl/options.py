@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from dsl import ast, schema
+from dsl import ast
 from dsl.blocks import Setting
 from dsl.diagnostics import Report
 from dsl.expressions import Evaluator
@@ -15,6 +15,7 @@ from dsl.values import Duration, Size, Type, Value, show_duration, show_size, te
 from dsl.worth import Constant, Scope, Unknown, Varying, Worth, describe, tree_of
 from wire.bounds import MAX_ARGUMENTS, MAX_SCRIPT_BYTES
 from wire.near import did_you_mean
+from wire.signals import SIGNALS
 
 
 class Missing:
@@ -161,12 +162,12 @@ class Options:
 
     def signal(self, node: ast.Node, said: str, who: str) -> Any:
         """The number of a signal by its name."""
-        if said in schema.SIGNALS:
-            return schema.SIGNALS[said]
+        if said in SIGNALS:
+            return SIGNALS[said]
         if isinstance(node, ast.Broken):
             return MISSING
         bare = said.upper().removeprefix("SIG")
-        note = f"write `{bare}`" if bare in schema.SIGNALS else did_you_mean(said, schema.SIGNALS)
+        note = f"write `{bare}`" if bare in SIGNALS else did_you_mean(said, SIGNALS)
         found = f"`{said}`" if said else "something else"
         help_ = "" if note else "for example TERM, INT, HUP, USR1, KILL"
         self._report.error("B201", f"`{who}` takes the name of a signal, found {found}", node, note=note, help=help_)

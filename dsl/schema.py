@@ -110,13 +110,6 @@ def _span(name: str, meaning: str, default: str, low: int = 1) -> Option:
     return Option(name, Kind.DURATION, meaning, default, low=low, high=MAX_DURATION_MS)
 
 
-SIGNALS: Final = {
-    "HUP": 1, "INT": 2, "QUIT": 3, "ILL": 4, "TRAP": 5, "ABRT": 6, "BUS": 7, "FPE": 8, "KILL": 9, "USR1": 10,
-    "SEGV": 11, "USR2": 12, "PIPE": 13, "ALRM": 14, "TERM": 15, "STKFLT": 16, "CHLD": 17, "CONT": 18, "STOP": 19,
-    "TSTP": 20, "TTIN": 21, "TTOU": 22, "URG": 23, "XCPU": 24, "XFSZ": 25, "VTALRM": 26, "PROF": 27, "WINCH": 28,
-    "IO": 29, "PWR": 30, "SYS": 31,
-}  # fmt: skip
-
 _PARALLEL: Final = Option(
     "parallel", Kind.INT, "at most so many nodes do this at once", default="no limit", low=1, high=MAX_TASKS
 )

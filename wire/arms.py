@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from wire import signals
 from wire.messages import Outcome
 from wire.spec import Command, ExitAction, ExitArm, ExitCause
 
@@ -50,7 +51,7 @@ def first_match(arms: Sequence[ExitArm], outcome: Outcome, exit_code: int | None
 def written(arm: ExitArm) -> str:
     """What the arm names and says, as it stands in a file, options of `retry` aside: `75, 130..139 => retry`."""
     parts = [f"{first}" if first == last else f"{first}..{last}" for first, last in arm.codes]
-    parts += [f"signal({number})" for number in arm.signals]
+    parts += [f"signal({signals.written(number)})" for number in arm.signals]
     parts += [cause.value for cause in arm.causes]
     return f"{', '.join(parts)} => {arm.action.value}"
 

@@ -21,6 +21,7 @@ from coordinator.cli.connection import Connection, NoCoordinator, connect_to
 from coordinator.cli.failure import failed
 from coordinator.cli.private import LOGS, NODES, Agent, StateDirectory
 from coordinator.render import count_of, duration, plain_lines
+from wire import signals
 from wire.address import SOCKET_NAME
 
 START_S: Final = 60.0
@@ -89,7 +90,7 @@ class Daemon:
         status = self.process.poll()
         if status is None:
             return
-        what = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+        what = f"was killed by {signals.told(-status)}" if status < 0 else f"ended with status {status}"
         if not restart or status >= 0 or self._restarts >= MAX_RESTARTS:
             raise failed(f"{self.name} {what} while it was needed. Its last lines:\n{self.last_words()}")
         self._restarts += 1

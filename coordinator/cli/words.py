@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shlex
-import signal
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from coordinator.render import Column, age, count_of, duration, pairs, plain, plain_lines, size, span
+from wire import signals
 
 Document = Mapping[str, Any]
 
@@ -153,10 +153,7 @@ def _moment(text: object, now: float) -> str | None:
 def ending(exit_code: object, signal_number: object) -> str | None:
     """`exit 3`, `SIGKILL`, or None when there was no end that the kernel tells."""
     if isinstance(signal_number, int):
-        try:
-            return signal.Signals(signal_number).name
-        except ValueError:
-            return f"signal {signal_number}"
+        return signals.told(signal_number)
     return f"exit {exit_code}" if isinstance(exit_code, int) else None
 
 

@@ -521,7 +521,7 @@ def the_retries_of_an_arm_are_spent(play: Play) -> str:
 
 
 @situation(
-    Code.FAILED, "it failed for good: killed by signal 11 at attempt 1; `1..9, signal(11) => stop` of its `exit`"
+    Code.FAILED, "it failed for good: killed by SIGSEGV at attempt 1; `1..9, signal(SEGV) => stop` of its `exit`"
 )
 def an_arm_of_it_ends_the_job(play: Play) -> str:
     n1 = play.node("n1")

@@ -212,7 +212,7 @@ def a_job_whose_on_end_is_tried_again(play: Play) -> str:
 
 
 @situation(
-    Code.ON_END_FAILED, "its `on_end` failed: signal 9, 3 attempts",
+    Code.ON_END_FAILED, "its `on_end` failed: SIGKILL, 3 attempts",
     "`coordinator job show j-1 -o json` shows what it wrote",
     also={Code.COMPLETED: "it is completed (AllTasksComplete)"},
 )  # fmt: skip

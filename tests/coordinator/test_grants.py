@@ -166,7 +166,7 @@ def test_a_task_killed_by_a_signal_has_failed_and_says_which() -> None:
     name = play.submit(job("j"))
     n1.end(exit_code=None, signal=11)
     shown = play.task(f"{name}/t")
-    assert (shown["result"], shown["signal"], shown["reason"]) == ("failure", 11, "killed by signal 11")
+    assert (shown["result"], shown["signal"], shown["reason"]) == ("failure", 11, "killed by SIGSEGV")
 
 
 def test_a_retry_waits_for_its_backoff_and_then_runs() -> None:
