@@ -33,7 +33,7 @@ from agentd.records import (
 )
 from wire.arms import first_match, own_retries, unless_named
 from wire.messages import START_JOB, Cleanliness, NotHeld, Outcome, Phase, PhaseEnd, PhaseStarted, RoundState
-from wire.retry import delay_s
+from wire.retry import wait_s
 from wire.spec import Command, ExitAction
 from wire.template import TemplateError
 
@@ -289,7 +289,7 @@ class Phases:
         )  # fmt: skip
         retry_at = None
         if verdict in (Verdict.RETRY, Verdict.INTERRUPTED):
-            retry_at = self._desk.now.after(self._delay_s(held, phase, verdict, arm))
+            retry_at = self._desk.now.after(self._delay_s(held, phase, verdict, how, arm))
         waits_for_cleaning = phase is Phase.RELEASE and final
         own = arm if own_retries(_command(job, phase), arm)[0] else None
         self._desk.keep(
@@ -325,12 +325,12 @@ class Phases:
         spent, limit = _budget(book, command, arm)
         return Verdict.RETRY if limit is None or spent < limit else Verdict.FAILED
 
-    def _delay_s(self, held: Round, phase: Phase, verdict: Verdict, arm: int | None) -> float:
+    def _delay_s(self, held: Round, phase: Phase, verdict: Verdict, how: How, arm: int | None) -> float:
         book, command = held.book(phase), _command(self._desk.ledger.jobs[held.job], phase)
         if verdict is Verdict.RETRY:
             seed = f"{held.job}/{self._desk.config.node}/{held.number}/{phase.value}"
             backoff = command.arms[arm].backoff if arm is not None else None
-            return delay_s(backoff or command.backoff, _budget(book, command, arm)[0] + 1, seed)
+            return wait_s(backoff or command.backoff, how.outcome, *_budget(book, command, arm), seed)
         if book.interruptions == 0:
             return 0.0
         return min(INTERRUPTED_CAP_S, INTERRUPTED_FIRST_S * 2.0 ** min(book.interruptions - 1, 10))

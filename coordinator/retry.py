@@ -9,7 +9,7 @@ from coordinator.records import Ended, Verdict
 from wire.arms import first_match, own_retries, unless_named
 from wire.instant import Instant
 from wire.messages import Disabling, Outcome, TaskEnd
-from wire.retry import delay_s
+from wire.retry import wait_s
 from wire.spec import ExitAction
 
 MAX_LOSSES: Final = 5
@@ -25,7 +25,7 @@ def judge(job: Job, grant: Grant, end: TaskEnd, now: Instant, *, drained: bool =
         verdict = Verdict.DRAINED
     retry_at, reason = None, end.reason
     if verdict is Verdict.RETRY:
-        retry_at = _retry_at(job, group, index, arm, now)
+        retry_at = _retry_at(job, group, index, end, arm, now)
     if verdict is Verdict.FAILED and end.outcome is Outcome.LOST:
         reason = f"it was lost {MAX_LOSSES + 1} times with the process that ran it; last: {end.reason or 'unknown'}"
     return Ended(
@@ -68,10 +68,10 @@ def budget(group: Group, index: int, arm: int | None) -> tuple[int, int | None]:
     return group.failures.get(index, 0), limit
 
 
-def _retry_at(job: Job, group: Group, index: int, arm: int | None, now: Instant) -> Instant | None:
+def _retry_at(job: Job, group: Group, index: int, end: TaskEnd, arm: int | None, now: Instant) -> Instant | None:
     """Not before when; None: at once."""
     command = group.spec.command
     backoff = command.arms[arm].backoff if arm is not None else None
     seed = f"{job.id}/{group.spec.name}#{index}"
-    delay = delay_s(backoff or command.backoff, budget(group, index, arm)[0] + 1, seed)
+    delay = wait_s(backoff or command.backoff, end.outcome, *budget(group, index, arm), seed)
     return now.after(delay) if delay > 0 else None

@@ -9,6 +9,7 @@ import msgspec
 from agentd.bringing import OUT_OF_CONTACT, TRIES
 from agentd.events import CleanJob, Connected, Disconnected, TakePiece
 from agentd.model import Staging
+from agentd.records import Purpose
 from tests.agentd.node import CONFIG, Node, group, job_spec, preparation, release
 from wire import messages as m
 from wire.messages import Outcome
@@ -170,6 +171,8 @@ def test_a_preparation_whose_files_fail_is_tried_again_by_its_input_arm_alone():
     node.greet()
     for attempt in (1, 2):
         node.end(f"prep.1.{attempt}", outcome=Outcome.INPUT_FAILED)
+        assert node.of(Purpose.PREPARATION)[0].queue == []
+        node.wait(attempt)
     node.end("prep.1.3", code=0)
     assert [(end.outcome, end.final) for end in node.phase_ends()] == [
         (Outcome.INPUT_FAILED, False), (Outcome.INPUT_FAILED, False), (Outcome.EXITED, True),

@@ -77,6 +77,10 @@ def test_unlimited_retries_are_unlimited() -> None:
     node = opened(job_spec(preparation=preparation(retries=None)))
     for attempt in range(1, 30):
         node.end(f"prep.1.{attempt}", code=1)
+        assert bool(node.of(Purpose.PREPARATION)[0].queue) == (attempt <= 10), (
+            "ten times at once, then slower and slower"
+        )
+        node.wait(60 if attempt > 10 else 0)
     assert state(node) is RoundState.PREPARING
 
 

@@ -141,8 +141,10 @@ def test_a_task_without_limit_is_tried_until_it_succeeds() -> None:
     play = Play()
     n1 = play.node("n1")
     name = play.submit(job("j", tasks(retries=None)))
-    for _ in range(100):
+    for attempt in range(1, 101):
         n1.end(exit_code=1)
+        assert (n1.labels(name) == [0]) == (attempt <= 10), "ten times at once, and then slower and slower"
+        play.wait(60 if attempt > 10 else 0)
     n1.end()
     shown = play.task(f"{name}/t")
     assert (shown["result"], shown["attempts"]) == ("success", 101)

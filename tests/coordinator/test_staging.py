@@ -53,8 +53,9 @@ def test_files_that_do_not_come_end_the_task_and_spend_no_retry() -> None:
 
 def test_an_input_arm_retries_on_its_own_account() -> None:
     play, n1, name = at_work(arm("retry", times=2), retries=0)
-    fails(n1)
-    fails(n1)
+    for _ in range(2):
+        fails(n1)
+        play.wait(2)
     n1.end(exit_code=0)
     group = play.core.cluster.jobs[name].groups[0]
     assert (group.failures, group.arm_retries) == ({}, {(0, 0): 2})
@@ -64,11 +65,36 @@ def test_an_input_arm_retries_on_its_own_account() -> None:
 def test_an_input_arm_without_a_number_has_as_many_as_the_command_beside_it() -> None:
     play, n1, name = at_work(arm("retry"), retries=1)
     fails(n1)
+    play.wait(1)
     n1.end(exit_code=9)
     fails(n1)
     shown = play.task(f"{name}/t")
     assert (shown["result"], shown["attempts"]) == ("failure", 3)
     assert [entry["outcome"] for entry in shown["history"]] == ["input_failed", "exited", "input_failed"]
+
+
+def test_files_that_never_come_are_asked_for_slower_and_slower_also_after_a_restart() -> None:
+    play, n1, name = at_work(arm("retry"), retries=None)
+    for waits in (1, 2, 4, 8, 16, 32, 60, 60):
+        fails(n1)
+        group = play.core.cluster.jobs[name].groups[0]
+        [until] = group.waiting.values()
+        assert waits / 2 <= play.now.seconds_until(until) <= waits
+        play.restart()
+        [again] = play.core.cluster.jobs[name].groups[0].waiting.values()
+        assert again == until
+        n1.join()
+        assert n1.labels(name) == []
+        play.wait(waits)
+        assert n1.labels(name) == [0]
+
+
+def test_a_backoff_that_is_said_holds_also_for_files() -> None:
+    play, n1, name = at_work(arm("retry", backoff={"first_ms": 10, "cap_ms": 10}), retries=None)
+    for _ in range(20):
+        fails(n1)
+        play.wait(0.01)
+        assert n1.labels(name) == [0]
 
 
 # ---- who may have them

@@ -7,12 +7,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wire.clock import boot_clock, boot_id
-from wire.retry import delay_s
+from wire.messages import Outcome
+from wire.retry import delay_s, wait_s
 from wire.spec import Backoff
 
 
 def test_without_a_backoff_the_next_attempt_is_at_once():
     assert delay_s(None, 5, "job/task") == 0.0
+
+
+@given(st.integers(0, 10**6), st.text())
+def test_what_could_fail_for_ever_waits_where_no_file_says_a_backoff(spent, seed):
+    slow = wait_s(None, Outcome.INPUT_FAILED, spent, 3, seed)
+    assert min(60, 2**spent) / 2 <= slow <= min(60, 2**spent)
+    assert (
+        slow
+        == wait_s(None, Outcome.INPUT_FAILED, spent, None, seed)
+        == wait_s(None, Outcome.EXITED, spent + 10, None, seed)
+    )
+    assert wait_s(None, Outcome.EXITED, spent % 10, None, seed) == wait_s(None, Outcome.EXITED, spent, 9, seed) == 0
+    said = Backoff(10, 20)
+    assert wait_s(said, Outcome.INPUT_FAILED, spent, None, seed) == delay_s(said, spent + 1, seed)
 
 
 @given(st.integers(1, 10**6), st.integers(1, 10**8), st.integers(1, 10**6), st.text())
