@@ -22,7 +22,7 @@ from agentd.files import NodeFiles
 from agentd.processes import ContainmentError, now_s
 from agentd.reading import Owners
 from agentd.uids import Lease, Uids, UidsError
-from wire.messages import START_JOB, Cleanliness, KeptStream, TaskOutput
+from wire.messages import NOTHING_WRITTEN, START_JOB, Cleanliness, KeptStream, TaskOutput
 
 OUTPUT_BYTES: Final = 256 * 1024
 """Of outputs in one message, before the last one."""
@@ -171,7 +171,7 @@ class Chores:
             ]
             taken += 1
             if any(stream is not None for stream in streams):
-                out, err = (KeptStream(0, b"", b"") if stream is None else KeptStream(*stream) for stream in streams)
+                out, err = (NOTHING_WRITTEN if stream is None else KeptStream(*stream) for stream in streams)
                 outputs.append(TaskOutput(row.job, row.group, row.index, row.attempt, out, err))
                 size += sum(len(stream.head) + len(stream.tail) for stream in (out, err))
             if size >= OUTPUT_BYTES:

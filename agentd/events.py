@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from agentd.dialogue import FromKeeper, ItemEnded, ToKeeper
 from agentd.records import Owed, Purpose, Record
-from wire.messages import Cleanliness, FromNode, Message, ShellEnded, TaskOutput
+from wire.messages import Cleanliness, FromNode, KeptStream, Message, ShellEnded, TaskOutput
 from wire.spec import Needs
 
 # ---- events: the coordinator
@@ -102,8 +102,8 @@ class TailsRead:
 
     keeper: str
     key: str
-    stdout: bytes
-    stderr: bytes
+    stdout: KeptStream
+    stderr: KeptStream
 
 
 @dataclass(frozen=True, slots=True)

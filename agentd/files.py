@@ -21,6 +21,7 @@ from agentd.cgroups import unescaped
 from agentd.held import HeldFiles
 from agentd.reading import LISTING_LIMIT, PRIVATE, TAIL_BYTES, Listing, Owners, Piece, Reading
 from agentd.trash import Trash
+from wire.messages import KeptStream
 
 PRIVATE_JOB: Final = "private"
 PRIVATE_ELEVATED: Final = "private-elevated"
@@ -466,7 +467,7 @@ class NodeFiles:
             return None
         return first.size, first.content, rest.content
 
-    def tail(self, path: str, limit: int = TAIL_BYTES, owners: Owners | None = None) -> bytes:
+    def tail(self, path: str, limit: int = TAIL_BYTES, owners: Owners | None = None) -> KeptStream:
         """See `Reading.tail`."""
         return self.reading.tail(path, limit, owners)
 

@@ -32,7 +32,18 @@ from agentd.records import (
     Verdict,
 )
 from wire.arms import first_match, own_retries, unless_named
-from wire.messages import START_JOB, Cleanliness, NotHeld, Outcome, Phase, PhaseEnd, PhaseStarted, RoundState
+from wire.messages import (
+    NOTHING_WRITTEN,
+    START_JOB,
+    Cleanliness,
+    KeptStream,
+    NotHeld,
+    Outcome,
+    Phase,
+    PhaseEnd,
+    PhaseStarted,
+    RoundState,
+)
 from wire.retry import wait_s
 from wire.spec import Command, ExitAction
 from wire.template import TemplateError
@@ -65,8 +76,8 @@ class How:
     ended_at: float = 0.0
     reason: str | None = None
     leftovers: bool = False
-    stdout: bytes = b""
-    stderr: bytes = b""
+    stdout: KeptStream = NOTHING_WRITTEN
+    stderr: KeptStream = NOTHING_WRITTEN
     refused: bool = False
     """It is not allowed here: to try again is no use."""
 
@@ -170,7 +181,7 @@ class Phases:
         if found is not None:
             how = How(
                 said.outcome, said.exit_code, said.signal, said.started_at, said.ended_at, said.reason,
-                said.leftovers, event.stdout[-TAIL:], event.stderr[-TAIL:],
+                said.leftovers, event.stdout, event.stderr,
             )  # fmt: skip
             self._end_attempt(*found, how)
 
@@ -285,7 +296,8 @@ class Phases:
         end = PhaseEnd(
             held.job, held.number, phase, book.attempts, final, verdict is Verdict.SUCCEEDED, how.outcome,
             how.exit_code, how.signal, how.started_at, how.ended_at,
-            None if how.reason is None else how.reason[:MAX_REASON], how.stdout, how.stderr,
+            None if how.reason is None else how.reason[:MAX_REASON], how.stdout.tail[-TAIL:],
+            how.stderr.tail[-TAIL:], stdout_size=how.stdout.size, stderr_size=how.stderr.size,
         )  # fmt: skip
         retry_at = None
         if verdict in (Verdict.RETRY, Verdict.INTERRUPTED):

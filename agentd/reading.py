@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from agentd.beneath import DIRECTORY, PATH, FilesError, closing, open_beneath, reopened, sentence, shown
+from wire.messages import NOTHING_WRITTEN, KeptStream
 
 TAIL_BYTES: Final = 64 << 10
 PIECE_LIMIT: Final = 512 << 10
@@ -70,12 +71,13 @@ class Reading:
                 content = os.pread(fd, limit, start)
                 return Piece(content, start, size, start + len(content) >= size)
 
-    def tail(self, path: str, limit: int = TAIL_BYTES, owners: Owners | None = None) -> bytes:
-        """The last bytes of a regular file below the root; nothing when it can't be read."""
+    def tail(self, path: str, limit: int = TAIL_BYTES, owners: Owners | None = None) -> KeptStream:
+        """The last bytes of a regular file below the root, and its size; nothing when it can't be read."""
         try:
-            return self.piece(path, -limit, limit, owners).content
+            read = self.piece(path, -limit, limit, owners)
         except FilesError:
-            return b""
+            return NOTHING_WRITTEN
+        return KeptStream(read.size, b"", read.content)
 
     def listing(self, path: str, limit: int = LISTING_LIMIT, owners: Owners | None = None) -> Listing:
         """The first `limit` entries of a directory below the root, by name; fewer where names are long. Raises

@@ -35,8 +35,8 @@ class Source(msgspec.Struct, frozen=True):
     last: bool
     task: tuple[str, int, int] | None = None
     """(job, group, index)"""
-    tail: bytes | None = None
-    """All that was kept of a phase's output."""
+    kept: m.KeptStream | None = None
+    """What was kept of a phase's output."""
 
 
 def read_log(desk: Desk, session: Session, message: m.LogRead) -> None:
@@ -132,14 +132,13 @@ def _of_start(desk: Desk, session: Session, message: m.LogRead) -> Source | None
         return None
     view, running = node.start.view, node.start.running
     attempt = message.attempt or max(1, view.attempts, 0 if running is None else running[0])
-    tail = view.stderr_tail if message.stderr else view.stdout_tail
     return Source(
         node.name,
         "startup" + (f"/attempt-{attempt}" if attempt > 1 else ""),
         attempt,
         over=attempt <= view.attempts,
         last=view.finished and attempt >= view.attempts,
-        tail=tail if view.ends and attempt == view.attempts else None,
+        kept=view.kept(message.stderr) if view.ends and attempt == view.attempts else None,
     )
 
 
@@ -152,7 +151,6 @@ def _of_phase(desk: Desk, session: Session, message: m.LogRead) -> Source | None
     attempt = message.attempt or max(1, view.attempts, running)
     over = attempt <= view.attempts or (not node_job.owes_release and view.finished)
     last = view.finished and attempt >= view.attempts
-    tail = view.stderr_tail if message.stderr else view.stdout_tail
     directory = f"workitems/{job.id}/{'jobpreparation' if phase is m.Phase.PREPARATION else 'jobrelease'}"
     return Source(
         node_job.node,
@@ -160,7 +158,7 @@ def _of_phase(desk: Desk, session: Session, message: m.LogRead) -> Source | None
         attempt,
         over=over,
         last=last or not node_job.owes_release,
-        tail=tail if view.ends and attempt == view.attempts else None,
+        kept=view.kept(message.stderr) if view.ends and attempt == view.attempts else None,
     )
 
 
@@ -233,15 +231,41 @@ def _instead(message: m.LogRead, source: Source, said: Plain) -> Instead | None:
     if source.task is not None and source.over:
         limit = max(0, min(message.limit, MAX_CHUNK))
         return Lookup(*source.task, source.attempt, message.stderr, message.offset, limit, said, message.follow)
-    return None if source.tail is None else {**kept_piece(source.tail, message.offset, message.limit), **said}
+    if source.kept is None:
+        return None
+    limit = max(0, min(message.limit, MAX_CHUNK))
+    return {**piece(source.kept, message.offset, limit), "kept": words(source.kept), **said}
 
 
-def kept_piece(tail: bytes, offset: int, limit: int) -> Plain:
-    """The piece asked for, as if what was kept of the output were all of it."""
-    first = min(len(tail), offset) if offset >= 0 else max(0, len(tail) + offset)
-    content = tail[first : first + max(0, min(limit, MAX_CHUNK))]
-    kept = f"the last {len(tail):,} bytes" if len(tail) >= MAX_TAIL else "all of it"
-    return {"content": content, "size": len(tail), "end": first + len(content) == len(tail), "kept": kept}
+def piece(stream: m.KeptStream, offset: int, limit: int) -> Plain:
+    """The piece asked for of a file of which the middle may be missing: `skipped` bytes before the content."""
+    size = max(stream.size, len(stream.head) + len(stream.tail))
+    begins = size - len(stream.tail)
+    asked = min(size, offset) if offset >= 0 else max(0, size + offset)
+    start = asked if asked < len(stream.head) or asked >= begins else begins
+    if start < len(stream.head):
+        content = stream.head[start : start + limit]
+        if start + len(content) == len(stream.head) == begins:
+            content = (content + stream.tail)[:limit]
+    else:
+        content = stream.tail[start - begins : start - begins + limit]
+    body: Plain = {"content": content, "size": size, "end": start + len(content) >= size}
+    return {**body, "skipped": start - asked} if start > asked else body
+
+
+def words(stream: m.KeptStream) -> str:
+    """What of it was kept."""
+    if stream.size < 0 and len(stream.tail) >= MAX_TAIL:
+        return f"the last {_bytes(len(stream.tail))}"
+    if stream.size <= len(stream.head) + len(stream.tail):
+        return "all of it"
+    ends = {"first": stream.head, "last": stream.tail}
+    parts = [f"the {which} {_bytes(len(end))}" for which, end in ends.items() if end]
+    return f"{' and '.join(parts) or 'nothing'} of {_bytes(stream.size)}"
+
+
+def _bytes(size: int) -> str:
+    return f"{size // 1024:,} KiB" if size >= 1024 and size % 1024 == 0 else f"{size:,} bytes"
 
 
 # ---- following

@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import trio
 
+from coordinator.logs import piece, words
 from coordinator.sessions import KeptOutput, Lookup, OutputsSaid
 from wire.ledger import StoreError
 from wire.messages import KeptStream, Message, OutputsTaken, Refused, Reply
@@ -316,30 +317,3 @@ def answer(lookup: Lookup, found: Found) -> Reply | Refused:
         return Refused(request=lookup.request, code=lookup.code, message=why)
     body = piece(stream, lookup.offset, lookup.limit)
     return Reply(lookup.request, {**body, "kept": words(stream), "why": lookup.sentence, **lookup.said})
-
-
-def piece(stream: KeptStream, offset: int, limit: int) -> dict[str, object]:
-    """The piece asked for of a file of which the middle may be missing: `skipped` bytes before the content."""
-    size = max(stream.size, len(stream.head) + len(stream.tail))
-    begins = size - len(stream.tail)
-    asked = min(size, offset) if offset >= 0 else max(0, size + offset)
-    start = asked if asked < len(stream.head) or asked >= begins else begins
-    if start < len(stream.head):
-        content = stream.head[start : start + limit]
-        if start + len(content) == len(stream.head) == begins:
-            content = (content + stream.tail)[:limit]
-    else:
-        content = stream.tail[start - begins : start - begins + limit]
-    body: dict[str, object] = {"content": content, "size": size, "end": start + len(content) >= size}
-    return {**body, "skipped": start - asked} if start > asked else body
-
-
-def words(stream: KeptStream) -> str:
-    """What of it was kept."""
-    if stream.size <= len(stream.head) + len(stream.tail):
-        return "all of it"
-    return f"the first {_bytes(len(stream.head))} and the last {_bytes(len(stream.tail))} of {_bytes(stream.size)}"
-
-
-def _bytes(size: int) -> str:
-    return f"{size // 1024:,} KiB" if size >= 1024 and size % 1024 == 0 else f"{size:,} bytes"

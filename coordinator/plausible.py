@@ -95,7 +95,13 @@ def phase_end(end: PhaseEnd) -> PhaseEnd:
         stderr_tail=end.stderr_tail[-MAX_TAIL:],
         leftovers=_listed(end.leftovers),
         clean=None if end.clean is None else _clean(end.clean),
+        stdout_size=_size(end.stdout_size, end.stdout_tail),
+        stderr_size=_size(end.stderr_size, end.stderr_tail),
     )
+
+
+def _size(said: int | None, tail: bytes) -> int | None:
+    return None if said is None else min(max(said, len(tail)), MAX_BYTES >> 1)
 
 
 def _clean(clean: Cleanliness) -> Cleanliness:

@@ -10,7 +10,7 @@ from typing import Final
 
 from coordinator.records import NodeJobState
 from wire import signals
-from wire.messages import Cleanliness, Outcome, Phase, PhaseEnd
+from wire.messages import Cleanliness, KeptStream, Outcome, Phase, PhaseEnd
 
 _S = NodeJobState
 
@@ -53,6 +53,9 @@ class PhaseView:
     reason: str | None = None
     stdout_tail: bytes = b""
     stderr_tail: bytes = b""
+    stdout_size: int | None = None
+    """Bytes of all that it wrote, of which that is the end; None: not known."""
+    stderr_size: int | None = None
     leftovers: list[str] = field(default_factory=list)
     clean: Cleanliness | None = None
     """What the clean-up after the last attempt of a release left."""
@@ -64,6 +67,11 @@ class PhaseView:
         how = how or (signals.told(self.signal) if self.signal is not None else None)
         return self.reason or how or (self.outcome.value if self.outcome is not None else "nothing is known")
 
+    def kept(self, stderr: bool) -> KeptStream:
+        """The end of what the last attempt wrote; its size is -1 where that is not known."""
+        tail, size = (self.stderr_tail, self.stderr_size) if stderr else (self.stdout_tail, self.stdout_size)
+        return KeptStream(-1 if size is None else size, b"", tail)
+
     def take(self, end: PhaseEnd) -> None:
         """One attempt ended."""
         self.ends += 1
@@ -72,6 +80,7 @@ class PhaseView:
         self.outcome, self.exit_code, self.signal, self.reason = end.outcome, end.exit_code, end.signal, end.reason
         self.started_at, self.ended_at = end.started_at, end.ended_at
         self.stdout_tail, self.stderr_tail = end.stdout_tail, end.stderr_tail
+        self.stdout_size, self.stderr_size = end.stdout_size, end.stderr_size
         self.clean = end.clean
         self.leftovers = end.leftovers if end.clean is None else end.clean.files
 

@@ -190,6 +190,8 @@ def _phase(view: PhaseView, state: str, running: tuple[int, float] | None, tails
         "reason": view.reason,
         "stdout_tail": view.stdout_tail.decode("utf-8", "replace") if tails else "",
         "stderr_tail": view.stderr_tail.decode("utf-8", "replace") if tails else "",
+        "stdout_size": view.stdout_size,
+        "stderr_size": view.stderr_size,
         "leftovers": view.leftovers,
     }
 

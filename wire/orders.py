@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from wire.spec import Command, JobSpec
@@ -10,7 +12,7 @@ from wire.vocabulary import Int64, Message, Outcome, Phase, RoundState
 __all__ = [
     "Ack", "BlobPiece", "BlobWanted", "BodyChunk", "Cleanliness", "CloseShell", "Depart", "Drop", "FileContents",
     "FileListing", "FileRefused", "GrantHeld", "Health", "Heartbeat", "HeartbeatAck", "Inventory", "JobBody",
-    "Join", "JoinRefused", "Joined", "KeptStream", "Leaving", "ListFiles", "NotHeld", "OpenRound", "OpenShell",
+    "Join", "JoinRefused", "Joined", "KeptStream", "Leaving", "ListFiles", "NOTHING_WRITTEN", "NotHeld", "OpenRound", "OpenShell",
     "OutputsTaken", "PhaseEnd", "PhaseStarted", "Prepare", "ReadFile", "Recall", "Recalled", "ReleaseRound",
     "RemoveJob", "Removed", "Report", "RoundHeld", "Run", "ShellEnded", "ShellInput", "ShellOpened", "ShellOutput",
     "ShellSize", "ShellTaken", "ShellWritten", "StartBody", "StartHeld", "StartNode", "Started", "StopTasks", "TaskEnd",
@@ -143,6 +145,9 @@ class PhaseEnd(msgspec.Struct, frozen=True, array_like=True):
     leftovers: list[str] = []
     """As `clean.files`, of what agents before version 0.2 reported."""
     clean: Cleanliness | None = None
+    stdout_size: Int64 | None = None
+    """Bytes of all of it; None: an earlier agent did not say."""
+    stderr_size: Int64 | None = None
 
 
 class Report(Message, frozen=True, tag=True):
@@ -160,6 +165,9 @@ class KeptStream(msgspec.Struct, frozen=True, array_like=True):
     size: Int64
     head: bytes
     tail: bytes
+
+
+NOTHING_WRITTEN: Final = KeptStream(0, b"", b"")
 
 
 class TaskOutput(msgspec.Struct, frozen=True, array_like=True):

@@ -126,7 +126,7 @@ class Node:
         self.answer_chores = True
         self.answer_beats = True
         self.kept_s: float | None = None
-        self.tails = (b"", b"")
+        self.tails = (m.NOTHING_WRITTEN, m.NOTHING_WRITTEN)
         self.streams = (m.KeptStream(4, b"out\n", b""), m.KeptStream(0, b"", b""))
         """What each task wrote, as the shell reads it."""
         self.overdue: list[str] = []

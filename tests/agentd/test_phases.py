@@ -8,7 +8,7 @@ from agentd.events import CleanJob, EmptyJob, JobCleaned, JobDirectoryMade, JobE
 from agentd.records import Purpose
 from tests.agentd.node import CONFIG, Node, group, job_spec, preparation, release
 from wire import messages as m
-from wire.messages import Outcome, Phase, RoundState
+from wire.messages import NOTHING_WRITTEN, Outcome, Phase, RoundState
 from wire.spec import Backoff, Command, DirSpec, ExitAction, ExitArm, ExitCause
 
 
@@ -160,7 +160,7 @@ def test_no_attempt_begins_while_its_fresh_directories_are_being_emptied() -> No
     node = opened(job_spec(preparation=preparation(retries=2), dirs=[DirSpec("a", None, True)]))
     node.answer_chores = False
     node.end("prep.1.1", code=1)
-    node.tell(TailsRead(node.of(Purpose.PREPARATION)[0].name, "prep.1.1", b"", b""))
+    node.tell(TailsRead(node.of(Purpose.PREPARATION)[0].name, "prep.1.1", NOTHING_WRITTEN, NOTHING_WRITTEN))
     node.wait(120)
     assert [chore.fresh for chore in node.chores if isinstance(chore, MakeJob)][-1] == ("a",)
     assert "prep.1.2" not in node.of(Purpose.PREPARATION)[0].keys
@@ -170,9 +170,11 @@ def test_no_attempt_begins_while_its_fresh_directories_are_being_emptied() -> No
 
 def test_tails_of_an_attempt_are_in_its_report() -> None:
     node = opened()
-    node.tails = (b"out", b"err")
+    node.tails = (m.KeptStream(70_000, b"", b"out"), m.KeptStream(3, b"", b"err"))
     node.end("prep.1.1", code=4)
-    assert (node.phase_ends()[0].stdout_tail, node.phase_ends()[0].stderr_tail) == (b"out", b"err")
+    [end] = node.phase_ends()
+    assert (end.stdout_tail, end.stderr_tail) == (b"out", b"err")
+    assert (end.stdout_size, end.stderr_size) == (70_000, 3)
 
 
 def test_a_command_that_asks_for_elevation_is_refused_where_the_node_does_not_allow_it() -> None:

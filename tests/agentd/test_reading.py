@@ -13,7 +13,7 @@ from agentd import beneath, reading
 from agentd.beneath import FilesError
 from tests.agentd.ground import can_mount, in_mount_namespace
 from wire import codec, limits
-from wire.messages import FileListing
+from wire.messages import FileListing, KeptStream
 
 
 def test_pieces_of_a_file_are_read_from_either_end(node, root):
@@ -23,8 +23,8 @@ def test_pieces_of_a_file_are_read_from_either_end(node, root):
     assert node.read_piece("shared/f", -3, 100) == reading.Piece(b"789", 7, 10, True)
     assert node.read_piece("shared/f", -30, 100).content == b"0123456789"
     assert node.read_piece("shared/f", 50, 100) == reading.Piece(b"", 50, 10, True)
-    assert node.tail("shared/f", 2) == b"89"
-    assert node.tail("shared/missing") == b""
+    assert node.tail("shared/f", 2) == KeptStream(10, b"", b"89")
+    assert node.tail("shared/missing").tail == b""
 
 
 def test_a_missing_file_is_told_from_a_refused_one(node):
@@ -74,7 +74,7 @@ def test_reading_a_fifo_does_not_hang(node, root):
     os.mkfifo(root / "shared" / "fifo")
     with pytest.raises(FilesError, match="no regular file"):
         node.read_piece("shared/fifo", 0, 10)
-    assert node.tail("shared/fifo") == b""
+    assert node.tail("shared/fifo").tail == b""
 
 
 @pytest.mark.parametrize("path", [".agent/incarnation", "./.agent/incarnation", ".agent", "/.agent"])
@@ -147,7 +147,7 @@ def test_t10_no_path_that_anybody_sends_leads_out_of_the_root(node, root, outsid
     for read in (lambda: node.read_piece(path, 0, 10), lambda: node.list_directory(path)):
         with pytest.raises(FilesError, match=r"^Could not (read|list) "):
             read()
-    assert node.tail(path) == b""
+    assert node.tail(path).tail == b""
 
 
 @pytest.mark.parametrize("job", ["../x", "a/b", "", ".", "..", "a\0b"])
@@ -191,7 +191,7 @@ def test_t11_a_secret_of_the_agents_user_is_not_read_by_another_name(node, root,
     for _ in range(2):
         with pytest.raises(FilesError, match="another user's"):
             node.read_piece("workitems/j/stdout.txt", 0, 10, of_job)
-        assert node.tail("workitems/j/stdout.txt", owners=of_job) == b""
+        assert node.tail("workitems/j/stdout.txt", owners=of_job).tail == b""
         (outside / "secret").unlink(missing_ok=True)
 
 
@@ -202,7 +202,7 @@ def test_output_of_an_elevated_command_is_read(node, root):
     (root / "workitems" / "j" / "t").chmod(0o700)
     (root / "workitems" / "j" / "t" / "stdout.txt").write_text("out")
     (root / "workitems" / "j" / "t" / "stdout.txt").chmod(0o600)
-    assert node.tail("workitems/j/t/stdout.txt", owners=of_job) == b"out"
+    assert node.tail("workitems/j/t/stdout.txt", owners=of_job).tail == b"out"
 
 
 @needs_root
@@ -272,8 +272,8 @@ def test_t19_ten_gigabytes_of_output_cost_a_tail(node, root):
         file.truncate(10 << 30)
         file.seek(-4, os.SEEK_END)
         file.write(b"last")
-    assert len(node.tail("shared/stdout.txt")) == reading.TAIL_BYTES
-    assert node.tail("shared/stdout.txt").endswith(b"\0last")
+    assert len(node.tail("shared/stdout.txt").tail) == reading.TAIL_BYTES
+    assert node.tail("shared/stdout.txt").tail.endswith(b"\0last")
     piece = node.read_piece("shared/stdout.txt", 0, 1 << 40)
     assert (len(piece.content), piece.size, piece.end) == (reading.PIECE_LIMIT, 10 << 30, False)
     assert node.read_piece("shared/stdout.txt", 1 << 70, 10) == reading.Piece(b"", 2**62, 10 << 30, True)

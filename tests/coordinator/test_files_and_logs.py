@@ -245,6 +245,43 @@ def test_a_kept_output_is_given_from_the_asked_offset_on() -> None:
     assert kept(-3, 100) == (b"789", 10, True)
 
 
+def test_what_is_missing_of_a_phases_output_is_told_as_it_is_of_a_tasks() -> None:
+    play = Play()
+    n1 = play.node("n1")
+    name = play.submit(job("j", release=release()))
+    n1.end()
+    n1.rounds[name, 1] = m.RoundState.RELEASED
+    end = phase_end(
+        name, 1, m.Phase.RELEASE, True, stdout_tail=b"x" * 65_536, stdout_size=204_800, stderr_tail=b"", stderr_size=-7
+    )
+    n1.report(phases=[end])
+    n1.drop()
+    play.restart()
+    ask = {"job": name, "node": "n1", "phase": m.Phase.RELEASE}
+    body = play.admin.ask(m.LogRead, **ask)
+    assert (body["kept"], body["size"], body["skipped"]) == ("the last 64 KiB of 200 KiB", 204_800, 139_264)
+    assert (len(body["content"]), body["end"]) == (65_536, True)
+    body = play.admin.ask(m.LogRead, **ask, offset=204_790)
+    assert (body["content"], body["end"]) == (b"x" * 10, True)
+    assert play.admin.ask(m.LogRead, **ask, stderr=True)["kept"] == "all of it"
+    shown = play.admin.ask(m.JobNodes, name)[0]["release"]
+    assert (shown["stdout_size"], shown["stderr_size"]) == (204_800, 0)
+
+
+@pytest.mark.parametrize(("tail", "kept"), [(b"x" * 65_536, "the last 64 KiB"), (b"bye", "all of it")])
+def test_of_an_agent_that_tells_no_size_it_is_said_that_something_may_be_missing(tail: bytes, kept: str) -> None:
+    play = Play()
+    n1 = play.node("n1")
+    name = play.submit(job("j", release=release()))
+    n1.end()
+    n1.rounds[name, 1] = m.RoundState.RELEASED
+    n1.report(phases=[phase_end(name, 1, m.Phase.RELEASE, True, stdout_tail=tail)])
+    n1.drop()
+    body = play.admin.ask(m.LogRead, job=name, node="n1", phase=m.Phase.RELEASE)
+    assert (body["kept"], body["content"], body["size"]) == (kept, tail, len(tail))
+    assert play.admin.ask(m.JobNodes, name)[0]["release"]["stdout_size"] is None
+
+
 def test_a_phase_that_is_none_is_refused_with_a_sentence() -> None:
     play = Play()
     play.node("n1")

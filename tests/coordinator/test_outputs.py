@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.outputs import FILE, MIB, Bounds, Found, Outputs, answer, piece, words
+from coordinator.logs import piece, words
+from coordinator.outputs import FILE, MIB, Bounds, Found, Outputs, answer
 from coordinator.sessions import KeptOutput, Lookup
 from wire import messages as m
 

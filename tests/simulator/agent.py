@@ -22,7 +22,20 @@ from tests.simulator.world import Clock, World
 from wire import limits
 from wire.codec import ProtocolError
 from wire.connection import Connection as Rules
-from wire.messages import PROTOCOL_VERSION, START_JOB, Goodbye, Hello, Join, Message, Renew, Renewed, Role, Welcome
+from wire.messages import (
+    NOTHING_WRITTEN,
+    PROTOCOL_VERSION,
+    START_JOB,
+    Goodbye,
+    Hello,
+    Join,
+    KeptStream,
+    Message,
+    Renew,
+    Renewed,
+    Role,
+    Welcome,
+)
 
 RECONNECT_S: Final = (0.2, 1.5)
 AGE_LOOKED_AT_S: Final = (3.0, 9.0)
@@ -306,7 +319,7 @@ class AgentDaemon(Daemon):
                 self.house.discard_tasks(chore)
                 self.post(events.TasksDiscarded(chore.job))
             case events.ReadTails():
-                self.post(events.TailsRead(chore.keeper, chore.key, b"out", b""))
+                self.post(events.TailsRead(chore.keeper, chore.key, KeptStream(3, b"", b"out"), NOTHING_WRITTEN))
             case _:
                 raise AssertionError(f"an unknown chore: {chore!r}")
 
