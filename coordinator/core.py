@@ -180,7 +180,7 @@ class Core(Desk):
         node.heard_at = self.now.boottime
         if node.missing:
             node.missing = False
-            self.touch_pool(node.pool)
+            self.touch_node(node)
             self.changed()
         self.send_at_once(session.epoch, m.HeartbeatAck(message.beat))
 
@@ -204,7 +204,7 @@ class Core(Desk):
             case ("retry", job, group):
                 work.backoff_over(self, job, int(group))
             case ("drain", name):
-                self.touch_pool(self.cluster.nodes[name].pool)
+                self.touch_node(self.cluster.nodes[name])
             case ("timeout" | "grace" | "call" | "eligible" | "stuck", job):
                 self.touch(job)
             case ("relay", number):
@@ -225,7 +225,7 @@ class Core(Desk):
             self.deadlines.set(("lease", node.name), due)
         elif not node.missing:
             node.missing = True
-            self.touch_pool(node.pool)
+            self.touch_node(node)
             self.changed()
             self.arm_lease(node)
         else:

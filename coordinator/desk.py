@@ -83,6 +83,13 @@ class Desk:
             if job.spec.pool == pool.name and (job.state is not JobState.COMPLETED or job.deleting):
                 self.touched[job.id] = None
 
+    def touch_node(self, node: Node) -> None:
+        """Something happened to the node: so it did to its pool, and to what it ran when it was in another one."""
+        self.touch_pool(node.pool)
+        for job in self.cluster.jobs.values():
+            if (job.state is not JobState.COMPLETED or job.deleting) and node.name in job.node_numbers:
+                self.touched[job.id] = None
+
     def forget(self, scope: str) -> None:
         """Drop the rows of a scope with the next commit."""
         self.ready.records = [record for record in self.ready.records if scope_of(record) != scope]
@@ -155,7 +162,7 @@ class Desk:
             if node.draining and node.empty and not node.left:
                 self.keep(NodeLeft(node.name, self.now))
             self.arm_lease(node)
-            self.touch_pool(node.pool)
+            self.touch_node(node)
             self.changed()
 
     def close_relay(self, number: int) -> None:

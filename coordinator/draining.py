@@ -35,7 +35,7 @@ def _begin(desk: Desk, node: Node) -> None:
     desk.emptying[node.name] = None
     if not is_over(desk, node):
         recall(desk, node)
-    desk.touch_pool(node.pool)
+    desk.touch_node(node)
     desk.changed()
 
 
@@ -44,7 +44,7 @@ def enable(desk: Desk, node: Node, by: str) -> None:
     if node.drain is not None:
         desk.keep(NodeMarked(node.name, NodeMark.ENABLE, by, desk.now))
         desk.deadlines.clear(("drain", node.name))
-        desk.touch_pool(node.pool)
+        desk.touch_node(node)
 
 
 def rearm(desk: Desk, node: Node) -> None:

@@ -248,7 +248,7 @@ def revoked(desk: Desk, node: Node) -> None:
         desk.close(node.session, reason)
     desk.keep(NodeLeft(node.name, desk.now, revoked=True))
     give_up_debts(desk, node)
-    desk.touch_pool(node.pool)
+    desk.touch_node(node)
     desk.changed()
 
 
@@ -320,7 +320,7 @@ def _reconcile(desk: Desk, node: Node, holding: Holding) -> None:
     if node.draining:
         draining.rearm(desk, node)
         draining.recall(desk, node)
-    desk.touch_pool(node.pool)
+    desk.touch_node(node)
     desk.changed()
 
 

@@ -89,7 +89,7 @@ def forget(desk: Desk, node: Node, by: str) -> None:
         else:
             desk.keep(DebtPaid(job_id, node.name, number))
     desk.keep(NodeMarked(node.name, NodeMark.FORGET, by, desk.now))
-    desk.touch_pool(node.pool)
+    desk.touch_node(node)
 
 
 def node_retry_prep(desk: Desk, session: Session, message: m.NodeRetryPrep) -> None:
@@ -123,7 +123,7 @@ def take_health(desk: Desk, node: Node, message: m.Health) -> None:
         return  # said again: it is no reason to look at everything
     if node.unusable is not None:
         draining.recall(desk, node)
-    desk.touch_pool(node.pool)
+    desk.touch_node(node)
     desk.changed()
 
 

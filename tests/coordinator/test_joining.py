@@ -218,3 +218,33 @@ def test_words_about_rounds_and_grants_that_do_not_exist_change_nothing() -> Non
     assert len(play.kept) == before
     play.happen(SessionOpened(999, m.Role.NODE, "uid:1"))
     play.happen(Tick())
+
+
+def moved_to_another_pool(play: Play, finish: str) -> tuple[FakeNode, str]:
+    """A node that ran a job of its first pool and now belongs to another; what it owes there, it owes still."""
+    play.node("other", pool="q")
+    n1 = play.node("n1")
+    name = play.submit(job("j", finish=finish))
+    n1.end(name)
+    n1.drop()
+    n1.pool = "q"
+    n1.join()
+    return n1, name
+
+
+def test_a_node_of_another_pool_by_now_holds_up_no_job_for_ever_when_it_falls_silent_in_its_release() -> None:
+    play = Play()
+    n1, name = moved_to_another_pool(play, "when_done")
+    play.wait(1000)  # its grace passes while it releases
+    n1.drop()
+    play.wait(1000)
+    assert play.rounds(name) == [("n1", 1, "unreached")]
+    assert play.show(name)["state"] == "completed"
+
+
+def test_a_node_of_another_pool_by_now_is_drained_of_what_it_owes_in_its_first() -> None:
+    play = Play()
+    n1, name = moved_to_another_pool(play, "manual")
+    play.admin.ask(m.NodeDrain, node="n1", deadline_s=60.0)
+    n1.released(name)
+    assert (play.node_state("n1"), play.rounds(name)) == ("drained", [("n1", 1, "released")])
