@@ -123,6 +123,12 @@ class Desk:
         """Answer a request with a sentence."""
         self.send(session, m.Refused(request=request, code=code, message=message, **more))  # type: ignore[arg-type]
 
+    def why_nothing_new(self) -> str | None:
+        """Why no job may begin, or begin again, here and now; or None."""
+        if self.store_full:
+            return "the coordinator's disk is full: nothing new can be kept; free some space and try again"
+        return "the coordinator is finishing: it takes no new jobs" if self.finishing is not None else None
+
     def arm(self, key: Key, at: Instant) -> None:
         """Have `Tick` look at `key` when `at` has come."""
         self.deadlines.set(key, self.now.boottime + max(0.0, self.now.seconds_until(at)))

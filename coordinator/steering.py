@@ -131,6 +131,8 @@ def _job_retry(desk: Desk, session: Session, message: m.JobRetry) -> None:
     if job.state is not JobState.COMPLETED or job.deleting:
         now = "is being deleted" if job.deleting else f"is {job.state.value}"
         raise RefusedError(m.RefusalCode.FAILED, f"job `{job.id}` {now}: only what is completed is reopened")
+    if (refusal := desk.why_nothing_new()) is not None:
+        raise RefusedError(m.RefusalCode.REFUSED, refusal)
     _check_steered(job)
     states = {_STATES[ended] for ended in message.which} or set(_STATES.values())
     chosen = _chosen_by_name(desk, session, job, message.tasks, states) if message.tasks else _chosen(job, states)

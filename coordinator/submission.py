@@ -71,10 +71,8 @@ def _named(job: str) -> dict[str, str]:
 def _why_not_now(desk: Desk, message: m.Submit) -> str | None:
     if not SUBMISSION_ID.match(message.submission):
         return "a submission id is 1 to 128 letters, digits and `_.:-`"
-    if desk.store_full:
-        return "the coordinator's disk is full: nothing new can be kept; free some space and submit again"
-    if desk.finishing is not None:
-        return "the coordinator is finishing: it takes no new jobs"
+    if (refusal := desk.why_nothing_new()) is not None:
+        return refusal
     if len(desk.cluster.jobs) >= MAX_JOBS:
         return f"{MAX_JOBS} jobs are kept already: delete ended ones with `coordinator job delete`"
     return None

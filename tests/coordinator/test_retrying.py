@@ -317,3 +317,14 @@ def test_what_waits_for_a_failure_is_told_again_of_the_one_that_was_retried() ->
     assert retry(play, name)["retried"] == 1
     play.run_out(name)
     assert play.task(f"{name}/b")["result"] == "skipped"
+
+
+def test_nothing_is_reopened_where_nothing_new_may_be_submitted() -> None:
+    play = Play()
+    _, name = over(play)
+    play.disk_full(True)
+    assert "disk is full" in play.admin.refused(m.JobRetry, name, [], []).message
+    play.disk_full(False)
+    play.finish()
+    assert "is finishing" in play.admin.refused(m.JobRetry, name, [], []).message
+    assert play.finished
