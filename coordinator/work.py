@@ -299,6 +299,7 @@ def rearm(desk: Desk, job: Job) -> None:
     that ran and whose conditions hold is ready again."""
     readiness.rebuild(job)
     for group in job.groups:
+        desk.backoffs.pop((job.id, group.number), None)  # of before its end
         heap = [
             (desk.now.boottime + max(0.0, desk.now.seconds_until(until)), index)
             for index, until in group.waiting.items()

@@ -328,3 +328,19 @@ def test_nothing_is_reopened_where_nothing_new_may_be_submitted() -> None:
     play.finish()
     assert "is finishing" in play.admin.refused(m.JobRetry, name, [], []).message
     assert play.finished
+
+
+def test_a_backoff_that_the_end_of_its_job_cut_short_shortens_none_of_the_next_round() -> None:
+    play = Play()
+    n1 = play.node("n1")
+    backoff = {"first_ms": 1_000_000, "cap_ms": 1_000_000}
+    name = play.submit(job("j", tasks(retries=1, backoff=backoff)))
+    n1.end(name, exit_code=1)
+    [until] = play.core.cluster.jobs[name].groups[0].waiting.values()
+    play.terminate(name)
+    n1.released(name)
+    retry(play, name)
+    play.wait(play.now.seconds_until(until) - 1)
+    n1.end(name, exit_code=1)
+    play.wait(2)
+    assert n1.running(name) == [], "it has just failed, and waits as long as it did before"
