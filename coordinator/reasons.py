@@ -32,7 +32,6 @@ class Code(enum.Enum):
     STOPPING = "stopping"
     RECALLED = "recalled"
     QUEUED = "queued"
-    PREPARING = "preparing"
     # a job that does not end
     DELETING = "deleting"
     DISABLING = "disabling"
@@ -40,6 +39,7 @@ class Code(enum.Enum):
     OPEN = "open"
     INELIGIBLE = "ineligible"
     RUNNING = "running"
+    PREPARING = "preparing"
     # a task that no node has, because of its job
     DEPENDENCY = "dependency"
     BACKOFF = "backoff"
@@ -120,13 +120,13 @@ MEANING: Final[dict[Code, str]] = {
     Code.STOPPING: "its node is told to stop it",
     Code.RECALLED: "its node is asked to give it back",
     Code.QUEUED: "a node has it, and runs others first",
-    Code.PREPARING: "the preparation runs on its node",
     Code.DELETING: "the job is being deleted",
     Code.DISABLING: "the job is being disabled: some of it is still out",
     Code.DISABLED: "the job is disabled",
     Code.OPEN: "`finish = manual` keeps the job open",
     Code.INELIGIBLE: "no node of the pool is left for the job",
     Code.RUNNING: "it runs",
+    Code.PREPARING: "the preparation runs on its node",
     Code.DEPENDENCY: "its `after` has not come true",
     Code.BACKOFF: "it failed, and its backoff is not over",
     Code.PARALLEL: "`parallel` of the job allows no more",

@@ -14,6 +14,7 @@ from coordinator.desk import Desk
 from coordinator.model import Drain, Grant, Group, Job, JobState, Node, NodeState, Pool, TaskState
 from coordinator.obstacles import Obstacle, held_back, needs_preparation, obstacle, room_of, shortage, shuns
 from coordinator.placement import Round
+from coordinator.preparation import NodeJob
 from coordinator.readiness import unmet
 from coordinator.reasons import OF_OBSTACLE, OF_OUTCOME, Cause, Code, Explanation, NodeLine, Told, dominant_first
 from coordinator.records import Ended, Verdict
@@ -139,19 +140,36 @@ def _verdict(group: Group, index: int, end: Ended) -> str:
 def _granted(view: View, job: Job, group: Group, index: int, grant: Grant, position: int) -> Iterator[Cause]:
     node = view.cluster.nodes[grant.node]
     if not node.connected:
-        silent = duration(view.now.boottime - node.heard_at)
-        left = duration(max(0.0, view.desk.lease_end(node) - view.now.boottime))
-        yield Cause(
-            Code.NODE_LOST,
-            f"node `{node.name}`, which has it, is out of contact for {silent}: in {left} its tasks go elsewhere",
-            node.name,
-        )
+        yield _lost(view, node, ", which has it,")
     elif (stopped := _stopped(job, group, index)) is not None:
         yield Cause(Code.STOPPING, f"{stopped}: node `{node.name}` is to end it", node.name)
     else:
         yield _held(view, job, grant, position, node)
     if node.connected and node.drain is not None:
         yield Cause(Code.DRAINING, f"node `{node.name}`: {_drained(view, node.drain)}", node.name)
+
+
+def _lost(view: View, node: Node, has_it: str = "") -> Cause:
+    silent = duration(view.now.boottime - node.heard_at)
+    left = duration(max(0.0, view.desk.lease_end(node) - view.now.boottime))
+    sentence = f"node `{node.name}`{has_it} is out of contact for {silent}: in {left} its tasks go elsewhere"
+    return Cause(Code.NODE_LOST, sentence, node.name)
+
+
+def how_out(view: View, job: Job, grant: Grant) -> Code:
+    """How it stands with all of a grant, as far as that is one answer."""
+    node_job = job.current.get(grant.node)
+    if not view.cluster.nodes[grant.node].connected:
+        return Code.NODE_LOST
+    return Code.PREPARING if node_job is not None and is_preparing(node_job) else Code.RUNNING
+
+
+def out(view: View, job: Job, grant: Grant, code: Code) -> str:
+    """The same in words, that it runs aside."""
+    node = view.cluster.nodes[grant.node]
+    if code is Code.NODE_LOST:
+        return _lost(view, node).reason
+    return _preparation(view, job.current[grant.node], node).reason if code is Code.PREPARING else ""
 
 
 def _stopped(job: Job, group: Group, index: int) -> str | None:
@@ -176,15 +194,19 @@ def _held(view: View, job: Job, grant: Grant, position: int, node: Node) -> Caus
         return Cause(Code.QUEUED, f"it is next on node `{node.name}`, behind {tasks} that it runs", node.name)
     node_job = job.current.get(node.name)
     if node_job is not None and is_preparing(node_job):
-        attempt, since = node_job.running.get(Phase.PREPARATION, (1, None))
-        prep = node_job.preparation
-        failed = f"; attempt {prep.attempts} failed: {prep.said}" if prep is not None and prep.ends else ""
-        again = f", attempt {attempt}" if attempt > 1 or failed else ""
-        sentence = f"the job's preparation runs on node `{node.name}`{_so_far(view, since)}{again}{failed}"
-        return Cause(Code.PREPARING, sentence, node.name)
+        return _preparation(view, node_job, node)
     again = f", attempt {grant.attempt}" if grant.attempt > 1 else ""
     since = grant.running.get(position)
     return Cause(Code.RUNNING, f"it runs on node `{node.name}`{_so_far(view, since)}{again}", node.name)
+
+
+def _preparation(view: View, node_job: NodeJob, node: Node) -> Cause:
+    attempt, since = node_job.running.get(Phase.PREPARATION, (1, None))
+    prep = node_job.preparation
+    failed = f"; attempt {prep.attempts} failed: {prep.said}" if prep is not None and prep.ends else ""
+    again = f", attempt {attempt}" if attempt > 1 or failed else ""
+    sentence = f"the job's preparation runs on node `{node.name}`{_so_far(view, since)}{again}{failed}"
+    return Cause(Code.PREPARING, sentence, node.name)
 
 
 def _why_recalled(job: Job, node: Node) -> str:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
-from coordinator import why
+from coordinator import why, work
 from coordinator.ending import ALL_COMPLETE, ELIGIBLE_GRACE_S, NO_NODES, TASK_FAILED
-from coordinator.model import Group, Job, JobState, Node, TaskState
+from coordinator.model import Grant, Group, Job, JobState, Node, TaskState
 from coordinator.obstacles import held_back
 from coordinator.preparation import OPEN, NodeJob
 from coordinator.reasons import Cause, Code, Explanation, Told, dominant_first
@@ -69,7 +69,7 @@ def _active(view: View, shown: Job, found: Explanation) -> Iterator[Cause]:
         sentence = f"{what} failed on every node that could run it: it ends as {NO_NODES} in {left}"
         yield Cause(Code.INELIGIBLE, sentence, barred)
     if shown.granted:
-        yield _out(shown)
+        yield from _out(view, shown)
     nodes = len(view.cluster.pools[shown.spec.pool].nodes)
     groups = max(1, min(MAX_GROUPS, MAX_LOOKS // max(1, nodes)))
     for group in islice((group for group in shown.groups if group.counts[TaskState.ACTIVE]), groups):
@@ -87,12 +87,19 @@ def _disabled(shown: Job, reason: str) -> Cause:
     return Cause(Code.DISABLING, sentence)
 
 
-def _out(shown: Job) -> Cause:
-    nodes = count_of(len({r.node for r in shown.rounds if r.state in OPEN}), "node")
-    group = next(group for group in shown.groups if group.counts[TaskState.GRANTED])
-    about = f"{shown.id}/{group.sweep.label(group.state.index(TaskState.GRANTED))}"
-    verb = "is" if shown.granted == 1 else "are"
-    return Cause(Code.RUNNING, f"{count_of(shown.granted, 'task')} of it {verb} out on {nodes}", about=about)
+def _out(view: View, shown: Job) -> Iterator[Cause]:
+    """What nodes have of it: by how it stands with them, and where one such task is."""
+    found: dict[Code, list[Grant]] = {}
+    for grant in work.grants_of(view.desk, shown):
+        found.setdefault(why.how_out(view, shown, grant), []).append(grant)
+    for code, grants in found.items():
+        first = grants[0]
+        tasks, nodes = sum(grant.open.bit_count() for grant in grants), len({grant.node for grant in grants})
+        what = f"{count_of(tasks, 'task')} of it {'is' if tasks == 1 else 'are'} out on {count_of(nodes, 'node')}"
+        if said := why.out(view, shown, first, code):
+            what += f"{f', `{first.node}` first' if nodes > 1 else ''}: {said}"
+        label = shown.groups[first.group].sweep.label(first.index(first.open_positions()[0]))
+        yield Cause(code, what, first.node, f"{shown.id}/{label}")
 
 
 def _first_waiting(view: View, shown: Job, group: Group, found: Explanation) -> Cause:

@@ -25,6 +25,35 @@ def a_job_that_runs(play: Play) -> str:
     return play.submit(job("j", tasks(size=4)))
 
 
+@situation(Code.RUNNING, "1 task of it is out on 1 node", "`coordinator logs j-1/t[1] -f`")
+def a_job_that_runs_on_one_of_its_nodes_by_now(play: Play) -> str:
+    n1, _ = play.node("n1"), play.node("n2")
+    name = play.submit(job("j", tasks(size=2)))
+    n1.end(name)
+    return name
+
+
+@situation(
+    Code.PREPARING, "2 tasks of it are out on 2 nodes, `n1` first: the job's preparation runs on node `n1`",
+    "`coordinator logs j-1 --node n1 --phase prep`",
+)  # fmt: skip
+def a_job_that_prepares(play: Play) -> str:
+    play.node("n1"), play.node("n2")
+    return play.submit(job("j", tasks(size=2), preparation=prep()))
+
+
+@situation(
+    Code.NODE_LOST, "1 task of it is out on 1 node: node `n2` is out of contact for 1m00s: in ", "bring the node back",
+    also={Code.RUNNING: "1 task of it is out on 1 node"},
+)  # fmt: skip
+def a_job_with_its_last_tasks_on_a_lost_node_too(play: Play) -> str:
+    _, n2 = play.node("n1"), play.node("n2")
+    name = play.submit(job("j", tasks(size=2)))
+    n2.drop()
+    play.wait(60)
+    return name
+
+
 @situation(Code.OPEN, "all its tasks are over, and `finish = manual` keeps it open", "`coordinator job terminate j-1`")
 def a_job_that_is_kept_open(play: Play) -> str:
     n1 = play.node("n1")

@@ -70,6 +70,8 @@ def test_every_obstacle_of_placement_has_a_code_and_every_code_a_situation() -> 
         (Code.NOT_CONNECTED, Code.BARRED),
         (Code.BARRED, Code.TOO_SMALL),  # what a person can mend comes before what no one can
         (Code.BUSY, Code.TURN),
+        (Code.RUNNING, Code.PREPARING),
+        (Code.NODE_LOST, Code.RUNNING),  # what lasts longest, and somebody may look after
         (Code.RUNNING, Code.DEPENDENCY),  # of a job: that it goes on
         (Code.DISABLING, Code.RUNNING),
         (Code.INELIGIBLE, Code.BARRED),

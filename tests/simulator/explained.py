@@ -22,6 +22,8 @@ HELD: Final = frozenset(
     {Code.RUNNING, Code.QUEUED, Code.PREPARING, Code.NODE_LOST, Code.STOPPING, Code.RECALLED, Code.DRAINING}
 )
 """What may be said of a task that a node has."""
+OUT: Final = frozenset({Code.RUNNING, Code.PREPARING, Code.NODE_LOST})
+"""What is said of a job that nodes have tasks of."""
 OVER: Final = {
     End.SUCCEEDED: frozenset({Code.SUCCEEDED}),
     End.FAILED: frozenset(OF_OUTCOME.values()),
@@ -29,7 +31,7 @@ OVER: Final = {
     End.SKIPPED: frozenset({Code.SKIPPED}),
 }
 ENDED: Final = frozenset(Code) - frozenset(
-    {Code.RUNNING, Code.OPEN, Code.INELIGIBLE, Code.DISABLED, Code.DISABLING, Code.ENDING, Code.RELEASE_RUNS}
+    {*OUT, Code.OPEN, Code.INELIGIBLE, Code.DISABLED, Code.DISABLING, Code.ENDING, Code.RELEASE_RUNS}
 )
 """What may be said of a job that is completed."""
 
@@ -77,7 +79,7 @@ class Explained:
         else:
             require(Code.READY not in codes, "explain", f"{job.id} is left to wait: {found.causes[0]}", job.id)
             out = self._out(job.id)
-            require((Code.RUNNING in codes) == bool(out), "explain", f"{job.id} has {out} out, said {codes}", job.id)
+            require(bool(codes & OUT) == bool(out), "explain", f"{job.id} has {out} out, said {codes}", job.id)
 
     def _debts(self, job: Job, truth: JobTruth, causes: Iterable[Cause]) -> None:
         told = {cause.node for cause in causes if cause.code is Code.RELEASE_OWED}
