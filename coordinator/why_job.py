@@ -120,9 +120,14 @@ def _first_waiting(view: View, shown: Job, group: Group, found: Explanation) -> 
 
 def _owed(view: View, shown: Job) -> Iterator[Cause]:
     """Releases of nodes that were emptied, or that nobody hopes for, while the job goes on."""
+    yield from _late(view, shown)
+    yield from _debts(view, shown, NodeJobState.UNREACHED)
+
+
+def _late(view: View, shown: Job) -> Iterator[Cause]:
+    """Releases under way that end no job: it goes on, or was completed without them."""
     for node_job in islice((r for r in shown.rounds if r.state is NodeJobState.RELEASING), MAX_ROUNDS):
         yield _release(view, shown, node_job)
-    yield from _debts(shown, NodeJobState.UNREACHED)
 
 
 # ---- ending
@@ -133,11 +138,15 @@ def _ending(view: View, shown: Job) -> Iterator[Cause]:
         yield _release(view, shown, node_job)
     out = f": {count_of(shown.granted, 'task')} of it still to come back" if shown.granted else ""
     yield Cause(Code.ENDING, f"it ends ({shown.end_reason}){out}")
-    yield from _debts(shown, NodeJobState.UNREACHED)
+    yield from _debts(view, shown, NodeJobState.UNREACHED)
 
 
 def _release(view: View, shown: Job, node_job: NodeJob) -> Cause:
     node = view.cluster.nodes[node_job.node]
+    if not node.connected and shown.state is not JobState.TERMINATING:
+        silent = duration(view.now.boottime - node.heard_at)
+        sentence = f"node `{node.name}` still owes its release, and is out of contact for {silent}"
+        return Cause(Code.RELEASE_OWED, sentence, node.name)
     if not node.connected:
         return Cause(Code.RELEASE_OUT_OF_CONTACT, _grace(view, shown, node), node.name)
     if node_job.state is not NodeJobState.RELEASING:
@@ -168,8 +177,9 @@ def _grace(view: View, shown: Job, node: Node) -> str:
 def _completed(view: View, shown: Job) -> Iterator[Cause]:
     """What is still to be done about it, what went wrong in it, and how it ended."""
     yield from _on_end(view, shown)
+    yield from _late(view, shown)
     for state in (NodeJobState.UNREACHED, NodeJobState.RELEASE_FAILED, NodeJobState.WAIVED):
-        yield from _debts(shown, state)
+        yield from _debts(view, shown, state)
     early = shown.end_reason not in (ALL_COMPLETE, TASK_FAILED)
     if early:
         yield Cause(Code.ENDED_EARLY, f"it was ended before all its tasks were done: {shown.end_reason}")
@@ -201,18 +211,20 @@ def _on_end(view: View, shown: Job) -> Iterator[Cause]:
         yield Cause(Code.ON_END, f"its `on_end` failed at attempt {last.attempt} ({failed}): {again}")
 
 
-def _debts(shown: Job, state: NodeJobState) -> Iterator[Cause]:
+def _debts(view: View, shown: Job, state: NodeJobState) -> Iterator[Cause]:
     """Rounds that were not paid, paid badly, or given up."""
     for node_job in islice((r for r in shown.rounds if r.state is state), MAX_ROUNDS):
-        where = f"node `{node_job.node}`"
+        where, node = f"node `{node_job.node}`", view.cluster.nodes[node_job.node]
+        unpayable = (shown.id, node_job.round) not in node.owes
         if state is NodeJobState.RELEASE_FAILED:
             yield Cause(Code.RELEASE_FAILED, f"its release failed on {where}: {node_job.release.said}", node_job.node)
-        elif state is NodeJobState.WAIVED:
+        elif state is NodeJobState.WAIVED or unpayable:
             reason = node_job.reason or "it was given up"
             yield Cause(Code.RELEASE_WAIVED, f"{where} never released it: {reason}", node_job.node)
         else:
+            code = Code.RELEASE_STUCK if node.connected and shown.id in node.stuck else Code.RELEASE_OWED
             sentence = f"{where} still owes its release: {node_job.reason or 'it was not reached'}"
-            yield Cause(Code.RELEASE_OWED, sentence, node_job.node)
+            yield Cause(code, sentence, node_job.node)
 
 
 def _failed(shown: Job, count: int) -> Cause:

@@ -172,6 +172,65 @@ def a_job_that_ended_without_a_node(play: Play) -> str:
     return name
 
 
+@situation(
+    Code.RELEASE_RUNS, "its release runs on node `n1`", "`coordinator logs j-1 --node n1 --phase release`",
+    also={Code.COMPLETED: "it is completed (AllTasksComplete)"},
+)  # fmt: skip
+def a_job_that_is_over_and_is_released_late(play: Play) -> str:
+    name = _ended(play)
+    n1 = play.nodes["n1"]
+    n1.drop()
+    play.wait(1000)
+    n1.join()
+    return name
+
+
+@situation(
+    Code.RELEASE_OWED, "node `n1` still owes its release, and is out of contact for 1m00s", "bring the node back: it",
+    also={Code.COMPLETED: "it is completed (AllTasksComplete)"},
+)  # fmt: skip
+def a_late_release_that_was_cut_off(play: Play) -> str:
+    name = a_job_that_is_over_and_is_released_late(play)
+    play.nodes["n1"].drop()
+    play.wait(60)
+    return name
+
+
+@situation(
+    Code.NOT_CONNECTED, "`t`: 1 of 2 tasks wait: node `n1`: out of contact for 1m00s",
+    also={Code.RELEASE_OWED: "node `n1` still owes its release, and is out of contact for 1m00s"},
+)  # fmt: skip
+def a_drained_node_of_a_job_that_goes_on_is_out_of_contact(play: Play) -> str:
+    name = a_job_that_goes_on_and_is_owed_a_release(play)
+    play.nodes["n1"].drop()
+    play.wait(60)
+    return name
+
+
+@situation(
+    Code.RELEASE_STUCK, "node `n1` still owes its release: a process of the job can't be killed there",
+    "`coordinator node show n1`; restarting the machine ends the process",
+)  # fmt: skip
+def a_job_that_is_over_and_of_which_a_process_cannot_be_killed(play: Play) -> str:
+    name = a_release_waits_for_a_process_that_cannot_be_killed(play)
+    play.wait(1000)
+    return name
+
+
+@situation(
+    Code.RELEASE_WAIVED, "node `n1` never released it: its root directory was replaced",
+    also={Code.COMPLETED: "it is completed (AllTasksComplete)"},
+)  # fmt: skip
+def a_job_of_which_a_nodes_root_was_replaced(play: Play) -> str:
+    n1 = play.node("n1")
+    name = play.submit(job("j", tasks(size=2)))
+    n1.end(name)
+    n1.wiped()
+    n1.join()
+    play.run_out(name)
+    return name
+
+
 @situation(Code.TASKS_FAILED, "1 task failed for good, first in order `t`: exit code 9")
 def a_job_whose_task_failed(play: Play) -> str:
     n1 = play.node("n1")
