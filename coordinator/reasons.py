@@ -81,6 +81,7 @@ class Code(enum.Enum):
     # a job that has ended
     ON_END = "on_end"
     RELEASE_OWED = "release_owed"
+    PREP_FAILED = "prep_failed"
     ENDED_EARLY = "ended_early"
     TASKS_FAILED = "tasks_failed"
     RELEASE_FAILED = "release_failed"
@@ -163,6 +164,7 @@ MEANING: Final[dict[Code, str]] = {
     Code.ENDING: "the job ends, and what is out of it comes back",
     Code.ON_END: "the job's `on_end` runs, or is tried again",
     Code.RELEASE_OWED: "a node still owes a release, and the job does not wait for it",
+    Code.PREP_FAILED: "the job's preparation failed, and that ended it",
     Code.ENDED_EARLY: "the job was ended from outside, or by a rule of its own",
     Code.TASKS_FAILED: "tasks failed for good",
     Code.RELEASE_FAILED: "a release failed for good",
@@ -230,6 +232,7 @@ NEXT: Final[dict[Code, str]] = {
     Code.RELEASE_OWED: "bring the node back: it releases as soon as it is in contact; if it is gone for good, "
     "`coordinator node forget {node}`",
     Code.RELEASE_FAILED: _RELEASE_LOG + " shows why",
+    Code.PREP_FAILED: _PREP_LOG + " shows why; when that is mended, `coordinator job retry {job}` runs the rest",
     Code.TASKS_FAILED: "`coordinator logs {job} --failed` shows what they printed",
     Code.ON_END_FAILED: "`coordinator job show {job} -o json` shows what it wrote",
 }

@@ -16,8 +16,9 @@ from coordinator.records import NodeJobState
 from coordinator.render import count_of, duration
 from coordinator.why import View
 from wire import signals
+from wire.arms import first_match
 from wire.messages import Disabling, Phase
-from wire.spec import Finish
+from wire.spec import ExitAction, Finish
 
 MAX_GROUPS: Final = 10
 """Groups of which a waiting task is looked at."""
@@ -180,9 +181,8 @@ def _completed(view: View, shown: Job) -> Iterator[Cause]:
     yield from _late(view, shown)
     for state in (NodeJobState.UNREACHED, NodeJobState.RELEASE_FAILED, NodeJobState.WAIVED):
         yield from _debts(view, shown, state)
-    early = shown.end_reason not in (ALL_COMPLETE, TASK_FAILED)
-    if early:
-        yield Cause(Code.ENDED_EARLY, f"it was ended before all its tasks were done: {shown.end_reason}")
+    early = list(_ended_early(shown))
+    yield from early
     if failed := sum(group.failed for group in shown.groups):
         yield _failed(shown, failed)
     if cancelled := sum(group.counts[TaskState.CANCELLED] for group in shown.groups):
@@ -191,6 +191,46 @@ def _completed(view: View, shown: Job) -> Iterator[Cause]:
         yield Cause(Code.TASKS_SKIPPED, f"tasks of it were skipped: {skipped:,}")
     if not early:
         yield Cause(Code.COMPLETED, f"it is completed ({shown.end_reason})")
+
+
+def _ended_early(shown: Job) -> Iterator[Cause]:
+    """What ended it while tasks were left, where that was no failure of tasks that count."""
+    if shown.end_reason == NO_NODES or (shown.end_reason == TASK_FAILED and shown.stopped):
+        yield from _ended_by(shown)
+    elif shown.end_reason not in (ALL_COMPLETE, TASK_FAILED) and _had_tasks_left(shown):
+        yield Cause(Code.ENDED_EARLY, f"it was ended before all its tasks were done: {shown.end_reason}")
+
+
+def _had_tasks_left(shown: Job) -> bool:
+    """`finish = manual` keeps a job open when nothing is left of it to do."""
+    cancelled = any(group.counts[TaskState.CANCELLED] for group in shown.groups)
+    done, ended = shown.tasks_done_at, shown.ending_at
+    return cancelled and (done is None or ended is None or ended.seconds_since(done) <= 0)
+
+
+def _ended_by(shown: Job) -> Iterator[Cause]:
+    """Its preparation, or the task that an arm of `exit` lets end it."""
+    no_nodes, prep = shown.end_reason == NO_NODES, shown.preparation
+    for node_job in reversed(shown.rounds):
+        view = node_job.preparation
+        if prep is None or view is None or view.outcome is None or view.succeeded or not view.finished:
+            continue
+        arm = first_match(prep.command.arms, view.outcome, view.exit_code, view.signal)
+        stops = arm is not None and prep.command.arms[arm].action is ExitAction.STOP
+        if node_job.reopened == shown.reopened and (no_nodes or stops):
+            ended = "no node was left for it" if no_nodes else "it was ended, as an arm of `exit` says"
+            failed = f"its preparation failed on node `{node_job.node}`: {view.said}"
+            yield Cause(Code.PREP_FAILED, f"{ended}: {failed}", node_job.node)
+            return
+    if no_nodes:
+        yield Cause(Code.INELIGIBLE, "no node was left for it: the pool's start failed on every node")
+    for group in shown.groups:
+        for index, entries in islice(reversed(group.history.items()), MAX_LOOKS):
+            if group.state[index] == TaskState.FAILED and group.stops(entries[-1][2].arm):
+                label, end = group.sweep.label(index), entries[-1][2]
+                told = f"`{label}` ended it, as an arm of its `exit` says: {why.how(end)}"
+                yield Cause(Code.TASKS_FAILED, told, about=f"{shown.id}/{label}")
+                return
 
 
 def _on_end(view: View, shown: Job) -> Iterator[Cause]:

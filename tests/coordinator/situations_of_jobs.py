@@ -11,6 +11,8 @@ from tests.coordinator.situations import SITUATIONS as SITUATIONS
 from tests.coordinator.situations import situation
 from wire import messages as m
 
+_STOP = {"codes": [[1, 1]], "action": "stop"}
+
 # ---- a job
 
 
@@ -244,6 +246,50 @@ def a_job_whose_task_failed(play: Play) -> str:
 def a_job_that_was_terminated(play: Play) -> str:
     name = play.submit(job("j"))
     play.terminate(name)
+    return name
+
+
+@situation(Code.COMPLETED, "it is completed (UserTerminate)")
+def a_job_that_was_kept_open_and_terminated_when_all_was_done(play: Play) -> str:
+    name = a_job_that_is_kept_open(play)
+    play.terminate(name)
+    play.nodes["n1"].released(name)
+    return name
+
+
+@situation(
+    Code.PREP_FAILED, "no node was left for it: its preparation failed on node `n1`: exit code 1",
+    "`coordinator logs j-1 --node n1 --phase prep` shows why",
+    also={Code.TASKS_CANCELLED: "tasks of it were cancelled: 1"},
+)  # fmt: skip
+def a_job_that_ended_without_a_node_that_could_run_it(play: Play) -> str:
+    name = a_job_whose_preparation_failed_everywhere(play)
+    play.run_out(name)
+    return name
+
+
+@situation(
+    Code.PREP_FAILED, "it was ended, as an arm of `exit` says: its preparation failed on node `n1`: exit code 1",
+    also={Code.TASKS_CANCELLED: "tasks of it were cancelled: 1"},
+)  # fmt: skip
+def a_job_that_its_preparation_ended(play: Play) -> str:
+    n1 = play.node("n1")
+    name = play.submit(job("j", preparation=prep(arms=[_STOP])))
+    n1.prepared(name, ok=False)
+    n1.give_back(name)
+    play.run_out(name)
+    return name
+
+
+@situation(
+    Code.TASKS_FAILED, "`u` ended it, as an arm of its `exit` says: exit code 1", "`coordinator logs j-1 --failed`",
+    also={Code.TASKS_CANCELLED: "tasks of it were cancelled: 1"},
+)  # fmt: skip
+def a_job_that_an_optional_task_ended(play: Play) -> str:
+    n1 = play.node("n1")
+    name = play.submit(job("j", {**tasks("u", arms=[_STOP]), "optional": True}, tasks()))
+    n1.end(name, 1)
+    play.run_out(name)
     return name
 
 

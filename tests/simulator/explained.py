@@ -33,7 +33,7 @@ OVER: Final = {
     End.SKIPPED: frozenset({Code.SKIPPED}),
 }
 ENDED: Final = frozenset(Code) - frozenset(
-    {*OUT, Code.OPEN, Code.INELIGIBLE, Code.DISABLED, Code.DISABLING, Code.ENDING, Code.RELEASE_OUT_OF_CONTACT}
+    {*OUT, Code.OPEN, Code.DISABLED, Code.DISABLING, Code.ENDING, Code.RELEASE_OUT_OF_CONTACT}
 )
 """What may be said of a job that is completed."""
 
