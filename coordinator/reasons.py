@@ -195,7 +195,7 @@ NEXT: Final[dict[Code, str]] = {
     Code.RUNNING: "`coordinator logs {about} -f` shows what it prints",
     Code.NODE_LOST: "bring the node back, or wait: its tasks go elsewhere when its lease is over; if its machine is "
     "off, `coordinator node forget {node}`",
-    Code.DISABLING: "wait, or `coordinator job enable {job}`",
+    Code.DISABLING: "wait; when it is disabled, `coordinator job enable {job}` lets it go on",
     Code.DISABLED: "`coordinator job enable {job}`",
     Code.DEPENDENCY: "`coordinator explain {about}`",
     Code.PARALLEL: "wait, or `coordinator job set {job} --parallel N` with a larger number",

@@ -75,7 +75,8 @@ def a_job_whose_preparation_failed_everywhere(play: Play) -> str:
 
 @situation(
     Code.DISABLING, "it is being disabled by uid:1000: 1 task of it to run to the end (`job disable --wait`)",
-    "wait, or `coordinator job enable j-1`", also={Code.RUNNING: "1 task of it is out on 1 node"},
+    "wait; when it is disabled, `coordinator job enable j-1` lets it go on",
+    also={Code.RUNNING: "1 task of it is out on 1 node"},
 )  # fmt: skip
 def a_job_that_is_being_disabled(play: Play) -> str:
     play.node("n1")
