@@ -130,7 +130,7 @@ def _verdict(group: Group, index: int, end: Ended) -> str:
     spent, limit = budget(group, index, end.arm)
     whose = "its retries" if end.arm is None else f"the retries of {_arm(group, end)}"
     if limit is None or spent < limit:
-        return "its job was about to end"
+        return f"it was about to be {group.cancelled.get(index, 'cancelled with its job')}"
     return f"{whose} are spent ({limit})" if limit else "it has no retries"
 
 

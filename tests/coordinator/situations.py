@@ -449,6 +449,15 @@ def its_job_ends_and_it_still_runs(play: Play) -> str:
 # ---- a task that is over
 
 
+@situation(Code.FAILED, "it failed for good: exit code 4 at attempt 1; it was about to be cancelled by uid:1000")
+def a_task_failed_that_was_to_be_stopped(play: Play) -> str:
+    n1 = play.node("n1")
+    name = play.submit(job("j", tasks(retries=3)))
+    play.admin.ask(m.TaskCancel, f"{name}/t")
+    n1.end(name, 4)
+    return f"{name}/t"
+
+
 def _failed(play: Play, outcome: m.Outcome, reason: str | None = None, **options: Any) -> str:
     n1 = play.node("n1")
     name = play.submit(job("j", tasks("t", **options), tasks("more")))
