@@ -8,7 +8,7 @@ from coordinator import access, why, why_job
 from coordinator.desk import Desk
 from coordinator.finding import find_job, find_task
 from coordinator.model import Group, Job
-from coordinator.reasons import NEXT, Cause, Explanation
+from coordinator.reasons import NEXT, Cause, Code, Explanation
 from coordinator.sessions import Session
 from coordinator.views import time_text
 from coordinator.why import View
@@ -71,6 +71,8 @@ def _cause(cause: Cause) -> Plain:
 def _next(found: Explanation, job: Job) -> str | None:
     """What would help against the dominant reason."""
     first = found.causes[0]
+    if first.code is Code.SKIPPED and first.about is None:
+        return None  # no task is to blame, and what is explained already need not be again
     text = NEXT.get(first.code)
     about = first.about or found.target
     return text and text.format(about=about, job=job.id, pool=job.spec.pool, node=first.node)

@@ -212,8 +212,8 @@ class Unmet:
     """Those of them that are not over."""
     spoilt: str | None = None
     """Why it can no longer come true."""
-    first: int = 0
-    """The first task that keeps it from coming true."""
+    first: int | None = None
+    """The first task that keeps it from coming true; None: there is none to blame."""
 
     @property
     def written(self) -> str:
@@ -227,9 +227,9 @@ class Unmet:
         return f"{self.source.spec.name}{f'[{values}]' if values else ''}{_SUFFIX[self.after.when]}"
 
     @property
-    def label(self) -> str:
+    def label(self) -> str | None:
         """The task to look at, to know why."""
-        return self.source.sweep.label(self.first)
+        return None if self.first is None else self.source.sweep.label(self.first)
 
     @property
     def sentence(self) -> str:
@@ -282,7 +282,7 @@ def _look(source: Group, after: After, values: dict[str, str], runs: list[range]
     total = sum(len(run) for run in runs)
     counts = source.counts if total == source.size else _counts(source, runs)
     left = counts[TaskState.ACTIVE] + counts[TaskState.GRANTED]
-    name, spoilt, first = source.spec.name, None, 0
+    name, spoilt, first = source.spec.name, None, None
     match after.when:
         case When.DONE:
             if not left:
@@ -296,12 +296,11 @@ def _look(source: Group, after: After, values: dict[str, str], runs: list[range]
             bad = next((state for state in BAD if counts[state] and not is_good(source, state)), None)
             if bad is None and not left:
                 return None
-            if bad is not None and not after.axes and source.size > 1:
-                spoilt = f"not every task of `{name}` succeeded"
-            elif bad is not None:
-                spoilt = f"`{source.sweep.label(_first(source, runs, bad))}` {_WORDS[bad]}"
+            if bad is not None:
                 first = _first(source, runs, bad)
-            left = total - counts[TaskState.SUCCEEDED]
+                spoilt = f"`{source.sweep.label(first)}` {_WORDS[bad]}"
+                if not after.axes and source.size > 1:
+                    spoilt = f"not every task of `{name}` succeeded"
     if spoilt is None:
         first = _first(source, runs, TaskState.GRANTED if counts[TaskState.GRANTED] else TaskState.ACTIVE)
     return Unmet(after, source, values, total, left, spoilt, first)

@@ -104,7 +104,9 @@ def _skipped(job: Job, group: Group, index: int) -> Cause:
     missing = next((found for found in unmet(job, group, index) if found.spoilt is not None), None)
     if missing is None:  # what it waited for was tried again since
         return Cause(Code.SKIPPED, f"it was skipped: {group.skip_reason or 'its condition could not come true'}")
-    return Cause(Code.SKIPPED, f"it was skipped: {missing.sentence}", about=f"{job.id}/{missing.label}")
+    return Cause(
+        Code.SKIPPED, f"it was skipped: {missing.sentence}", about=missing.label and f"{job.id}/{missing.label}"
+    )
 
 
 def how(end: Ended | None) -> str:

@@ -203,6 +203,17 @@ def another_task_is_to_be_done_before(play: Play) -> str:
     return f"{play.submit(job('j', tasks('first', size=2), tasks('then', after=[0])))}/then"
 
 
+@situation(
+    Code.DEPENDENCY, "it waits for `first`: 2 of 4 tasks did not succeed yet", "`coordinator explain j-1/first[2]`"
+)
+def one_of_those_before_it_failed_which_does_not_count(play: Play) -> str:
+    n1 = play.node("n1")
+    name = play.submit(job("j", {**tasks("first", size=4), "optional": True}, tasks("then", after=[0])))
+    n1.end(name)
+    n1.end(name, 1)
+    return f"{name}/then"
+
+
 @situation(Code.BACKOFF, "it is tried again in 9.9s: attempt 1 failed (exit code 7), 1 of 3 retries spent")
 def it_failed_and_waits_for_its_next_attempt(play: Play) -> str:
     n1 = play.node("n1")
@@ -607,5 +618,17 @@ def its_job_was_terminated(play: Play) -> str:
 def what_it_waited_for_failed(play: Play) -> str:
     n1 = play.node("n1")
     name = play.submit(job("j", tasks("first"), tasks("then", after=[0]), finish="manual"))
+    n1.end(name, 1)
+    return f"{name}/then"
+
+
+@situation(
+    Code.SKIPPED, "it was skipped: `after = first` can no longer come true: not every task of `first` succeeded",
+    "`coordinator explain j-1/first[1]`",
+)  # fmt: skip
+def one_of_several_that_it_waited_for_failed(play: Play) -> str:
+    n1 = play.node("n1")
+    name = play.submit(job("j", tasks("first", size=3), tasks("then", after=[0]), finish="manual"))
+    n1.end(name)
     n1.end(name, 1)
     return f"{name}/then"

@@ -136,6 +136,17 @@ def test_options_of_agentd_that_would_help_exist() -> None:
 _OF_AGENTS = (Code.TOO_SMALL, Code.NOT_ELEVATING, Code.TOO_FEW_GPUS, Code.TOO_LITTLE, Code.NO_LABEL, Code.NO_NODE)
 
 
+def test_nobody_is_sent_to_what_he_has_just_read() -> None:
+    """Where no task is to blame that another was skipped."""
+    play = Play()
+    n1 = play.node("n1")
+    name = play.submit(job("j", tasks("first", 3), tasks("then", after=[{"group": 0, "when": "failed"}])))
+    n1.end_all(name)
+    play.run_out(name)
+    body = explained(play, f"{name}/then")
+    assert (body["code"], body["next"]) == ("skipped", None)
+
+
 # ---- to whom
 
 
