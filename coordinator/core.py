@@ -20,6 +20,7 @@ from coordinator import (
     placement,
     readers,
     requests,
+    resting,
     shells,
     starting,
     work,
@@ -203,6 +204,8 @@ class Core(Desk):
                 self._lease_looked_at(self.cluster.nodes[name])
             case ("retry", job, group):
                 work.backoff_over(self, job, int(group))
+            case ("rest", name):
+                resting.rested(self, self.cluster.nodes[name])
             case ("drain", name):
                 self.touch_node(self.cluster.nodes[name])
             case ("timeout" | "grace" | "call" | "eligible" | "stuck", job):

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from coordinator import work
+from coordinator import resting, work
 from coordinator.deadlines import ROUNDING_S
 from coordinator.desk import Desk
 from coordinator.model import Job, Node
@@ -27,6 +27,8 @@ def drain(desk: Desk, node: Node, by: str, reason: str, deadline_s: float) -> No
 
 def take_leaving(desk: Desk, node: Node) -> None:
     """The node's agent wants to go clean: that is a drain of this session, and its running tasks have no time left."""
+    if not node.leaving:
+        resting.backed_out(desk, node)
     node.leaving = True
     _begin(desk, node)
 
@@ -60,8 +62,7 @@ def recall(desk: Desk, node: Node) -> None:
     """Ask back all that has not started there."""
     for grant in node.grants.values():
         if not grant.recalled and node.joined:
-            grant.recalled = True
-            desk.send(node.session, m.Recall(grant.id))
+            work.ask_back(desk, node, grant)
 
 
 def is_over(desk: Desk, node: Node) -> bool:

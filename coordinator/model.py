@@ -105,6 +105,8 @@ class Grant:
     open: int
     recalled: bool = False
     """A Recall is under way (not durable: asked again after a rejoin)."""
+    asked: bool = False
+    """It was recalled at all: what comes back of it was asked for (not durable)."""
     kept_back: int = 0
     """What was open when a Recall was answered by nothing: not asked again before that has changed (not durable)."""
     claim: Claim | None = None
@@ -387,6 +389,12 @@ class Node:
     have begun on the other."""
     alarm: str | None = None
     """What was seen of this node that an administrator must look at."""
+    fruitless: int = 0
+    """So often in a row what it was given came to nothing by its own doing."""
+    counted_to: int = 0
+    """The last grant that there was when that was counted last."""
+    rests_until: float | None = None
+    """It is given nothing before that (boottime)."""
 
     def live_as(self, life: str) -> None:
         """From now on another start of the agent is this node."""
@@ -451,7 +459,8 @@ class Node:
     def takes_work(self) -> bool:
         """Whether it may be given work: the only answer to that, and asked of every node whenever work is placed."""
         starts = bool(self.pool.start_digest) and self.held_back is not None
-        return self.connected and not self.draining and self.unusable is None and not starts
+        well = self.unusable is None and self.rests_until is None
+        return self.connected and not self.draining and well and not starts
 
     @property
     def state(self) -> NodeState:

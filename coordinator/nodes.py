@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from coordinator import access, draining, starting, views, work
+from coordinator import access, draining, resting, starting, views, work
 from coordinator.desk import Desk
 from coordinator.finding import RefusedError, find_node, find_own_job
 from coordinator.model import JobState, Node
@@ -59,6 +59,7 @@ def node_enable(desk: Desk, session: Session, message: m.NodeEnable) -> None:
     node = find_own_node(desk, session, message.node)
     draining.enable(desk, node, session.owner)
     starting.again(desk, node)
+    resting.forgiven(desk, node)
     reply(desk, session, message.request, node)
 
 
@@ -122,6 +123,8 @@ def take_health(desk: Desk, node: Node, message: m.Health) -> None:
     if before == (node.unusable, set(node.stuck)):
         return  # said again: it is no reason to look at everything
     if node.unusable is not None:
+        if before[0] is None:
+            resting.backed_out(desk, node)
         draining.recall(desk, node)
     desk.touch_node(node)
     desk.changed()

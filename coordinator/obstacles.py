@@ -26,6 +26,7 @@ class Obstacle(enum.Enum):
     UNUSABLE = "unusable"
     STARTING = "the pool's start has not ended"
     START_FAILED = "the pool's start failed there"
+    UNRELIABLE = "what was given to it came to nothing too often"
     BARRED = "the job's preparation failed there"
     RELEASING = "the job's release runs there"
     TOO_SMALL = "fewer slots than the task needs"
@@ -103,6 +104,8 @@ def obstacle(job: Job, group: Group, node: Node, free: int, left: Claim | None =
         return Obstacle.UNUSABLE
     if (held_back := node.held_back) is not None:
         return Obstacle.START_FAILED if held_back is NodeState.START_FAILED else Obstacle.STARTING
+    if node.rests_until is not None:
+        return Obstacle.UNRELIABLE
     node_job = job.current.get(node.name)
     if node_job is not None and node_job.state is NodeJobState.BARRED:
         return Obstacle.BARRED

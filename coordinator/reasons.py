@@ -55,6 +55,7 @@ class Code(enum.Enum):
     CLAIMED = "claimed"
     RELEASING = "releasing"
     STARTING = "starting"
+    UNRELIABLE = "unreliable"
     NOT_CONNECTED = "not_connected"
     LEAVING = "leaving"
     UNUSABLE = "unusable"
@@ -141,6 +142,7 @@ MEANING: Final[dict[Code, str]] = {
     Code.CLAIMED: "what it needs beside slots is taken",
     Code.RELEASING: "an earlier round of the job is being released there",
     Code.STARTING: "the pool's start has not ended there",
+    Code.UNRELIABLE: "what the node was given came to nothing too often in a row: it has to rest",
     Code.NOT_CONNECTED: "the node is out of contact",
     Code.LEAVING: "the node's agent wants to go",
     Code.UNUSABLE: "the node says that it can do no work",
@@ -203,6 +205,7 @@ NEXT: Final[dict[Code, str]] = {
     Code.NOT_CONNECTED: "look at `agentd` on these nodes, or start one on another machine",
     Code.DRAINING: "`coordinator node enable {node}`",
     Code.STARTING: "`coordinator logs --node {node} --phase start` shows how far it is",
+    Code.UNRELIABLE: "look at `agentd` on node `{node}`; when that is mended, `coordinator node enable {node}`",
     Code.START_FAILED: "`coordinator logs --node {node} --phase start` shows why; when that is mended, "
     "`coordinator node enable {node}`",
     Code.UNUSABLE: "`coordinator node show {node}` says why",

@@ -14,6 +14,7 @@ from coordinator.model import Drain, Grant, Group, Job, JobState, Node, NodeStat
 from coordinator.obstacles import why_waiting
 from coordinator.preparation import NodeJob, PhaseView
 from coordinator.records import Ended, NodeJobState, Verdict
+from coordinator.render import duration
 from coordinator.whereabouts import Look, is_preparing, with_slot
 from wire import signals
 from wire.instant import Instant
@@ -348,7 +349,7 @@ def node(shown: Node, now: Instant, owes: list[str], tails: bool = False) -> Pla
         "id": shown.name,
         "pool": shown.pool.name,
         "state": shown.state.value,
-        "reason": _node_reason(shown),
+        "reason": _node_reason(shown, now),
         "boot": shown.boot,
         "slots": shown.slots,
         "slots_used": min(shown.used, shown.slots),
@@ -399,7 +400,7 @@ def _resources(shown: Node) -> Plain:
     return {name: {"total": total, "used": amount_of(name, held.get(name, 0))} for name, total in offered.items()}
 
 
-def _node_reason(shown: Node) -> str | None:
+def _node_reason(shown: Node, now: Instant) -> str | None:
     """What to know of its state; what an administrator must look at comes before what operators did."""
     if shown.left:
         return _why_left(shown)
@@ -410,6 +411,7 @@ def _node_reason(shown: Node) -> str | None:
         why_drained(shown.drain) if shown.drain is not None else None,
         shown.unusable,
         _why_held_back(shown),
+        why_resting(shown, now),
     ]
     return "; ".join(part for part in parts if part is not None) or None
 
@@ -418,6 +420,15 @@ def _why_held_back(shown: Node) -> str | None:
     if shown.held_back is NodeState.START_FAILED and shown.start is not None:
         return f"its pool's start failed: {shown.start.view.said}"
     return None
+
+
+def why_resting(shown: Node, now: Instant) -> str | None:
+    """That it is given nothing for a while, or None."""
+    if shown.rests_until is None:
+        return None
+    left_s = duration(max(0.0, shown.rests_until - now.boottime))
+    times = f"{shown.fruitless} times in a row"
+    return f"what it was given came to nothing {times}: it is given nothing for another {left_s}"
 
 
 def _why_left(shown: Node) -> str:

@@ -20,7 +20,7 @@ from coordinator.reasons import OF_OBSTACLE, OF_OUTCOME, Cause, Code, Explanatio
 from coordinator.records import Ended, Verdict
 from coordinator.render import count_of, duration
 from coordinator.retry import budget
-from coordinator.views import end_sentence, why_drained
+from coordinator.views import end_sentence, why_drained, why_resting
 from coordinator.whereabouts import is_preparing, with_slot
 from wire.arms import written as arm_written
 from wire.instant import Instant
@@ -330,6 +330,8 @@ def _detail(view: View, job: Job, group: Group, node: Node, reason: Obstacle, le
             return f"unusable: {node.unusable}"
         case Obstacle.STARTING | Obstacle.START_FAILED:
             return _start(view, node, reason)
+        case Obstacle.UNRELIABLE:
+            return why_resting(node, view.now) or str(reason.value)
         case Obstacle.BARRED:
             return _failed_preparation(job, node)
         case Obstacle.RELEASING:

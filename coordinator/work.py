@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from coordinator import placement, plausible, readiness
+from coordinator import placement, plausible, readiness, resting
 from coordinator.desk import Desk
 from coordinator.model import Grant, Job, JobState, Node
 from coordinator.preparation import NodeJob
@@ -22,6 +22,7 @@ from coordinator.records import (
     RoundMoved,
     RoundOpened,
     TasksReturned,
+    Verdict,
 )
 from coordinator.retry import judge
 from wire import messages as m
@@ -43,8 +44,7 @@ def place(desk: Desk, round_: placement.Round) -> None:
         _grant(desk, assignment)
     for grant_id in placement.recalls(round_):
         grant = desk.cluster.grants[grant_id]
-        grant.recalled = True
-        desk.send(desk.cluster.nodes[grant.node].session, m.Recall(grant_id))
+        ask_back(desk, desk.cluster.nodes[grant.node], grant)
 
 
 def _grant(desk: Desk, assignment: placement.Assignment) -> None:
@@ -115,16 +115,38 @@ def take_report(desk: Desk, node: Node, report: m.Report) -> None:
             job = desk.cluster.jobs[grant.job]
             judged = judge(job, grant, plausible.task_end(end), desk.now, drained=node.draining)
             ended.setdefault(grant.job, []).append(judged)
+            _weigh(desk, node, grant, judged)
     phases: dict[str, list[m.PhaseEnd]] = {}
     for phase in report.phases:
         if phase.phase is m.Phase.RELEASE and phase.final and phase.job in node.clearing:
             node.clearing.discard(phase.job)
             desk.touch_pool(node.pool)
         if _is_its_own(desk, node, phase, again):
+            if _is_unasked_release(desk, node, phase):
+                resting.wasted(desk, node, desk.cluster.last_grant + 1)
             phases.setdefault(phase.job, []).append(_as_kept(desk, node, phase))
     for job_id in {**ended, **phases}:
         _keep_report(desk, node, report.number, job_id, ended.get(job_id, []), phases.get(job_id, []))
     desk.send(node.session, m.Ack(report.number))
+
+
+def _weigh(desk: Desk, node: Node, grant: Grant, end: Ended) -> None:
+    """An attempt that was killed and that nobody had stopped came to nothing; one that was lost proves nothing, as a
+    task may take its keeper with it; any other is work that was done."""
+    if end.outcome is not m.Outcome.KILLED:
+        if end.outcome is not m.Outcome.LOST:
+            resting.forgiven(desk, node)
+    elif end.verdict is Verdict.LOST and _is_to_run(desk, grant, 1 << end.position):
+        resting.wasted(desk, node, grant.id)
+
+
+def _is_unasked_release(desk: Desk, node: Node, end: m.PhaseEnd) -> bool:
+    """Whether it says that it has released what it was not told to: the next task there opens the next round."""
+    job = desk.cluster.jobs.get(end.job)
+    held = None if job is None else job.open_round(node.name)
+    if held is None or held.round != end.round or end.phase is not m.Phase.RELEASE or not end.final:
+        return False
+    return held.state is not NodeJobState.RELEASING
 
 
 def _is_its_own(desk: Desk, node: Node, end: m.PhaseEnd, again: bool) -> bool:
@@ -178,10 +200,20 @@ def take_recalled(desk: Desk, node: Node, message: m.Recalled) -> None:
     grant.recalled = False
     kept = grant.open & ~mask_of(message.spans, grant.count)
     if kept != grant.open:
+        if not grant.asked and _is_to_run(desk, grant, grant.open & ~kept):
+            resting.wasted(desk, node, grant.id)
         return_all(desk, grant, Returned.RECALLED, keep_mask=kept)
     else:
         grant.kept_back = grant.open
     desk.touch(grant.job)
+
+
+def _is_to_run(desk: Desk, grant: Grant, positions: int) -> bool:
+    """Whether some of these positions (a bit mask) are to run at their node: they were not stopped, and their round
+    takes tasks."""
+    held = desk.cluster.jobs[grant.job].open_round(grant.node)
+    runs = held is not None and held.state in (NodeJobState.PREPARING, NodeJobState.PREPARED)
+    return runs and bool(positions & ~grant.stopping)
 
 
 def grants_of(desk: Desk, job: Job) -> list[Grant]:
@@ -197,8 +229,13 @@ def withdraw(desk: Desk, job: Job) -> None:
         if node.joined and not grant.withdrawn:
             grant.withdrawn = True
             if not grant.recalled:
-                grant.recalled = True
-                desk.send(node.session, m.Recall(grant.id))
+                ask_back(desk, node, grant)
+
+
+def ask_back(desk: Desk, node: Node, grant: Grant) -> None:
+    """Have the node give back what of the grant has not started."""
+    grant.recalled = grant.asked = True
+    desk.send(node.session, m.Recall(grant.id))
 
 
 def stop(desk: Desk, grant: Grant, wanted: int, reason: str) -> None:
@@ -258,6 +295,8 @@ def return_all(desk: Desk, grant: Grant, cause: Returned, keep_mask: int = 0) ->
     ended = sum(1 << n for n in grant.open_positions() if grant.index(n) in cancelling) & back if cancelling else 0
     if job.state is JobState.TERMINATING:
         ended = back
+    if back and cause is Returned.GONE:
+        resting.wasted(desk, desk.cluster.nodes[grant.node], grant.id)
     for mask, over in ((ended, True), (back & ~ended, False)):
         if mask:
             desk.keep(

@@ -18,6 +18,7 @@ from coordinator.model import JOB_TRANSITIONS, JobState
 from coordinator.preparation import PAID, TRANSITIONS
 from coordinator.reasons import MEANING, NEXT, Code
 from coordinator.records import NodeJobState
+from coordinator.resting import FIRST_S, LONGEST_S, PATIENCE
 from coordinator.server import MAX_SESSIONS_OF_ONE
 from dsl.schema import BLOCKS, RESERVED, Kind, Option, Support
 from wire import limits
@@ -86,6 +87,8 @@ def bounds_of_a_peer() -> str:
          f"its place, when it was silent for {limits.CHANCE_S:g} s and others wait"),
         ("connections of one person or certificate", f"{MAX_SESSIONS_OF_ONE}", "the new one"),
         ("a node's `Join` after `Welcome`", f"{JOIN_S:g} s", "the connection"),
+        ("times in a row that work comes to nothing at a node", f"{PATIENCE}",
+         f"its work, for {FIRST_S:g} s, then twice as long each time, {LONGEST_S:g} s at most"),
         ("a frame", f"{size(limits.MAX_FRAME)}, {limits.MAX_ITEMS:,} elements in one array or map, "
          f"{limits.MAX_CONTAINERS:,} arrays and maps, {limits.FRAME_S:g} s from its first byte to its last",
          "the connection"),

@@ -78,6 +78,18 @@ def the_only_node_has_no_room_on_its_disk(play: Play) -> str:
     return f"{play.submit(job('j'))}/t"
 
 
+@situation(
+    Code.UNRELIABLE, "node `n1`: what it was given came to nothing 5 times in a row: it is given nothing for another",
+    "look at `agentd` on node `n1`",
+)  # fmt: skip
+def the_only_node_gave_everything_back_again_and_again(play: Play) -> str:
+    n1 = play.node("n1")
+    name = play.submit(job("j"))
+    while n1.grants:
+        n1.give_back()
+    return f"{name}/t"
+
+
 @situation(Code.BARRED, "node `n1`: the job's preparation failed there: exit code 1, 1 attempt")
 def the_preparation_failed_on_the_only_node(play: Play) -> str:
     n1 = play.node("n1")

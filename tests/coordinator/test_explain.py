@@ -67,6 +67,7 @@ def test_every_obstacle_of_placement_has_a_code_and_every_code_a_situation() -> 
         (Code.BUSY, Code.NOT_CONNECTED),  # one node is enough: what passes soonest
         (Code.BUSY, Code.DRAINING),
         (Code.STARTING, Code.START_FAILED),
+        (Code.UNRELIABLE, Code.NOT_CONNECTED),  # which passes by itself
         (Code.NOT_CONNECTED, Code.BARRED),
         (Code.BARRED, Code.TOO_SMALL),  # what a person can mend comes before what no one can
         (Code.BUSY, Code.TURN),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from coordinator.records import Granted, ReportTaken, Returned, TasksReturned, Verdict
+from coordinator.resting import LONGEST_S
 from coordinator.retry import MAX_LOSSES
 from tests.coordinator.playbook import FakeNode, Play, job, prep, release, task_end, tasks
 from wire import messages as m
@@ -253,6 +254,7 @@ def test_a_task_killed_for_a_reason_of_the_node_runs_again_without_spending_anyt
     name = play.submit(job("j", tasks(retries=0)))
     for _ in range(MAX_LOSSES * 3):
         n1.end(exit_code=None, outcome=m.Outcome.KILLED, signal=9)
+        play.wait(LONGEST_S)  # it rests, after some of them
     n1.end()
     assert play.task(f"{name}/t")["result"] == "success"
 
