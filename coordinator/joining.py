@@ -146,7 +146,7 @@ def _not_yet(desk: Desk, session: Session, message: m.Join) -> str | None:
         _fence(desk, known)
     if known.fenced and not known.missing:
         return f"another machine was node `{known.name}` until just now: try again when it has been silent for a while"
-    if _says_something_new(known, message) and _too_often(desk, known):
+    if (known.corrected or _says_something_new(known, message)) and _too_often(desk, known):
         return f"node `{known.name}` joins again and again as another: try again in {JOIN_AGAIN_S:g} s"
     another_root = known.revoked and known.incarnation != message.incarnation  # the same one knows what it runs
     if (known.fenced or another_root) and known.grants:
@@ -293,6 +293,7 @@ def take_inventory(desk: Desk, node: Node, message: m.Inventory) -> None:
 
 
 def _reconcile(desk: Desk, node: Node, holding: Holding) -> None:
+    before = desk.recorded
     for grant in list(node.grants.values()):
         grant.recalled, grant.kept_back, grant.withdrawn, grant.stopping = False, 0, False, 0
         work.return_all(desk, grant, Returned.GONE, keep_mask=holding.grants.get(grant.id, 0))
@@ -317,6 +318,7 @@ def _reconcile(desk: Desk, node: Node, holding: Holding) -> None:
     for job in desk.cluster.jobs.values():
         if job.deleting and node.name in job.node_numbers:
             ending.ask_removal(desk, job, node)
+    node.corrected = desk.recorded > before
     if node.draining:
         draining.rearm(desk, node)
         draining.recall(desk, node)

@@ -389,6 +389,8 @@ class Node:
     have begun on the other."""
     alarm: str | None = None
     """What was seen of this node that an administrator must look at."""
+    corrected: bool = False
+    """Its last inventory made records: the next join counts as one that says something new."""
     fruitless: int = 0
     """So often in a row what it was given came to nothing by its own doing."""
     counted_to: int = 0

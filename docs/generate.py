@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from coordinator.admission import JOIN_S
 from coordinator.chronicle import MEANINGS
-from coordinator.model import JOB_TRANSITIONS, JobState
+from coordinator.model import JOB_TRANSITIONS, JOIN_AGAIN_S, JOINS, JobState
 from coordinator.preparation import PAID, TRANSITIONS
 from coordinator.reasons import MEANING, NEXT, Code
 from coordinator.records import NodeJobState
@@ -87,6 +87,8 @@ def bounds_of_a_peer() -> str:
          f"its place, when it was silent for {limits.CHANCE_S:g} s and others wait"),
         ("connections of one person or certificate", f"{MAX_SESSIONS_OF_ONE}", "the new one"),
         ("a node's `Join` after `Welcome`", f"{JOIN_S:g} s", "the connection"),
+        ("joins of a node that leave something in the log", f"{JOINS} at once, then one in {JOIN_AGAIN_S:g} s",
+         "the connection"),
         ("times in a row that work comes to nothing at a node", f"{PATIENCE}",
          f"its work, for {FIRST_S:g} s, then twice as long each time, {LONGEST_S:g} s at most"),
         ("a frame", f"{size(limits.MAX_FRAME)}, {limits.MAX_ITEMS:,} elements in one array or map, "

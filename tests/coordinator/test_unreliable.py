@@ -237,3 +237,26 @@ def test_a_rest_is_of_this_life_of_the_coordinator_only() -> None:
     play.restart()
     node.join()
     assert node.grants
+
+
+def test_t6_a_node_that_says_of_a_round_now_this_and_now_that_fills_no_ledger() -> None:
+    """Each join compares what it holds with the ledger; what it corrects there is kept."""
+    play = Play()
+    node = play.node("n1")
+    name = play.submit(job("j", preparation=prep()))
+    for turn in range(500):
+        node.drop()
+        node.rounds[name, 1] = m.RoundState.OPENED if turn % 2 else m.RoundState.PREPARED
+        if not node.join().joined:
+            break
+    assert len(play.kept) < 200
+    assert "joins again and again" in node.closed[-1]
+
+
+def test_a_node_that_comes_again_and_again_with_nothing_new_is_let_in() -> None:
+    play = Play()
+    node = play.node("n1")
+    play.submit(job("j"))
+    for _ in range(500):
+        node.drop()
+        assert node.join().joined

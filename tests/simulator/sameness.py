@@ -33,6 +33,7 @@ OF_THIS_LIFE: Final[dict[str, frozenset[str]]] = {
             "alarm",
             "joins_left",
             "joins_at",
+            "corrected",
             "fruitless",
             "counted_to",
             "rests_until",
