@@ -95,7 +95,9 @@ class Core(Desk):
             case StoreState(full):
                 self.store_full = full
             case PageRead():
+                self.account(readers.owner_of(self, event))
                 readers.take_page(self, event)
+                self.account(None)
             case EndCallOver():
                 on_end.take_over(self, event)
             case _:
@@ -129,7 +131,9 @@ class Core(Desk):
         elif session.role is m.Role.NODE:
             self._from_node(session, message)
         else:
+            self.account(session.owner)
             requests.handle(self, session, message)
+            self.account(None)
 
     def _from_node(self, session: Session, message: m.Message) -> None:
         if isinstance(message, m.Join):

@@ -127,6 +127,7 @@ async def serve_state(
         )
         local = LocalDoor(config)
         server = Server(driver, store, blobs, local)
+        core.account = server.budget.on_account_of
         server.supervisor = supervisor or server.supervisor
         server.caller = config.on_end.caller()
         server.named = lambda: staging.named(core.cluster)

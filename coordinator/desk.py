@@ -4,6 +4,7 @@ the making. The parts (`work`, `joining`, `ending`, `requests` ...) import it; `
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from coordinator.cluster import Cluster
@@ -21,12 +22,18 @@ OPEN = Policy()
 NO_CERTIFICATES = Certificates()
 
 
+def nobody_counts(person: str | None) -> None:
+    """What is done for whom is not counted."""
+
+
 class Desk:
     """Invariant: what is durable changes by `keep` alone, and nothing leaves but through `ready`."""
 
     def __init__(self, policy: Policy = OPEN, certificates: Certificates = NO_CERTIFICATES) -> None:
         self.policy = policy
         self.certificates = certificates
+        self.account: Callable[[str | None], None] = nobody_counts
+        """Told for whom what follows is done (None: for all); whoever drives this core may count what it costs."""
         self.cluster = Cluster()
         self.sessions: dict[int, Session] = {}
         self.deadlines = Deadlines()

@@ -63,6 +63,12 @@ def wake(desk: Desk) -> None:
             _ask(desk, number)
 
 
+def owner_of(desk: Desk, page: PageRead) -> str | None:
+    """Who asked for the page, if anybody still waits for it."""
+    reader = desk.readers.get(page.reader)
+    return None if reader is None else desk.sessions[reader.session].owner
+
+
 def take_page(desk: Desk, page: PageRead) -> None:
     """Rows came: tell them, go on reading, or wait."""
     reader = desk.readers.get(page.reader)

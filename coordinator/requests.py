@@ -334,17 +334,20 @@ def _awaited(desk: Desk, waiter: Waiter) -> Any:
 
 def _overview_body(desk: Desk, waiter: Waiter) -> views.Plain:
     session = desk.sessions[waiter.session]
+    desk.account(session.owner)
     named = (desk.cluster.jobs[name] for name in waiter.jobs if name in desk.cluster.jobs)
     jobs = [job for job in named if access.may_look(desk, session, job)]
     if not waiter.jobs:
         jobs = list(access.jobs(desk, session))
     known = desk.cluster.nodes.values()
     rows, look = sum(len(job.rounds) for job in jobs) <= MAX_DRAWN, Look(desk.cluster)
-    return {
+    body = {
         "changed": desk.version,
         "jobs": [_overview_of(look, desk, job, rows) for job in jobs] if len(jobs) <= MAX_DRAWN else [],
         "nodes": [_node(desk, session, node) for node in known] if len(known) <= MAX_DRAWN else [],
     }
+    desk.account(None)
+    return body
 
 
 def _overview_of(look: Look, desk: Desk, job: Job, rows: bool) -> views.Plain:

@@ -10,8 +10,10 @@ import re
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakValueDictionary
 
 import msgspec
 import trio
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec
 
 
+from coordinator.budget import BYTE_S, EACH_S, Budget
 from coordinator.calls import Caller
 from coordinator.doors import Guest, LocalDoor, TlsDoor, caller_of
 from coordinator.events import (
@@ -39,7 +42,7 @@ from coordinator.staging import named_in
 from coordinator.store import Store
 from wire import codec, limits
 from wire.blobs import BlobRefused, Blobs
-from wire.clock import boot_clock
+from wire.clock import boot_clock, processor_time
 from wire.codec import FrameTooLarge, ProtocolError
 from wire.driver import Driver
 from wire.gate import Crowded, Gate
@@ -78,6 +81,13 @@ BROKEN_LIFELINE: Final = "UserTerminate"
 """The end reason of jobs whose `run` died."""
 
 
+class _Turn:
+    """Of one person's connections one at a time has a request decided."""
+
+    def __init__(self) -> None:
+        self.lock = trio.Lock()
+
+
 class Server:
     """The sessions around one driver. Invariant: a message is sent only to a session that the core was told of."""
 
@@ -111,9 +121,16 @@ class Server:
         self._ask_page, self._pages_asked = trio.open_memory_channel[PageAsked](math.inf)
         """As many as there are readers (`coordinator.readers`) at most."""
         self._gate = Gate()
+        self.budget = Budget(processor_time)
+        """What persons' requests cost."""
+        self._persons: dict[int, str] = {}
+        """Whose sessions of persons are."""
+        self._turns: WeakValueDictionary[str, _Turn] = WeakValueDictionary()
+        """By person, while one of them is asking."""
         self._of_one: Counter[str] = Counter()
         """Sessions by whose they are."""
-        self._noise = Sparing(self.log, boot_clock())
+        self._clock = boot_clock()
+        self._noise = Sparing(self.log, self._clock)
         self._decoding = trio.CapacityLimiter(MAX_DECODED)
         self.keeping: Keeping | None = None
         """Of outputs, where they are kept."""
@@ -282,21 +299,23 @@ class Server:
 
     async def _converse(self, session: Session, guest: Guest) -> None:
         epoch = session.epoch
-        trusted = self._local.is_own(guest) or guest.uid == 0
-        if self._of_one[guest.origin] >= MAX_SESSIONS_OF_ONE and not trusted:
+        if self._of_one[guest.origin] >= MAX_SESSIONS_OF_ONE and not self._is_trusted(guest):
             session.close(f"{guest.owner} has {MAX_SESSIONS_OF_ONE} connections already: end some of them first")
             return
         self._sessions[epoch] = session
         self._of_one[guest.origin] += 1
+        if session.peer is not Role.NODE:
+            self._persons[epoch] = guest.owner
         try:
             await self._driver.put(SessionOpened(epoch, session.peer, guest.owner, guest.key, guest.expires))
-            async for message in session:
+            while (message := await session.receive()) is not None:
                 await self._take(session, guest, message)
                 if session.peer is not Role.NODE:
                     await session.has_room()
         finally:
             end = session.end or End("the coordinator stops")
             del self._sessions[epoch]
+            self._persons.pop(epoch, None)
             self._of_one[guest.origin] -= 1
             if not self._of_one[guest.origin]:
                 del self._of_one[guest.origin]
@@ -317,16 +336,43 @@ class Server:
     async def _take(self, session: Session, guest: Guest, message: AnyMessage) -> None:
         """What the shell answers itself, and all else to the core. Awaited, so a peer can't outrun the disk."""
         if isinstance(message, Upload):
+            async with self._turn_of(session, guest):
+                pass  # but the disk is not waited for in it
             await self._take_upload(session, guest.owner, message)
         elif isinstance(message, Submit):
-            await self._take_submission(session, guest.owner, message)
+            async with self._turn_of(session, guest, session.connection.frame_size):
+                await self._take_submission(session, guest.owner, message)
         elif isinstance(message, Renew):
-            await self._take_renewal(session, guest, message)
+            async with self._turn_of(session, guest):
+                await self._take_renewal(session, guest, message)
         else:
             if isinstance(message, Join):
                 self._warn_of_shared_user(guest, message)
-            give = self._driver.put if session.peer is Role.NODE else self._driver.hand_over
-            await give(Received(session.epoch, message), session.connection.frame_size)
+            event, size = Received(session.epoch, message), session.connection.frame_size
+            if session.peer is Role.NODE:
+                await self._driver.put(event, size)
+            else:
+                async with self._turn_of(session, guest, size):
+                    await self._driver.hand_over(event, size)
+
+    @asynccontextmanager
+    async def _turn_of(self, session: Session, guest: Guest, size: int = 0) -> AsyncIterator[None]:
+        """When what this person has asked before is paid for, and nothing else of him waits to be decided. `size`:
+        bytes of the request that were taken apart."""
+        if session.peer is Role.NODE or self._is_trusted(guest):
+            yield
+            return
+        turn = self._turns.setdefault(guest.owner, _Turn())
+        async with turn.lock:
+            pause_s = self.budget.pause_s(guest.owner, self._clock().boottime)
+            if pause_s:
+                await trio.sleep(pause_s)
+            self.budget.charge(guest.owner, EACH_S + BYTE_S * size)
+            yield
+
+    def _is_trusted(self, guest: Guest) -> bool:
+        """Whether it may do to this process what it likes anyway."""
+        return self._local.is_own(guest) or guest.uid == 0
 
     async def _take_renewal(self, session: Session, guest: Guest, renewal: Renew) -> None:
         """The next certificate is for the key that the session lives by, and for no other."""
@@ -389,7 +435,11 @@ class Server:
         if submission.document is not None:
             raise ProtocolError("a submission holds its document or names an upload, not both")
         content = self._blobs.read(owner, digest)
-        document = codec.decode_plain(content)
+        before = processor_time()
+        try:
+            document = codec.decode_plain(content)
+        finally:
+            trio.from_thread.run_sync(self.budget.charge, owner, processor_time() - before)
         if not isinstance(document, dict):
             raise ProtocolError("an uploaded document is a map; this one is not")
         return document, len(content)
@@ -447,10 +497,14 @@ class Server:
         session = self._sessions.get(epoch)
         if session is None:
             return
+        if (person := self._persons.get(epoch)) is not None:
+            self.budget.on_account_of(person)
         try:
             session.send(message)  # type: ignore[arg-type]  # every Message of the core is one of AnyMessage
         except FrameTooLarge as error:
             self._too_large(session, message, str(error))
+        if person is not None:
+            self.budget.on_account_of(None)
         if isinstance(message, Reply | Refused):
             blob = self._uploaded.pop((epoch, message.request), None)
             if blob is not None:

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from coordinator.admission import JOIN_S
+from coordinator.budget import AT_ONCE_S, SHARE
+from coordinator.budget import LONGEST_S as PAUSE_S
 from coordinator.chronicle import MEANINGS
 from coordinator.model import JOB_TRANSITIONS, JOIN_AGAIN_S, JOINS, JobState
 from coordinator.preparation import PAID, TRANSITIONS
@@ -96,7 +98,10 @@ def bounds_of_a_peer() -> str:
          "the connection"),
         ("an uploaded document", f"{size(limits.MAX_DOCUMENT)}, {limits.MAX_DOCUMENT_CONTAINERS:,} arrays and maps",
          "the submission"),
-        ("requests of a person that were read and not handled", "1", "nothing: the next one waits"),
+        ("requests of a person, of all connections, that were read and not handled", "1",
+         "nothing: the next one waits"),
+        ("the loop's time for one person's requests", f"{AT_ONCE_S:g} s at once, {SHARE:.0%} for long",
+         f"nothing: the next one waits, {PAUSE_S:g} s at most"),
         ("events of everybody that were read and not handled", f"{INBOX:,}, {size(INBOX_BYTES)}",
          "nothing: nobody is read"),
         ("answers that wait for a person", f"{size(limits.MAX_AHEAD)}, then its next request waits; "

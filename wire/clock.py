@@ -17,6 +17,11 @@ def boot_id(source: Path = BOOT_ID_FILE) -> str:
     return source.read_text("ascii", "replace").strip()
 
 
+def processor_time() -> float:
+    """Seconds of the processor that this thread has had so far."""
+    return time.thread_time()
+
+
 def boot_clock(boot: str | None = None) -> Callable[[], Instant]:
     """A clock for one process: its boot does not change while it lives. `boot` replaces the kernel's id where a
     node's identity is more than that."""

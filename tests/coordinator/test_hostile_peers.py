@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from coordinator import admission, joining, server, work
+from coordinator import admission, budget, joining, server, work
 from coordinator.config import Config
 from coordinator.daemon import serve_state
 from coordinator.model import JOIN_AGAIN_S, JOINS
@@ -233,6 +233,45 @@ async def test_t6_one_person_has_so_many_connections_and_others_have_theirs(tmp_
         async with opened(await there.dial(bob), Role.USER) as session:
             await answered(session)
         nursery.cancel_scope.cancel()
+
+
+async def test_t6_who_has_had_his_share_waits_on_each_of_his_connections_and_nobody_else_does(tmp_path, monkeypatch):
+    monkeypatch.setattr(budget, "AT_ONCE_S", 0.0)
+    monkeypatch.setattr(budget, "SHARE", 1e-9)  # one request is enough for a pause without end
+    monkeypatch.setattr(budget, "LONGEST_S", 1e9)
+    async with listening(tmp_path) as there, trio.open_nursery() as nursery:
+        names = ("mallory", "alice", "bob", "carol")
+        mallory, *others = [await there.identity(Role.USER, name) for name in names]
+        again = 0
+
+        async def ask_again(session: Session) -> None:
+            nonlocal again
+            await answered(session, 2)
+            again += 1
+
+        async with (
+            opened(await there.dial(mallory), Role.USER) as one,
+            opened(await there.dial(mallory), Role.USER) as two,
+        ):
+            await answered(one)
+            nursery.start_soon(ask_again, one)
+            nursery.start_soon(ask_again, two)
+            for other in others:
+                async with opened(await there.dial(other), Role.USER) as session:
+                    with no_slower_than(60):
+                        await answered(session)
+            assert again == 0
+            assert await trio.to_thread.run_sync(there.known), "who owns the coordinator never waits"
+            nursery.cancel_scope.cancel()
+
+
+async def test_who_has_waited_for_his_share_is_answered(tmp_path, monkeypatch):
+    monkeypatch.setattr(budget, "AT_ONCE_S", 0.0)
+    async with listening(tmp_path) as there:
+        alice = await there.identity(Role.USER, "alice")
+        async with opened(await there.dial(alice), Role.USER) as session:
+            for number in range(1, 20):
+                await answered(session, number)
 
 
 async def test_t6_large_and_evil_messages_cost_their_sender_its_session_and_the_daemon_little(tmp_path):
