@@ -236,6 +236,8 @@ NEXT: Final[dict[Code, str]] = {
     "`coordinator node forget {node}`",
     Code.RELEASE_FAILED: _RELEASE_LOG + " shows why",
     Code.PREP_FAILED: _PREP_LOG + " shows why; when that is mended, `coordinator job retry {job}` runs the rest",
+    Code.ENDED_EARLY: "`coordinator job nodes {job}` shows what happened where; "
+    "`coordinator job retry {job}` runs what is left",
     Code.TASKS_FAILED: "`coordinator logs {job} --failed` shows what they printed",
     Code.ON_END_FAILED: "`coordinator job show {job} -o json` shows what it wrote",
 }

@@ -14,6 +14,7 @@ from coordinator.preparation import OPEN, NodeJob
 from coordinator.reasons import Cause, Code, Explanation, Told, dominant_first
 from coordinator.records import NodeJobState
 from coordinator.render import count_of, duration
+from coordinator.views import job_result
 from coordinator.why import View
 from wire import signals
 from wire.arms import first_match
@@ -81,7 +82,7 @@ def _active(view: View, shown: Job, found: Explanation) -> Iterator[Cause]:
 def _disabled(shown: Job, reason: str) -> Cause:
     """It is, or is about to be: then some of it is still out."""
     if shown.disabled is None or shown.state is not JobState.DISABLING:
-        return Cause(Code.DISABLED, reason)
+        return Cause(Code.DISABLED, reason.replace("its job", "it", 1))
     what = "to run to the end" if shown.disabled.how is Disabling.WAIT else "to be stopped"
     how = f"`job disable --{shown.disabled.how.value}`"
     sentence = f"it is being disabled by {shown.disabled.by}: {count_of(shown.granted, 'task')} of it {what} ({how})"
@@ -115,6 +116,8 @@ def _first_waiting(view: View, shown: Job, group: Group, found: Explanation) -> 
     first = one.causes[0]
     if not found.nodes:
         found.nodes, found.left_out = one.nodes, one.left_out
+    if first.code is Code.DISABLED:  # which is told of the job
+        return Cause(first.code, tasks)
     about = first.about or f"{shown.id}/{group.sweep.label(index)}"
     return Cause(first.code, f"{tasks}: {first.reason}", first.node, about)
 
@@ -187,10 +190,13 @@ def _completed(view: View, shown: Job) -> Iterator[Cause]:
         yield _failed(shown, failed)
     if cancelled := sum(group.counts[TaskState.CANCELLED] for group in shown.groups):
         yield Cause(Code.TASKS_CANCELLED, f"tasks of it were cancelled: {cancelled:,}")
-    if skipped := sum(group.counts[TaskState.SKIPPED] for group in shown.groups):
+    skipped = sum(group.counts[TaskState.SKIPPED] for group in shown.groups)
+    well = job_result(shown) == "success"
+    if skipped and not well:
         yield Cause(Code.TASKS_SKIPPED, f"tasks of it were skipped: {skipped:,}")
     if not early:
-        yield Cause(Code.COMPLETED, f"it is completed ({shown.end_reason})")
+        alike = f"; skipped by their own conditions: {skipped:,}" if skipped and well else ""
+        yield Cause(Code.COMPLETED, f"it is completed ({shown.end_reason}){alike}")
 
 
 def _ended_early(shown: Job) -> Iterator[Cause]:

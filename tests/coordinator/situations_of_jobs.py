@@ -85,7 +85,7 @@ def a_job_that_is_being_disabled(play: Play) -> str:
     return name
 
 
-@situation(Code.DISABLED, "its job was disabled by uid:1000", "`coordinator job enable j-1`")
+@situation(Code.DISABLED, "it was disabled by uid:1000", "`coordinator job enable j-1`")
 def a_job_that_is_disabled(play: Play) -> str:
     name = play.submit(job("j"))
     play.admin.ask(m.JobDisable, name, m.Disabling.REQUEUE)
@@ -243,10 +243,22 @@ def a_job_whose_task_failed(play: Play) -> str:
     return name
 
 
-@situation(Code.ENDED_EARLY, "it was ended before all its tasks were done: UserTerminate")
+@situation(
+    Code.ENDED_EARLY, "it was ended before all its tasks were done: UserTerminate",
+    "`coordinator job nodes j-1` shows what happened where; `coordinator job retry j-1` runs what is left",
+)  # fmt: skip
 def a_job_that_was_terminated(play: Play) -> str:
     name = play.submit(job("j"))
     play.terminate(name)
+    return name
+
+
+@situation(Code.COMPLETED, "it is completed (AllTasksComplete); skipped by their own conditions: 1")
+def a_job_of_which_a_task_was_not_needed(play: Play) -> str:
+    n1 = play.node("n1")
+    name = play.submit(job("j", tasks("first"), tasks("rescue", after=[{"group": 0, "when": "failed"}])))
+    n1.end(name)
+    play.run_out(name)
     return name
 
 

@@ -65,7 +65,7 @@ def test_ctrl_c_reaches_what_runs_in_the_foreground_and_not_the_shell(agent: Age
     shell = agent.template(["sh", "-i"], id="s", terminal=name)
     shell["env"]["PS1"] = "@@ "
     talk.say(shell, {"op": "run", "items": [["shell.1", "s", [], "j-1/a"]]})
-    # What is in the foreground says so itself: a shell that has forked, and not begun the command yet, may lose the key.
+    # What is in the foreground says so itself: a shell that has forked and not begun the command yet may lose the key.
     os.write(ours, b"sh -c \"echo rea''dy; exec sleep 1000\"\n")
     read_until(ours, b"ready\r\n")
     os.write(ours, b"\x03")
