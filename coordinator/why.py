@@ -110,8 +110,11 @@ def _skipped(job: Job, group: Group, index: int) -> Cause:
 
 
 def how(end: Ended | None) -> str:
-    """An end in words, as part of a sentence."""
-    return (end_sentence(end) or "it succeeded").removesuffix(".") if end is not None else "nobody knows how"
+    """An end in words, as part of a sentence; what a node said may be a whole one."""
+    if end is None:
+        return "nobody knows how"
+    said = (end_sentence(end) or "it succeeded").removesuffix(".")
+    return said[0].lower() + said[1:] if said.partition(" ")[0].istitle() else said
 
 
 def _arm(group: Group, end: Ended) -> str:
@@ -449,6 +452,11 @@ def _story(job: Job, group: Group, index: int) -> list[Told]:
         told.append(reopened(job))
     for attempt, node, end in group.history.get(index, []):
         told.append(Told(end.ended_at, f"attempt {attempt} on `{node}`: {how(end)}{_AFTERWARDS[end.verdict]}"))
+    columns = group.finished
+    plain = index not in group.history and group.state[index] == TaskState.SUCCEEDED
+    if plain and columns is not None and columns.started_at[index]:
+        node = list(job.node_numbers)[columns.node[index]]
+        told.append(Told(columns.started_at[index] + columns.wall_s[index], f"attempt 1 on `{node}`: it succeeded"))
     return latest(told)
 
 

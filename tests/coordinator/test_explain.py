@@ -189,6 +189,17 @@ def test_the_story_tells_the_first_moment_and_the_last_ones_in_order() -> None:
     assert story[-1]["text"] == "attempt 30 on `n1`: exit code 7, tried again"
 
 
+def test_the_story_tells_of_a_plain_success_and_quotes_sentences_of_nodes_as_parts_of_its_own() -> None:
+    play = Play()
+    n1 = play.node("n1", slots=2)
+    name = play.submit(job("j", tasks(size=2)))
+    n1.end(name)
+    n1.end(name, None, outcome=m.Outcome.TIMED_OUT, reason="It ran longer than its timeout of 1 s.")
+    well, late = (explained(play, f"{name}/t[{n}]") for n in (0, 1))
+    assert [told["text"] for told in well["story"]] == ["its job was submitted", "attempt 1 on `n1`: it succeeded"]
+    assert late["reason"].startswith("it failed for good: it ran longer than its timeout of 1 s at attempt 1; ")
+
+
 def test_the_story_tells_of_rounds_of_a_job_that_was_tried_again() -> None:
     play = Play()
     n1 = play.node("n1")
