@@ -15,7 +15,7 @@ import click
 
 from coordinator.cli import output
 from coordinator.cli.failure import Exit, Failure, failed, interrupted, misused, reason_of
-from coordinator.cli.options import coordinator_option, output_option
+from coordinator.cli.options import Family, coordinator_option, output_option
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -46,7 +46,7 @@ COMMANDS: Final = {
 of commands loads none of them. In the order of the list."""
 
 
-class Commands(click.Group):
+class Commands(Family):
     """The root command: knows its subcommands by name and imports the one that is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -70,6 +70,18 @@ class Commands(click.Group):
         fitting = [(name, summary) for name, (_, summary) in COMMANDS.items() if name.startswith(incomplete)]
         options = click.Command.shell_complete(self, ctx, incomplete)
         return [*(CompletionItem(name, help=summary) for name, summary in fitting), *options]
+
+    def meant(self, ctx: click.Context, word: str) -> str:
+        """Also `node drain`, of who typed `drain`."""
+        if nearest := super().meant(ctx, word):
+            return nearest
+        from coordinator.render import joined
+
+        families = ((name, self.get_command(ctx, name)) for name in COMMANDS)
+        full = [
+            f"`{name} {word}`" for name, one in families if isinstance(one, Family) and word in one.list_commands(ctx)
+        ]
+        return f": did you mean {joined(full)}?" if full else ""
 
 
 def _print_version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
@@ -159,7 +171,7 @@ def wants_json(argv: Sequence[str]) -> bool:
 def _from_click(error: click.ClickException) -> Failure:
     context = getattr(error, "ctx", None)
     path = context.command_path if isinstance(context, click.Context) else "coordinator"
-    message = error.format_message()
+    message = error.format_message().replace("is not a valid integer range", "is no whole number")
     return misused(message[:1].lower() + message[1:].rstrip("."), f"`{path} --help` lists what there is")
 
 

@@ -9,11 +9,11 @@ import click
 
 from coordinator.cli import output, pieces, words
 from coordinator.cli.logs import write_bytes
-from coordinator.cli.options import Terms, facts
+from coordinator.cli.options import Family, Terms, facts
 from coordinator.render import table
 
 
-@click.group()
+@click.group(cls=Family)
 def files() -> None:
     """Look at files on a node. PATH is below the node's root, for instance `shared/result.csv`."""
 

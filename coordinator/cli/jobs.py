@@ -10,11 +10,11 @@ import click
 from coordinator.cli import output, words
 from coordinator.cli.durations import Duration, OrNone
 from coordinator.cli.failure import Exit, Failure, failed, interrupted, misused
-from coordinator.cli.options import Terms, facts
+from coordinator.cli.options import Family, Terms, facts
 from coordinator.render import count_of, duration
 
 
-@click.group()
+@click.group(cls=Family)
 def job() -> None:
     """Show, await, change and end jobs. JOB is an id (`daily-3`) or a name (its newest job)."""
 

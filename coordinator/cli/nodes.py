@@ -10,10 +10,10 @@ import click
 from coordinator.cli import output, words
 from coordinator.cli.durations import Duration
 from coordinator.cli.failure import Failure, failed, interrupted
-from coordinator.cli.options import Terms, facts
+from coordinator.cli.options import Family, Terms, facts
 
 
-@click.group()
+@click.group(cls=Family)
 def node() -> None:
     """Show nodes, empty them for maintenance, take them back, and shut them out."""
 

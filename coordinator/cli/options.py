@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
@@ -28,6 +29,34 @@ coordinator_option = click.option(
     metavar="ADDRESS",
     help="The coordinator's socket, or HOST:PORT (default: $BATCH_COORDINATOR, ...).",
 )
+
+
+class Family(click.Group):
+    """Commands with one name before theirs. In its help each is told by the beginning of its own."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        members = ((name, self.get_command(ctx, name)) for name in self.list_commands(ctx))
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, _summary(member.help)) for name, member in members if member is not None])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if self.get_command(ctx, args[0]) is None:
+            ctx.fail(f"no such command {args[0]!r}{self.meant(ctx, args[0])}")
+        return super().resolve_command(ctx, args)
+
+    def meant(self, ctx: click.Context, word: str) -> str:
+        """The way out of a command that does not exist, as the end of a sentence."""
+        from wire.near import did_you_mean
+
+        meant = did_you_mean(word, self.list_commands(ctx))
+        return f": {meant}" if meant else ""
+
+
+def _summary(text: str | None) -> str:
+    """`Empty a node` of `Empty a node: no new work, …`."""
+    return re.split(r"[.:;](?:\s|$)", " ".join((text or "").split()), maxsplit=1)[0]
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ import click
 
 from coordinator.cli import output, words
 from coordinator.cli.failure import misused
-from coordinator.cli.options import Terms, facts
+from coordinator.cli.options import Family, Terms, facts
 
 
-class _Pools(click.Group):
+class _Pools(Family):
     """Knows `bootstrap` by name: what it imports is needed by no other command."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -12,7 +12,7 @@ import click
 
 from coordinator.cli import output, words
 from coordinator.cli.failure import misused
-from coordinator.cli.options import Terms, facts
+from coordinator.cli.options import Family, Terms, facts
 
 if TYPE_CHECKING:
     from coordinator.cli.connection import Connection
@@ -21,7 +21,7 @@ PAGE: Final = 1000
 STATES: Final = ("active", "preparing", "running", "completed", "succeeded", "failed", "cancelled", "skipped")
 
 
-@click.group()
+@click.group(cls=Family)
 def task() -> None:
     """Show and cancel tasks. TASK is `JOB/price[17,fx]`, `JOB/price-17-fx` or `JOB/price#INDEX`."""
 

@@ -8,14 +8,14 @@ import click
 
 from coordinator.cli import output, words
 from coordinator.cli.durations import Duration
-from coordinator.cli.options import Terms, facts
+from coordinator.cli.options import Family, Terms, facts
 
 ROLES = ("node", "user", "operator", "admin")
 SECRET_BYTES = 32
 ID_DIGITS = 8
 
 
-@click.group()
+@click.group(cls=Family)
 def token() -> None:
     """Let nodes and people in over the network."""
 

@@ -7,10 +7,10 @@ from typing import Any
 import click
 
 from coordinator.cli import output, words
-from coordinator.cli.options import Terms, facts
+from coordinator.cli.options import Family, Terms, facts
 
 
-@click.group()
+@click.group(cls=Family)
 def user() -> None:
     """Show who may come in over the network, and end it."""
 

@@ -308,6 +308,28 @@ def test_help_and_version_are_facts(desk: Desk) -> None:
         assert outcome.out.startswith("Usage: coordinator")
 
 
+def test_a_command_that_does_not_exist_is_answered_by_those_that_do(desk: Desk) -> None:
+    for typed, meant in (
+        (("sumbit",), "`submit`"), (("job", "shwo"), "`show`"), (("drain", "n1"), "`node drain`"),
+        (("retry",), "`job retry`"),
+    ):  # fmt: skip
+        outcome = desk.run(*typed)
+        assert outcome.status == 2
+        assert f"did you mean {meant}?" in outcome.err
+    assert "did you mean" not in desk.run("zzz").err
+
+
+def test_the_help_tells_each_command_by_a_whole_clause(desk: Desk) -> None:
+    for family in ((), ("job",), ("node",), ("pool",), ("token",)):
+        commands = desk.run(*family, "--help").out.partition("Commands:")[2]
+        assert "..." not in commands
+    assert "  drain       Empty a node\n" in desk.run("node", "--help").out
+
+
+def test_a_number_that_is_none_is_told_without_words_of_programmers(desk: Desk) -> None:
+    assert "'abc' is no whole number" in desk.run("events", "--since", "abc").err
+
+
 def test_no_command_at_all_is_status_2_with_the_help(desk: Desk) -> None:
     for arguments in ((), ("job",)):
         outcome = desk.run(*arguments)
