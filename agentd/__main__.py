@@ -368,7 +368,9 @@ def main() -> None:
         failure.show()
         sys.exit(failure.status)
     except click.ClickException as error:
-        error.show()
+        message = error.format_message().rstrip(".").replace("is not a valid integer range", "is no whole number")
+        end = "" if message.endswith("?") else "."
+        print(f"agentd: {message[:1].lower()}{message[1:]}{end} `agentd --help` lists what there is.", file=sys.stderr)
         sys.exit(2)
     except click.exceptions.Abort:
         sys.exit(130)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agentd.__main__ import Failure, elevation_of, users_of
+from agentd.__main__ import Failure, elevation_of, main, users_of
 from agentd.config import ConfigError, FileConfig, read_config
 from agentd.uids import COUNT, FIRST, LEASES
 
@@ -88,3 +88,22 @@ def test_t8_elevation_takes_the_administrators_word_and_root() -> None:
     assert elevation_of(False, root=True) == (False, "which this node does not allow (agentd --allow-elevation)")
     assert elevation_of(True, root=False) == (False, "which this node can't give: its agent is not run by root")
     assert elevation_of(False, root=False)[0] is False
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ([], "agentd: missing option '--pool'. `agentd --help` lists what there is.\n"),
+        (["--pool", "p", "--lable", "x"], "agentd: no such option '--lable'. "),
+        (["--pool", "p", "--slots", "many"], "agentd: invalid value for '--slots': 'many' is no whole number."),
+    ],
+)
+def test_a_wrong_command_line_is_one_sentence(
+    typed: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["agentd", *typed])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    written = capsys.readouterr().err
+    assert (ended.value.code, written.count("\n")) == (2, 1)
+    assert written.startswith(said)
