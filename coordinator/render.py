@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from wire.columns import cut_to, screen_width
+
 _MINUTE: Final = 60
 _HOUR: Final = 3600
 _DAY: Final = 86_400
@@ -138,7 +140,7 @@ def table(
     """Aligned lines with a header. With a `width`, flexible columns are cut so that a line fits, if it can."""
     cells = [["-" if cell is None or cell == "" else plain(str(cell)) for cell in row] for row in rows]
     widths = [
-        max(len(column.title), *(len(row[n]) for row in cells)) if cells else len(column.title)
+        max(len(column.title), *(screen_width(row[n]) for row in cells)) if cells else len(column.title)
         for n, column in enumerate(columns)
     ]
     if width is not None:
@@ -168,15 +170,15 @@ def _line(
     parts = []
     for n, (column, cell) in enumerate(zip(columns, cells, strict=True)):
         text = shorten(cell, widths[n]) if column.flexible else cell
-        padding = " " * (widths[n] - len(text))
+        padding = " " * (widths[n] - screen_width(text))
         shown = paint(text, COLOUR_OF.get(text)) if colour else text
         parts.append(padding + shown if column.right else shown + ("" if n == len(columns) - 1 else padding))
     return paint(GAP.join(parts).rstrip(), whole)
 
 
 def shorten(text: str, width: int) -> str:
-    """At most `width` characters, with an ellipsis where something was cut."""
-    return text if len(text) <= width else text[: max(0, width - 1)] + "…"
+    """At most `width` columns, with an ellipsis where something was cut."""
+    return text if screen_width(text) <= width else cut_to(text, width - 1) + "…"
 
 
 def pairs(rows: Iterable[tuple[str, object]], *, colour: bool = False) -> list[str]:

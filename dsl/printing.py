@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import unicodedata
 from collections.abc import Mapping
 from typing import Any, Final
 
 from dsl.diagnostics import Diagnostic, Lines, Span, as_data
+from wire.columns import screen_width
 
 WIDTH: Final = 160
 """Columns of a source line that are shown; a longer one is cut around the mark."""
@@ -92,10 +92,7 @@ def _marked_line(source: Lines, number: int, gutter: int, marks: list[tuple[Span
 
 def _width(text: str) -> int:
     """Columns on a terminal."""
-    wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
-    none = sum(unicodedata.combining(letter) > 0 for letter in text)
-    tabs = text.count("\t")
-    return len(text) + wide - none + 3 * tabs
+    return screen_width(text) + 3 * text.count("\t")
 
 
 def _visible(text: str) -> str:

@@ -335,3 +335,12 @@ def test_failures_of_what_is_optional_and_skips_by_their_own_condition_are_no_pr
     assert judge(still_open, [], tasks_only=True).problems == []
     one_counts = a_job(result="failure", tasks=counts(succeeded=7, failed=3, skipped=3), optional_failed=2)
     assert judge(one_counts, [a_node_job()]).problems == ["1 task of daily-3 failed", "3 tasks of daily-3 were skipped"]
+
+
+def test_a_table_of_wide_letters_stands_in_columns_of_the_terminal_and_is_cut_there() -> None:
+    rows = [("a[日本語]", "日本語日本語"), ("a[x]", "plain"), ("a[e\N{COMBINING ACUTE ACCENT}]", "y")]
+    columns = (Column("TASK"), Column("REASON", flexible=True))
+    assert render.table(columns, rows) == [
+        "TASK       REASON", "a[日本語]  日本語日本語", "a[x]       plain", "a[e\N{COMBINING ACUTE ACCENT}]       y",
+    ]  # fmt: skip
+    assert render.shorten("日本語日本語", 8) == "日本語…"
