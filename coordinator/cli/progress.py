@@ -81,12 +81,13 @@ def _node_word(state: str, job: dict[str, Any]) -> str:
 
 
 def changes(before: Picture | None, after: Picture) -> list[str]:
-    """What happened between two pictures, a line each: for logs and pipes."""
+    """What happened between two pictures, a line each: for logs and pipes. A job begins before its nodes do, and is
+    over after them."""
     lines: list[str] = []
     was = {job["id"]: job for job in before.jobs} if before is not None else {}
     for job in after.jobs:
-        lines += _node_changes(was.get(job["id"]), job)
-        lines += _job_changes(was.get(job["id"]), job)
+        earlier = was.get(job["id"])
+        lines += [*_begun(earlier, job), *_node_changes(earlier, job), *_come_along(earlier, job)]
     return lines
 
 
@@ -96,17 +97,23 @@ def _node_changes(before: dict[str, Any] | None, job: dict[str, Any]) -> list[st
     return [f"{job['id']}: {row['state'].replace('_', ' ')} on {row['node']}" for row in rows]
 
 
-def _job_changes(before: dict[str, Any] | None, job: dict[str, Any]) -> list[str]:
-    lines = []
-    done = tasks_over(job)
-    if before is None:
-        lines.append(f"{job['id']}: submitted, {count_of(job['tasks']['total'], 'task')}")
-    elif _tenth(done, job) != _tenth(tasks_over(before), job) and done < job["tasks"]["total"]:
-        counts = tally(job["tasks"], ("succeeded", "failed", "cancelled", "skipped"))
-        lines.append(f"{job['id']}: {done:,} of {count_of(job['tasks']['total'], 'task')} done: {counts}")
-    if job["state"] != (before["state"] if before is not None else "active"):
-        lines.append(job_sentence(job, 0) if is_over(job) else f"{job['id']}: {job['state']}{_because(job)}")
+def _begun(before: dict[str, Any] | None, job: dict[str, Any]) -> list[str]:
+    """What its nodes do after it."""
+    lines = [f"{job['id']}: submitted, {count_of(job['tasks']['total'], 'task')}"] if before is None else []
+    if job["state"] != (before["state"] if before is not None else "active") and not is_over(job):
+        lines.append(f"{job['id']}: {job['state']}{_because(job)}")
     return lines
+
+
+def _come_along(before: dict[str, Any] | None, job: dict[str, Any]) -> list[str]:
+    """What comes of what its nodes do."""
+    if is_over(job):
+        return [] if before is not None and is_over(before) else [job_sentence(job, 0)]
+    done = tasks_over(job)
+    if before is None or _tenth(done, job) == _tenth(tasks_over(before), job) or done == job["tasks"]["total"]:
+        return []
+    counts = tally(job["tasks"], ("succeeded", "failed", "cancelled", "skipped"))
+    return [f"{job['id']}: {done:,} of {count_of(job['tasks']['total'], 'task')} done: {counts}"]
 
 
 def _because(job: dict[str, Any]) -> str:

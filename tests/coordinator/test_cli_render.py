@@ -328,6 +328,19 @@ def test_changes_are_told_once() -> None:
     ]
 
 
+def test_changes_are_told_in_the_order_in_which_they_came() -> None:
+    """A job is submitted before its nodes prepare, ends before they release, and is over when they have."""
+    preparing = a_job(state="active", result=None, tasks=counts(active=8), nodes=[a_node_job(state="preparing")])
+    ending = {**preparing, "state": "terminating", "end_reason": "why", "nodes": [a_node_job(state="releasing")]}
+    over = {**a_job(), "nodes": [a_node_job()]}
+    assert progress.changes(None, picture(preparing)) == ["daily-3: submitted, 8 tasks", "daily-3: preparing on risk-1"]
+    told = progress.changes(picture(preparing), picture(ending))
+    assert told == ["daily-3: terminating, why", "daily-3: releasing on risk-1"]
+    assert [line.split(":")[1].split()[0] for line in progress.changes(None, picture(over))] == [
+        "submitted,", "released", "success,",
+    ]  # fmt: skip
+
+
 def test_failures_of_what_is_optional_and_skips_by_their_own_condition_are_no_problem() -> None:
     optional = a_job(tasks=counts(succeeded=7, failed=2, skipped=3), optional_failed=2)
     assert judge(optional, [a_node_job()]).problems == []
