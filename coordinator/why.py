@@ -476,8 +476,8 @@ _AFTERWARDS: Final = {
     Verdict.SUCCEEDED: "",
     Verdict.FAILED: ", for good",
     Verdict.RETRY: ", tried again",
-    Verdict.LOST: ", which costs it no retry",
-    Verdict.DRAINED: ", which costs it no retry",
-    Verdict.REQUEUED: ", which costs it no retry",
+    Verdict.LOST: "; it costs no retry",
+    Verdict.DRAINED: "; it costs no retry",
+    Verdict.REQUEUED: "; it costs no retry",
     Verdict.CANCELLED: ", cancelled",
 }

@@ -42,12 +42,14 @@ def lines(document: Mapping[str, Any], now: float, colour: bool) -> list[str]:
         if document["nodes_left_out"]:
             found.append(f"and {count_of(document['nodes_left_out'], 'node')} more")
     if document["story"]:
-        found += ["", *(f"{age(told['time'], now):>7} ago  {plain(told['text'])}" for told in document["story"])]
+        found.append("")
+        for told in document["story"]:
+            found += _wrapped(f"{age(told['time'], now):>7} ago  {told['text']}", width, hang=" " * 15)
     return found
 
 
-def _wrapped(text: str, width: int, indent: str = "") -> list[str]:
+def _wrapped(text: str, width: int, indent: str = "", hang: str = "  ") -> list[str]:
     return textwrap.wrap(
-        plain(text), width, initial_indent=indent, subsequent_indent=indent + "  ", break_long_words=False,
+        plain(text), width, initial_indent=indent, subsequent_indent=indent + hang, break_long_words=False,
         break_on_hyphens=False,
     )  # fmt: skip

@@ -517,7 +517,9 @@ WHY = {
             {"code": "order", "reason": "3 tasks of `price` are before it", "node": None}],
     "next": "wait, or add a node to pool `risk`",
     "nodes": [{"node": "n1", "state": "running", "code": "busy", "reason": "2 of 2 slots are taken"}],
-    "nodes_left_out": 4, "story": [{"time": "2026-11-22T09:00:00.000Z", "text": "its job was submitted"}],
+    "nodes_left_out": 4,
+    "story": [{"time": "2026-11-22T09:00:00.000Z", "text": "its job was submitted"},
+              {"time": "2026-11-22T09:00:00.000Z", "text": f"attempt 1 on `n1`: {'no such file, ' * 5}tried again"}],
 }  # fmt: skip
 
 
@@ -528,4 +530,7 @@ def test_explain_says_the_dominant_reason_first_then_the_others_what_helps_the_n
     assert lines[0] == "daily-3/price[17,fx]: node `n1`: 2 of 2 slots are taken"
     assert lines[1:3] == ["  also: 3 tasks of `price` are before it", "next: wait, or add a node to pool `risk`"]
     assert lines[4:7] == ["NODE  STATE    WHY NOT", "n1    running  2 of 2 slots are taken", "and 4 nodes more"]
-    assert lines[-1].endswith("ago  its job was submitted")
+    assert lines[-3].endswith("ago  its job was submitted")
+    assert "ago  attempt 1 on `n1`: no such" in lines[-2]
+    assert lines[-1].lstrip() == "such file, no such file, tried again"
+    assert max(map(len, lines)) <= 80
