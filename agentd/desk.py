@@ -60,6 +60,8 @@ class Desk:
         self.joined = False
         self.ended_in: set[str] = set()
         """Jobs of which tasks have ended since somebody looked."""
+        self.back: set[str] = set()
+        """Jobs that have a next round here, beside what an earlier one left, since somebody looked."""
         self._tasks: list[TaskEnd] = []
         self._phases: list[PhaseEnd] = []
         self._ending: dict[int, dict[int, bool]] = {}

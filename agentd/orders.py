@@ -76,7 +76,7 @@ class Orders:
             self._desk.keep(JobHeld(message.job, body))
         self._desk.keep(RoundOpened(message.job, message.round))
         if message.job in self._ledger.retained:
-            self._desk.ended_in.add(message.job)  # what an earlier round left is due while this one is open
+            self._desk.back.add(message.job)  # what an earlier round left is due while this one is open
         self._phases.course(message.job).made = False
 
     def start(self, message: m.StartNode) -> None:

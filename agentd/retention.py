@@ -53,7 +53,10 @@ class Retention:
 
     def advance(self) -> None:
         """Look at the next job of which something may be overdue."""
-        now, ended = self._desk.now.boottime, self._desk.ended_in
+        now, ended, back = self._desk.now.boottime, self._desk.ended_in, self._desk.back
+        for job in back:
+            self._look_by(job, now + SLACK_LEAST_S)
+        back.clear()
         for job in ended:
             held = self._desk.ledger.jobs.get(job)
             if held is not None:

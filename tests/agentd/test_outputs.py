@@ -196,6 +196,18 @@ def test_what_an_earlier_life_left_is_looked_for_after_a_restart() -> None:
     assert [chore.names for chore in of_kind(node, DiscardTasks)] == [["t-1"]]
 
 
+def test_what_an_earlier_round_left_is_looked_for_when_the_next_one_opens() -> None:
+    command = Command(argv=["x"], keep_ms=100_000)
+    node = started(command, kept_s=50.0)
+    node.end()
+    node.hear(m.ReleaseRound("j-1", 1, "NodeDrained"))
+    ack(node)
+    node.overdue = ["t-1"]
+    node.open(job_spec(group(command=command)), number=2)
+    node.wait(2.0)
+    assert [chore.names for chore in of_kind(node, DiscardTasks)] == [["t-1"]]
+
+
 def test_a_task_of_which_something_is_still_to_be_read_keeps_its_directory() -> None:
     node = started(Command(argv=["x"], keep_ms=0), count=2)
     node.overdue = ["t-1"]

@@ -26,4 +26,5 @@ REGRESSIONS: tuple[Regression, ...] = (
     Regression(
         14, "twins", "results of a copied node were taken for old ones by their numbers, and its job never ended"
     ),
+    Regression(500135, "starts", "what an earlier round had left was looked for a whole keep after the next one"),
 )
