@@ -94,10 +94,9 @@ class Invariants:
 
     def spawning(self, host: str, who: Identity, boot: str, incarnation: str) -> None:
         """Just before a command starts on a node, all of what must be true for that."""
-        if self.starts and who.kind is not Kind.RELEASE:
-            done = [t for t in self.truth.starts[host][self.truth.starts_from[host] :] if t.succeeded]
-            good = any((tree.boot, tree.incarnation) == (boot, incarnation) for tree in done)
-            require(good, "start", f"{who.kind.value} of {who.job} begins on {host} before the start in {boot}")
+        starting = [tree for tree in self.truth.starts[host] if tree.alive and tree.main_exit is None]
+        beside = starting if who.kind is not Kind.RELEASE else []
+        require(not beside, "start", f"{who.kind.value} of {who.job} starts while {beside and beside[0]} lives")
         job = self.truth.jobs.get(who.job)
         require(job is not None, "I5", f"a command of {who.job} starts, which no disk knows", who.job)
         assert job is not None
@@ -116,6 +115,13 @@ class Invariants:
                 self._task_starts(job, current, host, who, boot, incarnation)
             case Kind.RELEASE:
                 self._release_starts(job, current, host, who)
+
+    def beginning(self, host: str, what: str, boot: str, incarnation: str) -> None:
+        """Just before a task or a preparation begins: it starts, or files begin to come for it."""
+        if self.starts:
+            done = [t for t in self.truth.starts[host][self.truth.starts_from[host] :] if t.succeeded]
+            good = any((tree.boot, tree.incarnation) == (boot, incarnation) for tree in done)
+            require(good, "start", f"{what} begins on {host} before the start in {boot}")
 
     def start_begins(self, host: str, boot: str) -> None:
         """One attempt of it at a time, none beside tasks and preparations, none once it has succeeded."""
@@ -245,6 +251,8 @@ class Invariants:
                     self._end_recorded(record.node, end)
                 for phase in record.phases:
                     self._phase_recorded(record.node, phase)
+            case rows.StartOrdered():
+                self._start_ordered(record)
             case rows.StartEnded():
                 self._start_recorded(record)
             case rows.Granted():
@@ -287,6 +295,13 @@ class Invariants:
         held = [grant for grant in known if grant.record.node == node and grant.open]
         require(not held, "drain", f"{node} is drained and has {held and held[0].record}")
 
+    def _start_ordered(self, record: rows.StartOrdered) -> None:
+        """Not once more where it has succeeded, and its agent holds that durably."""
+        last = self.truth.start_orders.get(record.node)
+        same = last is not None and (last.digest, last.boot) == (record.digest, record.boot)
+        done = (record.node, record.boot) in self.truth.start_done and record.node not in self.truth.copied
+        require(not (same and done), "start", f"the start is ordered again on {record.node}, where it has succeeded")
+
     def _start_recorded(self, record: rows.StartEnded) -> None:
         trees = [t for host in self.truth.starts.values() for t in host if t.who.node == record.node]
         exits = [tree.main_exit for tree in trees]
@@ -313,6 +328,7 @@ class Invariants:
             for tree in trees:
                 mine = tree.who.job == job.id and tree.who.kind is Kind.TASK and tree.who.node not in self.truth.copied
                 minded = (tree.host, tree.number) not in self.unminded and not self.excused(host, tree.spawned_at)
+                minded = minded and not tree.stuck
                 require(not (mine and minded), "disabled", f"{job.id} is disabled while {tree} lives", job.id)
 
     def _reopened(self, job: JobTruth, record: rows.JobReopened) -> None:

@@ -309,14 +309,20 @@ class Machine:
             for path in self.disk.below(directory):
                 del self.disk.directories[path]
 
-    def kept_too_long(self, spare: set[str]) -> list[str]:
-        """Directories of tasks that should be gone, of jobs that the agent holds open; `spare`: other jobs."""
+    def spare_what_it_owes(self) -> None:
+        """Outputs of these jobs are still to be read: nothing of them may go just now."""
+        if self.agent is not None:
+            owed = (row.job for rows in self.agent.core.ledger.owed.values() for row in rows)
+            self._spared_at.update(dict.fromkeys(owed, self.world.now))
+
+    def kept_too_long(self) -> list[str]:
+        """Directories of tasks that should be gone, of jobs that the agent holds open."""
         agent, now = self.agent, self.world.now
         if agent is None or agent.stopped or self.disk.full or now - max(agent.born, agent.resumed_at) < KEEP_SLACK_S:
             self._full_at = now if self.disk.full else self._full_at
             return []
         again = {grant.job for grant in agent.core.ledger.grants.values() if grant.attempt > 1}
-        self._spared_at.update(dict.fromkeys(spare | again, now))
+        self._spared_at.update(dict.fromkeys(again, now))
         found = []
         for path, ended in self.disk.directories.items():
             job, _, name = path.partition("/")

@@ -51,7 +51,7 @@ from tests.simulator.workload import (
 )
 from tests.simulator.world import Clock, World
 from wire import messages as m
-from wire.messages import Message, Role
+from wire.messages import Message, Phase, Role
 from wire.spec import Finish, GroupSpec
 
 AMONG_STRANGERS: Final = 2
@@ -507,6 +507,8 @@ class Simulation:
             self.truth.leaving[self.by_name[host].node] = self.world.now
 
     def agent_received(self, host: str, message: Message) -> None:
+        if isinstance(message, m.OutputsTaken):
+            self.by_name[host].spare_what_it_owes()
         self.leases.received(self.by_name[host], message)
 
     def agent_told(self, host: str, keeper: str, said: Any) -> None:
@@ -518,7 +520,8 @@ class Simulation:
             self._require_same(host, core.ledger, self.ledger(host))
         machine = self.by_name[host]
         if machine.node not in self.copied and not self.invariants.excused(machine.node, self.world.now - 120.0):
-            late = machine.kept_too_long({row.job for rows in core.ledger.owed.values() for row in rows})
+            machine.spare_what_it_owes()
+            late = machine.kept_too_long()
             require(not late, "keep", f"{late[:3]} is still on {host}")
 
     def agent_left(self, host: str, leave: events.Leave, reason: str) -> None:
@@ -561,6 +564,9 @@ class Simulation:
         if who.kind is Kind.START:
             self.invariants.start_begins(machine.name, machine.clock.boot)
             return
+        if who.kind is not Kind.RELEASE and not staged:
+            what = f"{who.kind.value} of {who.job}"
+            self.invariants.beginning(machine.name, what, machine.clock.boot, machine.incarnation)
         self.invariants.spawning(machine.name, who, machine.clock.boot, machine.incarnation)
         brings = bool(self.truth.jobs[who.job].command_of(who).files)
         require(brings == staged, "files", f"{who.kind.value} of {who.job} starts without its files", who.job)
@@ -584,6 +590,8 @@ class Simulation:
     def staging(self, machine: Machine, key: str) -> None:
         """Files begin to come for a command: it has begun."""
         grant, position = key.split(".")[:2]
+        if grant != Phase.RELEASE.value:
+            self.invariants.beginning(machine.name, key, machine.clock.boot, machine.incarnation)
         back = grant.isdecimal() and (machine.node, int(grant), int(position)) in self.truth.gave_back
         require(not back, "recall", f"files come for {key} on {machine.name}, which gave that task back")
 

@@ -125,16 +125,17 @@ class Strangers:
         """A machine's disk is copied to another, which comes up at once, or while the first is cut off for longer than
         it may go on."""
         first = self.rng.choice(self.sim.machines)
-        twin = self.sim.copy(first)
+        twin, comes = self.sim.copy(first), self.world.now
         if self.rng.random() < 0.5:
             twin.supervise()
         else:
             away = self.sim.plan.lost_after_s * 1.01 + 20.0
             self.sim.faults.partition(first, away + self.rng.uniform(1.0, 40.0), "both")
             self.world.after(away, twin.supervise)
+            comes += away
         for _ in range(self.rng.randrange(3)):
-            machine = self.rng.choice((first, twin))
-            self.world.at(self.rng.uniform(self.world.now, self.sim.plan.span_s), self._start_again, machine)
+            machine = self.rng.choice((first, twin))  # not before the twin comes: it would look like the first, booted
+            self.world.at(self.rng.uniform(comes, max(comes, self.sim.plan.span_s)), self._start_again, machine)
 
     def _start_again(self, machine: Machine) -> None:
         """Somebody finds it dead and starts it."""

@@ -171,6 +171,8 @@ class Truth:
         """By host: every attempt of its pool's start."""
         self.starts_from: dict[str, int] = defaultdict(int)
         """By host: the first of them that counts."""
+        self.start_orders: dict[str, rows.StartOrdered] = {}
+        """By node: the last one."""
         self.start_done: set[tuple[str, str]] = set()
         """(host, boot): it has succeeded there, and the agent holds that durably."""
         self.signalled: set[tuple[str, int]] = set()
@@ -246,6 +248,8 @@ class Truth:
                 self.rounds[record.job, record.node].append(opened)
             case rows.NodeMarked():
                 self._marked(record)
+            case rows.StartOrdered():
+                self.start_orders[record.node] = record
             case rows.NodeJoined():
                 self.incarnations[record.node] = record.incarnation
             case rows.RoundVoided() | rows.RoundMoved() | rows.DebtPaid():
