@@ -93,6 +93,8 @@ class Machine:
         self._spared_at: dict[str, float] = {}
         """Jobs of which something last kept directories from going, when."""
         self._full_at = 0.0
+        self._rounds: set[tuple[str, int]] = set()
+        """Those that were ever open here: what an earlier round left is late from the next one's opening on."""
 
     @property
     def disk_full(self) -> bool:
@@ -309,10 +311,14 @@ class Machine:
             for path in self.disk.below(directory):
                 del self.disk.directories[path]
 
-    def spare_what_it_owes(self) -> None:
-        """Outputs of these jobs are still to be read: nothing of them may go just now."""
+    def spare(self) -> None:
+        """Outputs of these jobs are still to be read, or they have just come back: nothing of them is late just now."""
         if self.agent is not None:
-            owed = (row.job for rows in self.agent.core.ledger.owed.values() for row in rows)
+            ledger = self.agent.core.ledger
+            owed = [row.job for rows in ledger.owed.values() for row in rows]
+            opened = {(name, number) for name, held in ledger.jobs.items() for number in held.rounds}
+            owed += sorted(name for name, _ in opened - self._rounds)
+            self._rounds |= opened
             self._spared_at.update(dict.fromkeys(owed, self.world.now))
 
     def kept_too_long(self) -> list[str]:

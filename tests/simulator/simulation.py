@@ -508,7 +508,7 @@ class Simulation:
 
     def agent_received(self, host: str, message: Message) -> None:
         if isinstance(message, m.OutputsTaken):
-            self.by_name[host].spare_what_it_owes()
+            self.by_name[host].spare()
         self.leases.received(self.by_name[host], message)
 
     def agent_told(self, host: str, keeper: str, said: Any) -> None:
@@ -520,7 +520,7 @@ class Simulation:
             self._require_same(host, core.ledger, self.ledger(host))
         machine = self.by_name[host]
         if machine.node not in self.copied and not self.invariants.excused(machine.node, self.world.now - 120.0):
-            machine.spare_what_it_owes()
+            machine.spare()
             late = machine.kept_too_long()
             require(not late, "keep", f"{late[:3]} is still on {host}")
 
