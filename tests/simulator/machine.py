@@ -24,6 +24,7 @@ from tests.simulator.processes import Identity, Processes, Tree, identity_of
 from tests.simulator.society import HOME, Credentials
 from tests.simulator.staging import Staging
 from tests.simulator.users import Users
+from tests.simulator.workload import Kind
 from tests.simulator.world import Clock, World
 from wire.messages import START_JOB, Cleanliness, KeptStream, TaskOutput
 
@@ -175,7 +176,8 @@ class Machine:
         self.observer.staging(self, spawn.key)
         self.staging.came[directory] = comes
         self.disk.directories[directory] = self.world.now
-        return self.processes.stage(keeper.name, job, lasts_s, 0 if comes else 1)
+        kind = {"prep": Kind.PREPARATION, "release": Kind.RELEASE}.get(spawn.key.partition(".")[0], Kind.TASK)
+        return self.processes.stage(keeper.name, job, kind, lasts_s, 0 if comes else 1)
 
     def take_piece(self, chore: events.TakePiece) -> events.PieceTaken:
         if self.disk.full:

@@ -147,10 +147,10 @@ class Processes:
         self.observe("spawned", tree)
         return main.pid
 
-    def stage(self, keeper: str, job: str, lasts_s: float, code: int) -> int:
+    def stage(self, keeper: str, job: str, kind: Kind, lasts_s: float, code: int) -> int:
         """Start what brings a command's files in: a process of the job that is none of its commands."""
         self._numbers += 1
-        who = Identity(job, self.machine, Kind.TASK, None, None, None, Character())
+        who = Identity(job, self.machine, kind, None, None, None, Character())
         tree = Tree(self._numbers, self.machine, who, keeper, "", "", self.world.now, 0.0, stages=True)
         self.trees.append(tree)
         return self._add(tree, main=True, ignores_term=False, lasts_s=lasts_s, code=code, by_signal=None).pid
