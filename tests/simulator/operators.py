@@ -7,6 +7,7 @@ import random
 from typing import TYPE_CHECKING, Any, Final
 
 from coordinator.records import NodeJobState
+from tests.simulator.drains import DEADLINES_S, Drains
 from tests.simulator.machine import Machine
 from wire import messages as m
 from wire.messages import Message
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from tests.simulator.simulation import Simulation
 
 MEAN_S: Final = 4.0
-DEADLINES_S: Final = (0.0, 2.0, 10.0, 40.0)
 AGAIN_S: Final = 5.0
 
 
@@ -27,8 +27,8 @@ class Operators:
         self.world = sim.world
         self.rng = random.Random(f"operators {sim.seed}")
         self.calm = False
-        self.last: str | None = None
-        """The node that is drained in the calm, and is taken back when it was empty."""
+        self.drains: Drains | None = None
+        """The drain in the calm."""
 
     def start(self) -> None:
         self.world.after(self.rng.expovariate(1 / MEAN_S), self._act)
@@ -53,27 +53,28 @@ class Operators:
         self.world.after(self.rng.expovariate(1 / MEAN_S), self._act)
 
     def stop(self) -> None:
-        """The calm: disks have room, what could not be killed can, and every node is taken back."""
+        """The calm: disks have room, what could not be killed can, and every node is taken back when it is empty."""
         self.calm = True
-        self._empty_one()
         for machine in self.sim.machines:
             machine.set_room(None)
             for tree in list(machine.processes.trees):
                 machine.processes.unstick(tree)
+        self.drains = Drains(self)
         self._take_back()
-
-    def _empty_one(self) -> None:
-        """One that works is drained once more: whoever waits for that is answered."""
-        self.last = next((found.node for found in self.sim.machines if found.powered), None)
-        if self.last is not None:
-            self.drain(self.last, 0.0, wait=True)
 
     def _take_back(self) -> None:
         """What was asked long ago may still come to be heard."""
+        assert self.drains is not None
+        self.drains.begun_before()
         for node, empty in self.sim.truth.drained.items():
-            if empty or node != self.last:
+            gone = all(machine.name in self.sim.gone for machine in self.sim.machines if machine.node == node)
+            if (empty or gone) and node != self.drains.holds:
                 self.enable(node)
         self.world.after(AGAIN_S, self._take_back)
+
+    def unrest(self) -> list[str]:
+        """What of the drains is still going on."""
+        return [] if self.drains is None else self.drains.unrest()
 
     # ---- what operators do
 

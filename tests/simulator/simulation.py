@@ -395,6 +395,7 @@ class Simulation:
                 for node in nodes
                 if node.drain or (node.connected and node.unusable)
             ]
+            found += self.operators.unrest()
         for name, machine in self.by_name.items():
             if name in self.gone or name in self.copied.get(machine.node, ()):
                 continue

@@ -181,6 +181,8 @@ class Truth:
         """By submission: the job ids a client was told."""
         self.drained: dict[str, bool] = {}
         """Nodes that were drained and not enabled since, as the coordinator's disk has it; whether they were empty."""
+        self.drain_marks: dict[str, float] = {}
+        """When each was last told to drain."""
         self.ever_drained: set[str] = set()
         self.forgotten: set[str] = set()
         """Nodes that were ever forgotten."""
@@ -247,7 +249,7 @@ class Truth:
                 opened.incarnation = self.incarnations[record.node]
                 self.rounds[record.job, record.node].append(opened)
             case rows.NodeMarked():
-                self._marked(record)
+                self._marked(record, now)
             case rows.StartOrdered():
                 self.start_orders[record.node] = record
             case rows.NodeJoined():
@@ -333,10 +335,11 @@ class Truth:
                     index = grant.record.first + position * grant.record.step
                     job.final[grant.record.group, index] = rows.Verdict.CANCELLED
 
-    def _marked(self, record: rows.NodeMarked) -> None:
+    def _marked(self, record: rows.NodeMarked, now: float) -> None:
         match record.mark:
             case rows.NodeMark.DRAIN:
                 self.drained[record.node] = False
+                self.drain_marks[record.node] = now
                 self.ever_drained.add(record.node)
             case rows.NodeMark.DRAINED:
                 self.drained[record.node] = True
