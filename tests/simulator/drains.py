@@ -72,10 +72,8 @@ class Drains:
         """When the calm began, and the stage."""
         self.deadline_s = operators.rng.choice(DEADLINES_S)
         slots = sum(machine.config.slots for machine in self.sim.machines)
-        made = document(standing_job(2 * slots))
-        self.sim.people.ask(
-            lambda request: m.Submit(request=request, submission="standing", document=made), self._submitted
-        )
+        self.document = document(standing_job(2 * slots))
+        self._submit()
 
     @property
     def holds(self) -> str | None:
@@ -85,8 +83,17 @@ class Drains:
     def unrest(self) -> list[str]:
         return [] if self.stage is Stage.OVER else [f"{self.node}: {self.stage.value}"]
 
+    def _submit(self) -> None:
+        self.sim.people.ask(
+            lambda request: m.Submit(request=request, submission="standing", document=self.document), self._submitted
+        )
+
     def _submitted(self, answer: Message) -> None:
-        assert isinstance(answer, m.Reply), answer
+        if isinstance(answer, m.Refused):  # the disk was full until just now
+            require(self.world.now - self.began < PATIENCE_S, "drain", f"nothing is taken any more: {answer.message}")
+            self.world.after(LOOKS_S, self._submit)
+            return
+        assert isinstance(answer, m.Reply)
         self.job = answer.body["jobs"][0]["id"]
         self._enter(Stage.WORKS)
         self._look()

@@ -253,7 +253,7 @@ class Rights:
                 return steers and self._acts(actor, record.job) and self._within_submitted(actor, record)
             case rows.TasksReturned() if actor.role is Role.NODE:
                 return self.live.grants.get(record.grant) == actor.owner or record.cause is rows.Returned.ROUND_CLOSED
-            case _ if isinstance(message, m.NodeRevoke | m.NodeEnable):
+            case _ if isinstance(message, m.NodeRevoke | m.NodeDrain | m.NodeEnable | m.NodeForget | m.NodeRetryPrep):
                 return actor.role in OPERATORS and getattr(record, "node", message.node) == message.node
             case rows.StartOrdered() if isinstance(message, m.Submit):
                 return actor.role in OPERATORS
