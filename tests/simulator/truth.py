@@ -173,6 +173,8 @@ class Truth:
         """By host: the first of them that counts."""
         self.start_orders: dict[str, rows.StartOrdered] = {}
         """By node: the last one."""
+        self.start_wanted: dict[str, bool] = {}
+        """By host: whether it was ordered, and not ended since."""
         self.start_done: set[tuple[str, str]] = set()
         """(host, boot): it has succeeded there, and the agent holds that durably."""
         self.signalled: set[tuple[str, int]] = set()
@@ -410,6 +412,9 @@ class Truth:
             case node_rows.StartOrdered() | node_rows.ReleaseAsked(job="startup"):  # another one, or the node leaves
                 self.start_done = {done for done in self.start_done if done[0] != host}
                 self.starts_from[host] = len(self.starts[host])
+                self.start_wanted[host] = isinstance(record, node_rows.StartOrdered)
+            case node_rows.AttemptEnded(phase=Phase.START) if not self.start_wanted.get(host):
+                pass  # its node leaves
             case node_rows.AttemptEnded(phase=Phase.START, verdict=node_rows.Verdict.SUCCEEDED):
                 self.start_done.add((host, self._boots[host, record.job, record.round, record.phase]))
             case node_rows.AttemptEnded(verdict=node_rows.Verdict.SUCCEEDED):
