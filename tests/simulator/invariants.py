@@ -184,7 +184,7 @@ class Invariants:
         back = grant is not None and (who.node, *grant) in self.truth.gave_back
         back = back and not job.command_of(who).files  # it began when they began to come
         require(not back, "recall", f"{who.task} starts on {who.node}, which gave back {grant}", job.id)
-        self._task_counts(job, host, who, group, index)
+        self._task_counts(job, current, host, who, group, index)
 
     def _attempt_starts(self, job: JobTruth, who: Identity) -> None:
         assert who.task is not None
@@ -204,14 +204,12 @@ class Invariants:
                     "I8", f"{who.task} attempt {who.attempt} starts while attempt {number} lives: {tree}", job.id
                 )
 
-    def _task_counts(self, job: JobTruth, host: str, who: Identity, group: int, index: int) -> None:
-        spec = job.group(group)
-        require(
-            (group, index) not in job.final,
-            "I9",
-            f"{who.task} starts after it was over ({job.final.get((group, index))})",
-            job.id,
-        )
+    def _task_counts(
+        self, job: JobTruth, current: RoundTruth, host: str, who: Identity, group: int, index: int
+    ) -> None:
+        spec, final = job.group(group), job.final.get((group, index))
+        untold = final is Verdict.CANCELLED and current.unreached  # its node was given up, and has not heard of that
+        require(final is None or untold, "I9", f"{who.task} starts after it was over ({final})", job.id)
         used = self.truth.slots_used(host) + spec.slots
         require(used <= self.slots[who.node], "I13", f"{used} slots are in use on {host} with {who.task}", job.id)
         stand = job.stand(group, index)
@@ -460,6 +458,8 @@ class Invariants:
             tries = sum(t.who.kind is kind for t in found.trees) + found.refused.count(kind)
             unasked = job.spec.release.command.elevated and end.outcome is Outcome.START_FAILED
             unasked = unasked or end.outcome is Outcome.INPUT_FAILED
+            full = end.outcome is Outcome.START_FAILED and retries is not None and end.attempt > retries
+            unasked = unasked or full  # no directory could be made for it: an attempt without a process
             require(
                 unasked or (retries is not None and tries > retries),
                 "I4",
