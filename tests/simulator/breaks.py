@@ -345,6 +345,20 @@ BREAKS: Final = (
         "if action is not ExitAction.RETRY or ending:",
         "if ending:",
     ),
+    Mutation(
+        "a task is tried again where it failed though it is to go elsewhere",
+        "coordinator",
+        "return failed if able - failed else NOWHERE",
+        "return NOWHERE",
+        first=56,
+    ),
+    Mutation(
+        "a task keeps away from where it failed though nobody else could take it",
+        "coordinator",
+        "return failed if able - failed else NOWHERE",
+        "return failed",
+        first=94,
+    ),
     # ---- what is done to jobs that live
     Mutation(
         "a disabled job is given work",

@@ -10,6 +10,7 @@ from coordinator.records import NodeJobState
 from tests.simulator.invariants import require
 from tests.simulator.processes import Identity
 from tests.simulator.truth import Truth
+from wire.messages import Join
 from wire.spec import GroupSpec, Needs
 
 HOLDING: Final = frozenset(
@@ -27,13 +28,13 @@ def needed(needs: Needs) -> dict[str, float]:
     return {name: float(amount) for name, amount in {**named, **needs.others}.items() if amount}
 
 
-def has_labels(node: NodeConfig, needs: Needs) -> bool:
+def has_labels(node: NodeConfig | Join, needs: Needs) -> bool:
     """Whether a node is what is asked for."""
     worn = {*node.labels, *(f"{name}={value}" for name, value in node.labels.items())}
     return worn.issuperset(needs.labels)
 
 
-def fits(group: GroupSpec, dirs: int, node: NodeConfig) -> bool:
+def fits(group: GroupSpec, dirs: int, node: NodeConfig | Join) -> bool:
     """Whether the node has all that a first task of a job with so many bytes of directories needs."""
     wanted = needed(group.needs)
     wanted["disk"] = wanted.get("disk", 0.0) + dirs

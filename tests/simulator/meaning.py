@@ -26,16 +26,26 @@ def _of_arm(arm: ExitArm) -> set[str]:
     return codes | {f"signal {number}" for number in arm.signals} | causes
 
 
+def _arm_of(command: Command, names: set[str]) -> tuple[int, ExitArm] | None:
+    return next(((number, arm) for number, arm in enumerate(command.arms) if names & _of_arm(arm)), None)
+
+
+def moves(command: Command, outcome: Outcome, code: int | None, signal: int | None) -> bool:
+    """Whether the next attempt is to be made on another node."""
+    found = _arm_of(command, _of_end(outcome, code, signal))
+    return found is not None and found[1].elsewhere
+
+
 def meaning(
     command: Command, outcome: Outcome, code: int | None, signal: int | None
 ) -> tuple[ExitAction, Budget, int | None]:
     """What follows, whose retries it spends, and how many there are (None: no limit)."""
     names = _of_end(outcome, code, signal)
-    for number, arm in enumerate(command.arms):
-        if names & _of_arm(arm):
-            own = arm.times is not None or ExitCause.INPUT in arm.causes
-            limit = arm.times if arm.times is not None else command.retries
-            return arm.action, number if own else None, limit
+    if (found := _arm_of(command, names)) is not None:
+        number, arm = found
+        own = arm.times is not None or ExitCause.INPUT in arm.causes
+        limit = arm.times if arm.times is not None else command.retries
+        return arm.action, number if own else None, limit
     if outcome is Outcome.INPUT_FAILED:
         return ExitAction.FAIL, None, command.retries
     return (ExitAction.SUCCEED if "else" not in names else ExitAction.RETRY), None, command.retries

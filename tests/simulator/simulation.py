@@ -21,6 +21,7 @@ from tests.simulator import bounds
 from tests.simulator.claims import Claims, fits
 from tests.simulator.coordinator import HOST, CoordinatorDaemon, stored
 from tests.simulator.disk import Disk, Transaction
+from tests.simulator.elsewhere import Elsewhere
 from tests.simulator.explained import Explained
 from tests.simulator.faults import Faults
 from tests.simulator.identities import Wallet
@@ -192,6 +193,7 @@ class Simulation:
         self.invariants.starts = plan.start is not None
         self.explained = Explained(seed, self.truth, self.invariants.slots)
         self.leases = Leases(world, self.invariants)
+        self.elsewhere = Elsewhere(self.truth)
         rng = random.Random(f"clocks {seed}")
         self.coordinator_disk = Disk(HOST)
         self.coordinator_clock = Clock(world, HOST, 1.0 + rng.uniform(-plan.drift, plan.drift))
@@ -451,6 +453,7 @@ class Simulation:
                         if machine.node == grant.node:
                             self.leases.expired(machine.name, grant.job)
                 self.truth.recorded(record, self.world.now)
+                self.elsewhere.recorded(record)
 
     def coordinator_took(self, actor: Actor | None, event: Event, made: Sequence[rows.Record]) -> None:
         assert self.rights is not None
@@ -467,6 +470,7 @@ class Simulation:
 
     def coordinator_handled(self, core: Core) -> None:
         self._turns += 1
+        self.elsewhere.handled(core)
         if self._turns % self.judge_every:
             return
         if self.rights is not None:
