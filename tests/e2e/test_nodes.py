@@ -62,6 +62,32 @@ def test_a_drained_node_is_released_shown_and_left_clean_and_its_task_goes_elsew
     assert sorted(entry["verdict"] for history in histories for entry in history[:-1]) == ["drained"]
 
 
+def test_a_retry_elsewhere_runs_on_the_other_node_and_where_there_is_none_on_the_same(cluster: Cluster) -> None:
+    cluster.agent("a")
+    cluster.agent("b")
+    block = """
+        job %s {
+          pool = p
+          task t {
+            retries = 0
+            exit { 75 => retry(times = 1, elsewhere = true) }
+            script = 'test $BATCH_ATTEMPT = 2 || exit 75'
+          }
+        }
+    """
+
+    def nodes_of_attempts(name: str) -> list[str]:
+        job = cluster.submit(block % name)
+        assert cluster.wait(job)["result"] == "success"
+        shown = cluster.ask("task", "show", f"{job}/t")
+        assert [entry["exit_code"] for entry in shown["history"]] == [75, 0]
+        return [entry["node"] for entry in shown["history"]]
+
+    assert sorted(nodes_of_attempts("both")) == ["a", "b"]
+    cluster.ask("node", "drain", "b", "--deadline", "0s")
+    assert nodes_of_attempts("alone") == ["a", "a"]
+
+
 def test_an_interrupt_leaves_the_drain_going_and_says_so(cluster: Cluster) -> None:
     cluster.agent("a")
     job, said = working(cluster)
