@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import pytest
 
 from agentd.keeper import KeeperCore
 from tests.simulator.__main__ import run_seed
 from tests.simulator.breaks import BREAKS
+from tests.simulator.breaks_beside import BESIDE, Beside
 from tests.simulator.mutations import Mutation, NotApplicableError, applied
 
 SEEDS_MAX = 120
@@ -21,8 +24,17 @@ def test_a_broken_promise_is_noticed(broken: Mutation) -> None:
     assert "replay it with: " in noticed
 
 
+@pytest.mark.parametrize("beside", BESIDE, ids=lambda beside: beside.broken.name.replace(" ", "-"))
+def test_a_break_of_what_is_not_simulated_is_noticed_by_its_test(beside: Beside) -> None:
+    test = getattr(import_module(beside.module), beside.test)
+    test()
+    with applied(beside.broken), pytest.raises((AssertionError, LookupError)):  # or an answer that did not come
+        test()
+
+
 def test_the_breaks_are_enough_and_each_has_its_own_name() -> None:
-    assert len({broken.name for broken in BREAKS}) == len(BREAKS) >= 80
+    names = [broken.name for broken in (*BREAKS, *(beside.broken for beside in BESIDE))]
+    assert len(set(names)) == len(names) >= 80
 
 
 def test_a_break_whose_line_is_gone_says_so() -> None:
