@@ -10,13 +10,13 @@ from wire.spec import Command, JobSpec
 from wire.vocabulary import Int64, Message, Outcome, Phase, RoundState
 
 __all__ = [
-    "Ack", "BlobPiece", "BlobWanted", "BodyChunk", "Cleanliness", "CloseShell", "Depart", "Drop", "FileContents",
-    "FileListing", "FileRefused", "GrantHeld", "Health", "Heartbeat", "HeartbeatAck", "Inventory", "JobBody",
-    "Join", "JoinRefused", "Joined", "KeptStream", "Leaving", "ListFiles", "NOTHING_WRITTEN", "NotHeld", "OpenRound", "OpenShell",
-    "OutputsTaken", "PhaseEnd", "PhaseStarted", "Prepare", "ReadFile", "Recall", "Recalled", "ReleaseRound",
-    "RemoveJob", "Removed", "Report", "RoundHeld", "Run", "ShellEnded", "ShellInput", "ShellOpened", "ShellOutput",
-    "ShellSize", "ShellTaken", "ShellWritten", "StartBody", "StartHeld", "StartNode", "Started", "StopTasks", "TaskEnd",
-    "TaskOutput", "TaskOutputs",
+    "NOTHING_WRITTEN", "Ack", "BlobPiece", "BlobWanted", "BodyChunk", "Cleanliness", "CloseShell", "Depart", "Drop",
+    "FileContents", "FileListing", "FileRefused", "GrantHeld", "Health", "Heartbeat", "HeartbeatAck", "Inventory",
+    "JobBody", "Join", "JoinRefused", "Joined", "KeptStream", "Leaving", "ListFiles", "NotHeld", "OpenRound",
+    "OpenShell", "OutputsTaken", "PhaseEnd", "PhaseStarted", "Prepare", "ReadFile", "Recall", "Recalled",
+    "ReleaseRound", "RemoveJob", "Removed", "Report", "RoundHeld", "Run", "ShellEnded", "ShellInput", "ShellOpened",
+    "ShellOutput", "ShellSize", "ShellTaken", "ShellWritten", "StartBody", "StartHeld", "StartNode", "Started",
+    "StopTasks", "TaskEnd", "TaskOutput", "TaskOutputs",
 ]  # fmt: skip
 
 
