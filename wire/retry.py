@@ -20,9 +20,10 @@ def wait_s(said: Backoff | None, outcome: Outcome, spent: int, limit: int | None
     backoff that a file says holds; where it says none, retries that could go on for ever come slower and slower."""
     if said is not None:
         return delay_s(said, spent + 1, seed)
-    if outcome is Outcome.INPUT_FAILED:
-        return _floor_s(spent + 1, seed)
-    return _floor_s(spent + 1 - AT_ONCE, seed) if limit is None else 0.0
+    at_once = 0 if outcome is Outcome.INPUT_FAILED else AT_ONCE
+    if at_once and limit is not None:
+        return 0.0
+    return _floor_s(spent + 1 - at_once, seed)
 
 
 def _floor_s(attempt: int, seed: str) -> float:
