@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 
 from coordinator.cli import entry
@@ -146,7 +145,7 @@ def test_the_list_of_commands_loads_none_of_them(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", entry.COMMANDS)
 def test_the_list_of_commands_says_of_each_what_it_says_of_itself(name: str) -> None:
-    context = click.Context(entry.coordinator)
+    context = entry.coordinator.make_context("coordinator", [], resilient_parsing=True)
     command = entry.coordinator.get_command(context, name)
     assert command is not None
     assert command.name == name
@@ -156,7 +155,7 @@ def test_the_list_of_commands_says_of_each_what_it_says_of_itself(name: str) -> 
 
 
 def test_options_are_completed_beside_the_commands() -> None:
-    context = click.Context(entry.coordinator)
+    context = entry.coordinator.make_context("coordinator", [], resilient_parsing=True)
     assert "--output" in [item.value for item in entry.coordinator.shell_complete(context, "--")]
 
 
