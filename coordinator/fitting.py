@@ -16,12 +16,13 @@ _CODE: Final = "B604"
 
 def too_wide(job: JobSpec, claim: PoolSpec | None, live: Pool | None) -> list[Problem]:
     """Tasks that need more than any node of the pool has would wait for ever."""
-    return [*_too_many_slots(job, claim, live), *_too_needy(job, live)]
+    declared = live.options if live is not None and live.declared else claim
+    nodes = [node for node in live.nodes.values() if not node.left] if live is not None else []
+    return [*_too_many_slots(job, declared, nodes), *_too_needy(job, declared, nodes)]
 
 
-def _too_many_slots(job: JobSpec, claim: PoolSpec | None, live: Pool | None) -> Iterator[Problem]:
-    offers = [node.slots for node in live.nodes.values() if not node.left] if live is not None else []
-    options = live.options if live is not None and live.declared else claim
+def _too_many_slots(job: JobSpec, options: PoolSpec | None, nodes: list[Node]) -> Iterator[Problem]:
+    offers = [node.slots for node in nodes]
     if options is not None and (options.slots is not None or not offers):
         offers.append(options.slots or 1)
     widest = max(offers, default=None)
@@ -31,10 +32,9 @@ def _too_many_slots(job: JobSpec, claim: PoolSpec | None, live: Pool | None) -> 
             yield f"job/{job.name}/task/{group.name}/slots", _CODE, text
 
 
-def _too_needy(job: JobSpec, live: Pool | None) -> Iterator[Problem]:
-    """What nodes have beside slots only they say: while one was not heard, nobody knows."""
-    nodes = [node for node in live.nodes.values() if not node.left] if live is not None else []
-    if not nodes or any(node.join is None for node in nodes):
+def _too_needy(job: JobSpec, options: PoolSpec | None, nodes: list[Node]) -> Iterator[Problem]:
+    """What nodes have beside slots only they say: while one was not heard, or more are to come, nobody knows."""
+    if not nodes or any(node.join is None for node in nodes) or to_come(options, len(nodes)):
         return
     most = {name: max(node.offer.get(name, 0) for node in nodes) for node in nodes for name in node.offer}
     reserve = Claim.of_dirs(job.dirs) or NOTHING
@@ -72,6 +72,11 @@ def _group(
         has = "both" if len(parts) == 2 else "all of it"
         text = f"`{group.name}` needs {together}{of_dirs}, but no node of pool `{job.pool}` has {has}"
         yield path, _CODE, text
+
+
+def to_come(options: PoolSpec | None, there: int) -> int:
+    """How many nodes the pool declares beyond those that are there."""
+    return max(0, (options.nodes or 0) - there) if options is not None else 0
 
 
 def _holds(node: Node, claim: Claim) -> bool:

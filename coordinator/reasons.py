@@ -62,6 +62,7 @@ class Code(enum.Enum):
     DRAINING = "draining"
     START_FAILED = "start_failed"
     BARRED = "barred"
+    NODES_TO_COME = "nodes_to_come"
     TOO_LITTLE_MEMORY = "too_little_memory"
     TOO_FEW_CPUS = "too_few_cpus"
     TOO_LITTLE_DISK = "too_little_disk"
@@ -95,6 +96,14 @@ class Code(enum.Enum):
 
 OF_OBSTACLE: Final = {reason: Code(reason.name.lower()) for reason in Obstacle}
 """The code that stands for each obstacle of placement."""
+
+NEVER: Final = frozenset(
+    {
+        Code.TOO_LITTLE_MEMORY, Code.TOO_FEW_CPUS, Code.TOO_LITTLE_DISK, Code.TOO_FEW_GPUS, Code.TOO_LITTLE,
+        Code.NO_LABEL, Code.NOT_ELEVATING, Code.TOO_SMALL,
+    }
+)  # fmt: skip
+"""What does not pass while the node is as it is."""
 
 OF_OUTCOME: Final = {
     Outcome.EXITED: Code.FAILED,
@@ -149,6 +158,7 @@ MEANING: Final[dict[Code, str]] = {
     Code.DRAINING: "the node is drained, or being drained",
     Code.START_FAILED: "the pool's start failed there",
     Code.BARRED: "the job's preparation failed there",
+    Code.NODES_TO_COME: "no node that has joined is fit for it, and the pool declares more",
     Code.TOO_LITTLE_MEMORY: "the node has less memory than it needs",
     Code.TOO_FEW_CPUS: "the node has fewer processors than it needs",
     Code.TOO_LITTLE_DISK: "the node has less room on disk than it needs",
@@ -211,6 +221,7 @@ NEXT: Final[dict[Code, str]] = {
     Code.UNUSABLE: "`coordinator node show {node}` says why",
     Code.LEAVING: "start `agentd --pool {pool}` on another machine",
     Code.BARRED: _PREP_LOG + " shows why; when that is mended, `coordinator node retry-prep {node} --job {job}`",
+    Code.NODES_TO_COME: "start `agentd --pool {pool}` on a machine that has what it needs",
     Code.TOO_SMALL: "start an agent with more `--slots`, or ask for fewer",
     Code.NOT_ELEVATING: "start an agent with `--allow-elevation`, or leave `elevated` out",
     Code.TOO_FEW_CPUS: _LARGER,

@@ -11,12 +11,13 @@ from typing import Final
 from coordinator.claims import Claim
 from coordinator.cluster import Cluster
 from coordinator.desk import Desk
+from coordinator.fitting import to_come
 from coordinator.model import Drain, Grant, Group, Job, JobState, Node, NodeState, Pool, TaskState
 from coordinator.obstacles import Obstacle, held_back, needs_preparation, obstacle, room_of, shortage, shuns
 from coordinator.placement import Round
 from coordinator.preparation import NodeJob
 from coordinator.readiness import unmet
-from coordinator.reasons import OF_OBSTACLE, OF_OUTCOME, Cause, Code, Explanation, NodeLine, Told, dominant_first
+from coordinator.reasons import NEVER, OF_OBSTACLE, OF_OUTCOME, Cause, Code, Explanation, NodeLine, Told, dominant_first
 from coordinator.records import Ended, Verdict
 from coordinator.render import count_of, duration
 from coordinator.retry import budget
@@ -249,6 +250,11 @@ def waiting(view: View, job: Job, group: Group, index: int, found: Explanation) 
     found.left_out = len(nodes) - len(found.nodes)
     if not nodes:
         causes.append(Cause(Code.NO_NODE, f"pool `{pool.name}` has no node"))
+    elif (missing := to_come(pool.options, len(nodes))) and all(code in NEVER for code, _ in nodes.values()):
+        there = f"{len(nodes):,} of the {count_of(len(nodes) + missing, 'node')} of pool `{pool.name}`"
+        causes.append(
+            Cause(Code.NODES_TO_COME, f"{there} {'has' if len(nodes) == 1 else 'have'} joined, and none is fit")
+        )
     elif not causes and (free := next((name for name, (code, _) in nodes.items() if code is None), None)) is not None:
         causes.append(Cause(Code.READY, f"{_READY.reason} to node `{free}`", free))
     causes += _of_nodes(view, round_, job, group, index, nodes)

@@ -113,6 +113,16 @@ def the_only_node_has_too_few_processors(play: Play) -> str:
     return f"{name}/t"
 
 
+@situation(
+    Code.NODES_TO_COME, "1 of the 3 nodes of pool `p` has joined, and none is fit",
+    "start `agentd --pool p` on a machine",
+    also={Code.NO_LABEL: "node `n1`: it has no label `big`"},
+)  # fmt: skip
+def the_node_that_has_joined_is_not_fit_and_others_are_to_come(play: Play) -> str:
+    play.node("n1")
+    return f"{play.submit(job('j', {**tasks(), 'needs': {'labels': ['big']}}), pools=[{'name': 'p', 'nodes': 3}])}/t"
+
+
 @situation(Code.TOO_LITTLE_MEMORY, "node `n1`: it has 1.0 GiB of memory, the task needs 8.0 GiB")
 def the_only_node_has_too_little_memory(play: Play) -> str:
     name = play.submit(job("j", {**tasks(), "needs": {"memory_bytes": 8 * GIB}}))

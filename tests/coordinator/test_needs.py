@@ -18,7 +18,7 @@ from wire.spec import Needs
 GIB = 1 << 30
 
 
-def needing(name: str = "t", size: int | None = None, *, slots: int = 1, **needs: float) -> Any:
+def needing(name: str = "t", size: int | None = None, *, slots: int = 1, **needs: Any) -> Any:
     return {**tasks(name, size, slots=slots), "needs": needs}
 
 
@@ -219,6 +219,31 @@ def test_needs_are_not_refused_while_a_node_has_not_said_what_it_has() -> None:
     assert play.show(name)["waits"] == "no node of pool `p` can take it: not connected (1 node)"
     n1.join()
     assert play.show(name)["tasks"]["running"] == 1
+
+
+def test_needs_are_not_refused_while_the_pool_declares_more_nodes_than_have_joined() -> None:
+    play = Play()
+    n1 = play.node("n1", resources={"cpus": 4})
+    wide = document(job("j", needing(cpus=32, labels=["big"])), pools=[{"name": "p"}])
+    assert play.admin.refused(m.Submit, submission="s", document=wide).code is m.RefusalCode.INVALID
+    wide["pools"][0]["nodes"] = 2
+    [told] = play.admin.ask(m.Submit, submission="s", document=wide)["jobs"]
+    assert n1.heard(m.Run) == []
+    body = play.admin.ask(m.Explain, told["id"])
+    assert (body["code"], body["next"]) == (
+        "nodes_to_come", "start `agentd --pool p` on a machine that has what it needs",
+    )  # fmt: skip
+    n2 = play.node("n2", resources={"cpus": 64}, labels={"big": ""})
+    assert n2.labels(told["id"]) == [0]
+    wide["jobs"][0]["groups"][0]["needs"]["cpus"] = 65
+    refused = play.admin.refused(m.Submit, submission="t", document=wide)
+    assert refused.diagnostics[0]["message"] == "`t` needs 65 processors, but no node of pool `p` has more than 64"
+    play.run_out(told["id"])
+    n2.say(m.Leaving())
+    assert n2.departed
+    n2.drop()
+    assert play.node_state("n2") == "left"
+    assert play.admin.ask(m.Submit, submission="t", document=wide)["jobs"], "another may take its place"
 
 
 def test_an_empty_pool_refuses_no_needs_and_says_why_it_waits() -> None:
