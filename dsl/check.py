@@ -64,9 +64,9 @@ def _compile(
     whole = reader.file(file)
     file = replace(file, lost=file.lost | reader.lost)
     names = Names(file, params, report, reader, evaluator, lambda given: parse_value(given, Report(report.file)))
+    names.evaluate_all()
     compiler = Compiler(report, reader, evaluator, names, file, sources)
     document = compiler.document(whole, jobs_needed=jobs_needed)
-    names.evaluate_all()
     crowded_lines(report, text, reader.read)
     compiler.unused_lets()
     report.found[syntax:] = [found for found in report.found[syntax:] if not _is_echo(found, file, lines)]

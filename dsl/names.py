@@ -1,4 +1,5 @@
-"""Params and lets: declared anywhere at the top of a file, evaluated when first asked for, in any order."""
+"""Params and lets: declared anywhere at the top of a file, and evaluated in its order; those that are named above their
+declaration when they are asked for."""
 
 from __future__ import annotations
 
@@ -23,6 +24,10 @@ _SCALARS: Final = {
 }  # fmt: skip
 
 
+MAX_AHEAD: Final = 150
+"""How deep names may lead to names that are declared below them: each step is as deep as its expression."""
+
+
 class BadValue(ValueError):
     """A text is no value of the type; the message says why."""
 
@@ -43,6 +48,8 @@ class Names:
         self.lets: dict[str, ast.Let] = {}
         self._worth: dict[str, Worth] = {}
         self._open: list[str] = []
+        self._ahead = 0
+        """The depths of the expressions that are open, all together."""
         self.scope = Scope({}, lenient=file.undeclared, lost=file.lost)
         self._declare(file, reader)
         self.scope.names = {name: partial(self.worth, name) for name in (*self.params, *self.lets)}
@@ -58,17 +65,25 @@ class Names:
         if name in self._open:
             self._cycle(name)
             return Unknown()
+        if self._ahead > MAX_AHEAD:
+            self._too_far(name)
+            return Unknown()
+        depth = 1 + self._depth(name)
         self._open.append(name)
+        self._ahead += depth
         try:
             found = self._param(self.params[name]) if name in self.params else self._let(self.lets[name])
         finally:
             self._open.pop()
+            self._ahead -= depth
         self._worth[name] = found
         return found
 
     def evaluate_all(self) -> None:
-        """Evaluate what nobody asked for too, so that its mistakes are found."""
-        for name in self.scope.names:
+        """Evaluate all, what nobody asks for too, so that its mistakes are found. In the order of the file, so that
+        what names only what stands above it goes no deeper than itself, however long the chain."""
+        declared: dict[str, ast.Param | ast.Let] = {**self.params, **self.lets}
+        for name in sorted(declared, key=lambda name: declared[name].start):
             self.worth(name)
         self._unknown_given()
 
@@ -132,6 +147,18 @@ class Names:
         message = f"`{name}` depends on itself: {' → '.join(around)}"
         if place is not None:
             self._report.error("B301", message, place)
+
+    def _depth(self, name: str) -> int:
+        if name in self.lets:
+            return self.lets[name].value.depth
+        param = self.params[name]
+        return max((part.depth for part in (param.default, param.among) if part is not None), default=0)
+
+    def _too_far(self, name: str) -> None:
+        place = self.declared(self._open[0])
+        if place is not None:
+            message = f"`{self._open[0]}` leads to `{name}`, declared below it, through {len(self._open)} names"
+            self._report.error("B017", message, place, help="declare each above those that name it")
 
     # ---- evaluating
 

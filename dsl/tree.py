@@ -247,7 +247,8 @@ class Tree:
                     parts[-1] += piece
                 case _ if piece:
                     parts.append(piece)
-        return ast.Text(token.start, token.end, parts, raw=False, tripled=tripled)
+        depth = max((1 + part.depth for part in parts if isinstance(part, ast.Placeholder)), default=0)
+        return ast.Text(token.start, token.end, parts, raw=False, tripled=tripled, depth=depth)
 
     def _literal(self, token: Token, read: Callable[[str], Value]) -> ast.Expr:
         try:

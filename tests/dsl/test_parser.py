@@ -126,6 +126,9 @@ def test_harmless_files_are_clean(text: str) -> None:
         "let a = " + "9" * 100_000 + ".5s",
         "=" * 5000,
         "job j { " * 500 + "é" * 500,
+        "".join(f"let l{n} = [{'[' * 40}l{n + 1}{']' * 40}]\n" for n in range(300)) + "let l300 = 1",
+        "".join(f'let l{n} = "${{l{n + 1}}}"\n' for n in range(300)) + "let l300 = 1",
+        "".join(f"let l{n} = l{n + 1}\n" for n in range(3000)) + "let l3000 = l0",
     ],
     ids=lambda text: text[:12],
 )
@@ -133,6 +136,18 @@ def test_a_text_made_to_hurt_is_refused_and_not_a_crash(text: str) -> None:
     codes = found(text)
     assert codes
     assert len(codes) <= 101
+
+
+def test_a_chain_of_names_is_as_long_as_one_likes_downwards_and_bounded_upwards() -> None:
+    down = "param n: int = 1\nlet l0 = n\n" + "".join(f"let l{n + 1} = l{n} + 1\n" for n in range(3000))
+    used = "param of: int = l3000\npool p { }\njob j {\npool = p\ntask t { run = ['x', \"${l3000}\"] }\n}"
+    made = dsl.compile_text(down + used, "x", {}, read_file=lambda _: b"", execute=True)
+    assert made.diagnostics == []
+    assert made.document is not None
+    assert made.document["jobs"][0]["groups"][0]["command"]["argv"][1] == "3001"
+    up = "".join(f"let l{n} = l{n + 1}\n" for n in range(300)) + "let l300 = 1\n"
+    first = dsl.check_text(up, "x", read_file=lambda _: b"")[0]
+    assert first.message == "`l0` leads to `l151`, declared below it, through 151 names"
 
 
 def test_a_value_begins_on_the_line_of_its_sign_and_may_go_on_below() -> None:
