@@ -138,13 +138,13 @@ def test_the_work_for_a_report_grows_no_faster_than_the_cluster() -> None:
     assert calls_of_a_report(80) < 5 * calls_of_a_report(20)
 
 
-def calls_of(play: Play, epoch: int | None, message: m.Message) -> int:
-    """Functions called for one message."""
+def calls_of(play: Play, epoch: int | None, message: m.Message, *, built_in: bool = False) -> int:
+    """Functions called for one message; with `built_in` those of the interpreter too."""
     count = 0
 
     def counted(frame: FrameType, event: str, argument: Any) -> None:
         nonlocal count
-        count += event == "call"
+        count += event == "call" or (built_in and event == "c_call")
 
     received = Received(epoch or 0, message)
     sys.setprofile(counted)
@@ -194,6 +194,15 @@ def test_who_follows_an_output_costs_the_same_however_many_nodes_a_job_has() -> 
         node = play.nodes["n0"]
         counts.append(calls_of(play, node.epoch, m.Started([])))
     assert counts[1] < 1.5 * counts[0]
+
+
+@pytest.mark.parametrize(("state", "shown"), [(None, 200), ("running", 200), ("preparing", 0)])
+def test_a_page_of_tasks_goes_through_the_nodes_once_and_not_once_a_task(state: str | None, shown: int) -> None:
+    play, name = busy(400)
+    after = f"{name}/t[{400 * 2 - 201}]"
+    assert len(play.admin.ask(m.TaskList, job=name, state=state, limit=200, after=after)) == shown
+    asked = m.TaskList(0, name, state, limit=200, after=after)
+    assert calls_of(play, play.admin.epoch, asked, built_in=True) < 30_000
 
 
 def test_outputs_of_what_still_runs_are_not_looked_for_at_every_node() -> None:
