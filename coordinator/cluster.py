@@ -10,6 +10,7 @@ from typing import assert_never
 
 from msgspec import structs
 
+from coordinator.bygone import Bygone, Gone
 from coordinator.claims import Claim
 from coordinator.identities import Identities
 from coordinator.model import Disabled, Drain, Grant, Group, Job, JobState, Node, Pool, TaskState
@@ -93,8 +94,8 @@ class Cluster:
         self.identities = Identities()
         self.submissions: dict[tuple[str, str], list[str]] = {}
         """Jobs by owner and submission id: one person's ids are nothing to another."""
-        self.numbers: dict[str, int] = {}
-        """The last number given per job name: ids are never reused, not even after deletion."""
+        self.bygone = Bygone()
+        """Deleted jobs, and the last number given per name: ids are never reused, not even after deletion."""
         self.last_grant = 0
 
     def apply(self, record: Record) -> None:
@@ -142,6 +143,12 @@ class Cluster:
     def forget(self, scope: str) -> None:
         """The store forgets the rows of a scope: of a token or a key nothing is left; a job's records said so."""
         self.identities.forget(scope)
+
+    def forget_deleted(self, owner: str, gone: Gone) -> None:
+        """The store forgets that this person had this job."""
+        self.bygone.forget(owner, gone.job)
+        if not self.bygone.knows(owner, gone.submission):
+            self.submissions.pop((owner, gone.submission), None)
 
     # ---- pools, nodes, jobs
 
@@ -216,7 +223,7 @@ class Cluster:
             reserve,
         )  # fmt: skip
         self.jobs[job.id] = job
-        self.numbers[job.spec.name] = record.number
+        self.bygone.submitted(job.spec.name, record.number)
         given = self.submissions.get((record.owner, record.submission), [])  # with `once` also earlier ones, deleted
         self.submissions[record.owner, record.submission] = [name for name in given if name in self.jobs] + [job.id]
         self.pools[job.spec.pool].jobs[job.id] = job
@@ -271,7 +278,7 @@ class Cluster:
                 job.deleting = True
 
     def _deleted(self, record: JobDeleted) -> None:
-        self.numbers[record.name] = max(self.numbers.get(record.name, 0), record.number)
+        self.bygone.take(record, new=record.job not in self.jobs)
         self.submissions[record.owner, record.submission] = list(record.siblings)
         self.last_grant = max(self.last_grant, record.last_grant)
         self.jobs.pop(record.job, None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from coordinator import disabling, draining, on_end, readiness, work
+from coordinator.bygone import Gone
 from coordinator.claims import Claim
 from coordinator.deadlines import ROUNDING_S
 from coordinator.desk import Desk
@@ -23,12 +24,15 @@ from coordinator.records import (
     RoundMoved,
     TasksDone,
     TasksSkipped,
+    deleted_scope,
 )
 from wire import messages as m
 from wire.instant import Instant
 from wire.spec import Finish
 
 ELIGIBLE_GRACE_S: Final = 10.0
+FORGOTTEN_AT_ONCE: Final = 2
+"""Deleted jobs, when one more is: of those that could not be for a while there are more than one."""
 MAX_RUNS: Final = 4_096
 """Runs of skipped tasks in one record."""
 ALL_COMPLETE: Final = "AllTasksComplete"
@@ -303,14 +307,29 @@ def _remove(desk: Desk, job: Job) -> None:
     debts = [(r.node, r.round) for r in job.rounds if r.owes_release and (job.id, r.round) in _owes(desk, r.node)]
     desk.forget(job.id)
     siblings = desk.cluster.submissions[job.owner, job.submission]
+    _forget_earlier(desk, job.owner)
     desk.keep(
         JobDeleted(
             job.id, job.spec.name, job.number, job.submission, debts, siblings, desk.cluster.last_grant, job.owner,
-            job.spec.pool, desk.now,
+            job.spec.pool, desk.now, desk.cluster.bygone.floor,
         )
     )  # fmt: skip
     desk.removing.pop(job.id)
     desk.bodies.pop(job.id, None)
+
+
+def _forget_earlier(desk: Desk, owner: str) -> None:
+    """Make room for one more deleted job of this person, whose record is to say what must stay of those before."""
+
+    def settled(gone: Gone) -> bool:
+        there = desk.cluster.submissions.get((owner, gone.submission), [])
+        owed = any((gone.job, number) in _owes(desk, node) for node, number in gone.debts)
+        return not owed and not any(name in desk.cluster.jobs for name in there)
+
+    for _ in range(FORGOTTEN_AT_ONCE):
+        if (gone := desk.cluster.bygone.overdue(owner, settled)) is not None:
+            desk.forget(deleted_scope(gone.job))
+            desk.cluster.forget_deleted(owner, gone)
 
 
 def _owes(desk: Desk, node: str) -> dict[tuple[str, int], Claim | None]:

@@ -437,6 +437,9 @@ class JobDeleted(_Record, frozen=True, tag=True):
     owner: str = ""
     pool: str = ""
     at: Instant | None = None
+    floor: int = 0
+    """No job of a name that nothing else is known of had a higher number: what older records of this kind said, which
+    this one takes the place of."""
 
 
 class DebtPaid(_Record, frozen=True, tag=True):
@@ -483,6 +486,16 @@ def is_of_a_job(scope: str) -> bool:
     return scope != CLUSTER_SCOPE and " " not in scope
 
 
+def deleted_scope(job: str) -> str:
+    """The scope of what is remembered of a deleted job."""
+    return f"deleted {job}"
+
+
+def scopes_about(job: str) -> tuple[str, ...]:
+    """Where rows about a job stand."""
+    return (CLUSTER_SCOPE, job, deleted_scope(job))
+
+
 def start_scope(node: str) -> str:
     """The scope of the rows of a node's start."""
     return f"start {node}"
@@ -490,7 +503,9 @@ def start_scope(node: str) -> str:
 
 def scope_of(record: Record) -> str:
     """What this row is forgotten with: its job, token or key, or the cluster (never)."""
-    if isinstance(record, JobDeleted | DebtPaid):
+    if isinstance(record, JobDeleted):
+        return deleted_scope(record.job)
+    if isinstance(record, DebtPaid):
         return CLUSTER_SCOPE
     if isinstance(record, StartOrdered | StartEnded):
         return start_scope(record.node)

@@ -9,7 +9,7 @@ from typing import Final
 
 from coordinator import records
 from coordinator.events import PageAsked, PageRead, Ready, Stored
-from coordinator.records import CLUSTER_SCOPE, JobSubmitted, Record
+from coordinator.records import JobSubmitted, Record
 from wire.ledger import Batch, Ledger, Row, StoreError
 from wire.writer import WriterThread, writer_thread
 
@@ -38,7 +38,7 @@ class Store:
 
     async def page(self, asked: PageAsked) -> PageRead:
         """The rows that somebody reads events from; never raises."""
-        scopes = () if asked.job is None else (CLUSTER_SCOPE, asked.job)
+        scopes = () if asked.job is None else records.scopes_about(asked.job)
         try:
             page = await self._writer.do(
                 lambda ledger: ledger.page(asked.first, scopes, without_body=JobSubmitted.__name__)

@@ -102,7 +102,7 @@ def _accept(desk: Desk, session: Session, message: m.Submit, document: SpecDocum
             pools.set_options(desk, claim, whole)
     jobs = []
     for spec in document.jobs:
-        number = desk.cluster.numbers.get(spec.name, 0) + 1
+        number = desk.cluster.bygone.next_number(spec.name)
         job_id = f"{spec.name}-{number}"
         desk.keep(JobSubmitted(job_id, number, message.submission, session.owner, spec, _source(message), desk.now))
         readiness.rebuild(desk.cluster.jobs[job_id])

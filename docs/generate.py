@@ -15,6 +15,7 @@ from typing import Any, Final
 from coordinator.admission import JOIN_S
 from coordinator.budget import AT_ONCE_S, SHARE
 from coordinator.budget import LONGEST_S as PAUSE_S
+from coordinator.bygone import MAX_BYGONE
 from coordinator.chronicle import MEANINGS
 from coordinator.model import JOB_TRANSITIONS, JOIN_AGAIN_S, JOINS, JobState
 from coordinator.preparation import PAID, TRANSITIONS
@@ -104,6 +105,8 @@ def bounds_of_a_peer() -> str:
          f"nothing: the next one waits, {PAUSE_S:g} s at most"),
         ("events of everybody that were read and not handled", f"{INBOX:,}, {size(INBOX_BYTES)}",
          "nothing: nobody is read"),
+        ("deleted jobs of a person that are remembered", f"{MAX_BYGONE:,}",
+         "the oldest: their submission ids, and where a name began"),
         ("answers that wait for a person", f"{size(limits.MAX_AHEAD)}, then its next request waits; "
          f"{size(limits.MAX_QUEUED_REPLIES)} in all", "the connection"),
         ("what waits for a node", f"{size(limits.MAX_QUEUED)}", "the connection"),

@@ -13,7 +13,7 @@ NumberedRow = tuple[int, str, bytes]
 
 def page_of(rows: Iterable[NumberedRow], last: int, asked: PageAsked, most: int) -> PageRead:
     """As `coordinator.store` gives it: `most` rows at most."""
-    scopes = None if asked.job is None else (records.CLUSTER_SCOPE, asked.job)
+    scopes = None if asked.job is None else records.scopes_about(asked.job)
     found = [
         Stored(number, scope, *_kind_and_body(body))
         for number, scope, body in rows
