@@ -54,7 +54,6 @@ from coordinator.records import (
     Verdict,
 )
 from coordinator.views import time_text
-from wire.instant import Instant
 from wire.messages import Phase, PhaseEnd
 
 Plain = dict[str, Any]
@@ -184,11 +183,11 @@ class Happening:
     attempt: int | None = None
     data: Plain = field(default_factory=dict)
 
-    def plain(self, row: int, at: Instant | None) -> Plain:
+    def plain(self, row: int, time: str | None) -> Plain:
         """As it is told."""
         return {
             "id": id_of(row, self.place),
-            "time": time_text(at.wall) if at is not None else None,
+            "time": time,
             "kind": self.kind.value,
             "job": self.job,
             "task": self.task,

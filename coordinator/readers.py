@@ -23,6 +23,7 @@ from coordinator.records import (
     scope_of,
 )
 from coordinator.sessions import Reader, Session
+from coordinator.views import time_text
 from wire import messages as m
 from wire.codec import encode_value
 
@@ -150,8 +151,9 @@ def _events_of(desk: Desk, session: Session, reader: Reader, row: Stored, start:
     if reader.job not in (None, getattr(record, "job", None)) or not _may_know_record(desk, session, record):
         return
     at = getattr(record, "at", None)
+    time = None if at is None else time_text(at.wall)
     for event in chronicle.happenings(record, job, start):
-        yield event.plain(row.number, at)
+        yield event.plain(row.number, time)
 
 
 # ---- for whom

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final
 
 from coordinator import readiness
@@ -36,7 +37,15 @@ def time_text(wall: float | None) -> str | None:
     """RFC 3339 in UTC, to the millisecond."""
     if wall is None:
         return None
-    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    second, part = divmod(wall, 1.0)
+    carried, micros = divmod(round(part * 1e6), 1_000_000)
+    return f"{_second_text(int(second) + carried)}.{micros // 1000:03}Z"
+
+
+@lru_cache(maxsize=256)
+def _second_text(second: int) -> str:
+    """Most of what is told at once happened within a few seconds: their texts are made once."""
+    return datetime.fromtimestamp(second, UTC).replace(tzinfo=None).isoformat()
 
 
 def _at(instant: Instant | None) -> str | None:

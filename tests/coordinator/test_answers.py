@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from coordinator.model import TaskState
 from coordinator.records import NodeJobState
 from coordinator.requests import MAX_WAITS
+from coordinator.views import time_text
 from tests.coordinator.playbook import FakeNode, Play, document, job, phase_end, prep, release, tasks
 from wire import messages as m
 
@@ -574,3 +578,14 @@ def test_every_request_is_answered_or_refused_once() -> None:
     ann.refused(m.Submit, submission="s", document=document(job("j", pool="nowhere")))
     ann.ask(m.Finish)
     assert sorted(ann.answers) == list(range(1, ann.requests + 1))
+
+
+@given(st.one_of(st.floats(-1e9, 4e9), st.integers(0, 2**41).map(lambda n: n / 2**10 + 0.9999995)))
+def test_a_time_is_told_to_the_millisecond_in_utc(wall: float) -> None:
+    plain = datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds")
+    assert time_text(wall) == plain.removesuffix("+00:00") + "Z"
+
+
+@pytest.mark.parametrize(("wall", "text"), [(0.9999996, "1970-01-01T00:00:01.000Z"), (None, None)])
+def test_what_rounds_up_to_the_next_second_is_told_as_that(wall: float | None, text: str | None) -> None:
+    assert time_text(wall) == text
