@@ -143,7 +143,7 @@ class Ledger:
         return loaded
 
     def page(
-        self, first: int, scopes: Sequence[str] = (), *, without_body: str = "", rows: int = 256, size: int = 256 * 1024
+        self, first: int, scopes: Sequence[str] = (), *, without_body: str = "", rows: int = 256, size: int = 64 * 1024
     ) -> Page:
         """Rows numbered `first` and up in their order, of these scopes or of all: so many, of about so many bytes, at
         most, one at least. Bodies of the kind `without_body` are left out. Raises StoreError."""

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import gc
 import sys
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import pytest
 
 from coordinator import records
-from coordinator.events import Received
+from coordinator.events import PageAsked, Ready, Received
 from coordinator.groups import TaskState
 from coordinator.placement import MAX_GRANT
+from coordinator.readers import PAGE
 from coordinator.records import Granted, JobDeleting, JobSubmitted, PoolSet, ReportTaken
+from coordinator.store import open_store
 from tests.coordinator.playbook import FakeNode, Play, job, tasks
 from wire import messages as m
 
@@ -225,6 +228,18 @@ def test_readers_of_another_job_are_not_asked_of_each_record() -> None:
     calls = calls_of(play, play.nodes["n0"].epoch, m.Started([]))
     assert len(play.core.readers) == 80
     assert calls < 5_000
+
+
+async def test_what_is_read_of_the_log_for_one_answer_is_a_few_times_what_it_tells(tmp_path: Path) -> None:
+    play = Play(checking=False)
+    n1 = play.node("n1", slots=2)
+    play.submit(job("j", tasks(size=8_000)))
+    run_short(play, n1, batch=16)
+    async with open_store(tmp_path) as store:
+        await store.commit([Ready(records=play.kept_of(ReportTaken))])
+        page = await store.page(PageAsked(1, 1, None))
+    ends = sum(len(records.decode(row.body or b"").tasks) for row in page.rows)
+    assert PAGE < ends < 6 * PAGE
 
 
 def test_a_node_that_says_again_how_it_is_wakes_nobody() -> None:
