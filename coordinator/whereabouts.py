@@ -22,15 +22,17 @@ _OUT: Final = re.compile(b"%c{1,1000}" % TaskState.GRANTED)
 
 
 def with_slot(node: Node) -> list[tuple[Grant, list[int]]]:
-    """What runs on a node, as far as order tells: it runs its grants in order while slots last."""
-    slots, left, found = node.slots, node.offer.plus(node.reserved, -1), []
+    """What runs on a node: what it said has begun, whatever its slots are by now; and as far as order tells, as it runs
+    its grants in order while slots last."""
+    slots, left, found, full = node.slots, node.offer.plus(node.reserved, -1), [], False
     for grant in node.grants.values():
-        fits = max(0, slots // grant.slots)
+        fits = 0 if full else max(0, slots // grant.slots)
         if grant.claim is not None and node.join is not None:
             fits = max(0, min(fits, grant.claim.times_in(left)))
-        if fits == 0:
-            break
-        positions = grant.open_positions()[:fits]
+        full = fits == 0
+        positions = _first(grant, fits)
+        if not positions:
+            continue
         slots -= len(positions) * grant.slots
         if grant.claim is not None:
             left = left.plus(grant.claim, -len(positions))
@@ -38,13 +40,21 @@ def with_slot(node: Node) -> list[tuple[Grant, list[int]]]:
     return found
 
 
+def _first(grant: Grant, fits: int) -> list[int]:
+    """So many positions of a grant, and those that are known to have begun at least."""
+    if not grant.running:
+        return grant.open_positions()[:fits] if fits else []
+    behind = [position for position in grant.open_positions() if position not in grant.running]
+    return sorted([*grant.running, *behind[: max(0, fits - len(grant.running))]])
+
+
 class Look:
     """One look at the cluster, for one answer: what runs on a node is found once, whatever is told of it."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self._last: dict[str, dict[int, int]] = {}
-        """By node and grant: the last position that has a slot, of those still awaited."""
+        self._held: dict[str, dict[int, frozenset[int]]] = {}
+        """By node and grant: the positions that have a slot."""
         self._tasks: dict[str, dict[str, int]] = {}
         """By node and job: tasks that have a slot."""
 
@@ -72,11 +82,11 @@ class Look:
                     yield index
 
     def _has_slot(self, grant: Grant, index: int) -> bool:
-        last = self._last.get(grant.node)
-        if last is None:
-            held = with_slot(self._cluster.nodes[grant.node])
-            last = self._last[grant.node] = {each.id: positions[-1] for each, positions in held}
-        return grant.position(index) <= last.get(grant.id, -1)
+        held = self._held.get(grant.node)
+        if held is None:
+            found = with_slot(self._cluster.nodes[grant.node])
+            held = self._held[grant.node] = {each.id: frozenset(positions) for each, positions in found}
+        return grant.position(index) in held.get(grant.id, ())
 
     def tasks_on(self, node: str, job: Job) -> int:
         """How many tasks of the job have a slot there."""

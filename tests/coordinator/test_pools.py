@@ -77,6 +77,20 @@ def test_new_slots_reach_the_nodes_that_name_none_and_what_runs_goes_on() -> Non
     assert play.show(name)["result"] == "success"
 
 
+def test_what_has_begun_is_shown_as_running_on_fewer_slots_too() -> None:
+    play = Play()
+    apply(play, {"name": "p", "slots": 3})
+    n1 = play.node("n1", slots=None)
+    name = play.submit(job("j", tasks(size=4)))
+    n1.say(m.Started([(grant, position, play.wall) for grant, position in n1.running()]))
+    apply(play, {"name": "p", "slots": 1})
+    n1.join()
+    assert play.show(name)["tasks"] | {"active": 1, "running": 3} == play.show(name)["tasks"]
+    assert play.admin.ask(m.Explain, f"{name}/t[2]")["code"] == "running"
+    n1.end(name, count=3)
+    assert play.show(name)["tasks"] | {"active": 0, "running": 1} == play.show(name)["tasks"]
+
+
 def test_a_node_out_of_contact_gets_the_new_slots_when_it_joins() -> None:
     play = Play()
     apply(play, {"name": "p", "slots": 1})
