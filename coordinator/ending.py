@@ -193,13 +193,13 @@ def release(desk: Desk, job: Job, node_job: NodeJob, node: Node) -> None:
 
 def _may_release(desk: Desk, job: Job) -> bool:
     """Whether `release { parallel }` allows one more node now. While the job lives nobody waits for one that is out of
-    contact: that may be for ever."""
+    contact, or where a process can't be killed: that may be for ever."""
     limit = job.spec.release.parallel if job.spec.release is not None else None
     if limit is None:
         return True
     nodes = desk.cluster.nodes
-    releasing = (name for name, held in job.current.items() if held.state is NodeJobState.RELEASING)
-    return sum(not job.live or nodes[name].connected for name in releasing) < limit
+    releasing = (nodes[name] for name, held in job.current.items() if held.state is NodeJobState.RELEASING)
+    return sum(not job.live or (node.connected and job.id not in node.stuck) for node in releasing) < limit
 
 
 def _terminate(desk: Desk, job: Job) -> None:

@@ -126,6 +126,20 @@ def test_a_release_that_went_out_of_contact_keeps_no_other_drain_waiting() -> No
     assert n2.heard(m.ReleaseRound) == [m.ReleaseRound(name, 1, "NodeDrained")]
 
 
+def test_a_release_that_waits_for_a_process_that_can_not_be_killed_keeps_no_other_drain_waiting() -> None:
+    play = Play()
+    n1, n2 = play.node("n1"), play.node("n2")
+    name = play.submit(job("j", tasks(size=2), finish="manual", release=release(parallel=1)))
+    n1.end(name)
+    n2.end(name)
+    for node in (n1, n2):
+        play.admin.ask(m.NodeDrain, node=node.name, deadline_s=600.0)
+    assert [state for _, _, state in play.rounds(name)] == ["releasing", "prepared"]
+    n1.say(m.Health("a process can't be killed", [name]))
+    n2.released(name)
+    assert play.node_state("n2") == "drained"
+
+
 def test_a_second_drain_changes_deadline_and_reason() -> None:
     play, name, n1, n2 = working()
     drain(play, deadline_s=3600.0)
