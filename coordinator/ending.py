@@ -36,6 +36,7 @@ FORGOTTEN_AT_ONCE: Final = 2
 MAX_RUNS: Final = 4_096
 """Runs of skipped tasks in one record."""
 ALL_COMPLETE: Final = "AllTasksComplete"
+USER: Final = "UserTerminate"
 TASK_FAILED: Final = "TaskFailed"
 TIMED_OUT: Final = "MaxWallClockTimeExpiry"
 NO_NODES: Final = "NoEligibleNodes"

@@ -131,7 +131,7 @@ def _job_terminate(desk: Desk, session: Session, message: m.JobTerminate) -> Non
     job = find_own_job(desk, session, message.job)
     if job.state is JobState.COMPLETED:
         raise RefusedError(m.RefusalCode.FAILED, f"job `{job.id}` is over already ({job.end_reason})")
-    ending.end(desk, job, message.reason[:1000], message.force)
+    ending.end(desk, job, message.reason.strip()[:1000] or ending.USER, message.force)
     desk.reply(session.epoch, message.request, views.job(desk.cluster, job))
 
 

@@ -109,6 +109,14 @@ def test_a_job_that_is_terminated_twice_is_released_once_and_keeps_its_first_rea
     assert play.show(name)["end_reason"] == "enough"
 
 
+def test_a_reason_that_says_nothing_is_the_usual_one() -> None:
+    play = Play()
+    n1 = play.node("n1")
+    name = play.submit(job("j"))
+    play.admin.ask(m.JobTerminate, name, " ", False)
+    assert play.show(name)["end_reason"] == n1.reasons[name, 1] == "UserTerminate"
+
+
 def test_a_job_that_is_over_can_not_be_terminated() -> None:
     play, name, _, _, _ = working()
     play.run_out(name)
