@@ -207,11 +207,15 @@ def _held(view: View, job: Job, grant: Grant, position: int, node: Node) -> Caus
 
 
 def _preparation(view: View, node_job: NodeJob, node: Node) -> Cause:
-    attempt, since = node_job.running.get(Phase.PREPARATION, (1, None))
-    prep = node_job.preparation
-    failed = f"; attempt {prep.attempts} failed: {prep.said}" if prep is not None and prep.ends else ""
-    again = f", attempt {attempt}" if attempt > 1 or failed else ""
-    sentence = f"the job's preparation runs on node `{node.name}`{_so_far(view, since)}{again}{failed}"
+    prep, said = node_job.preparation, ""
+    attempt, since = node_job.running.get(Phase.PREPARATION, (1 + (prep.attempts if prep is not None else 0), None))
+    if prep is not None and prep.finished and prep.succeeded:
+        said = ", again: the node was restarted since it had succeeded"
+    elif prep is not None and prep.ends:
+        said = f", attempt {attempt}; attempt {prep.attempts} failed: {prep.said}"
+    elif attempt > 1:
+        said = f", attempt {attempt}"
+    sentence = f"the job's preparation runs on node `{node.name}`{_so_far(view, since)}{said}"
     return Cause(Code.PREPARING, sentence, node.name)
 
 

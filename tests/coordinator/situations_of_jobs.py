@@ -45,6 +45,19 @@ def a_job_that_prepares(play: Play) -> str:
 
 
 @situation(
+    Code.PREPARING,
+    "1 task of it is out on 1 node: the job's preparation runs on node `n1`, again: the node was restarted",
+)
+def a_job_that_prepares_again_after_a_reboot(play: Play) -> str:
+    n1 = play.node("n1")
+    name = play.submit(job("j", preparation=prep()))
+    n1.prepared(name)
+    n1.reboot("boot-2")
+    n1.join()
+    return name
+
+
+@situation(
     Code.NODE_LOST, "1 task of it is out on 1 node: node `n2` is out of contact for 1m00s: in ", "bring the node back",
     also={Code.RUNNING: "1 task of it is out on 1 node"},
 )  # fmt: skip
