@@ -17,6 +17,7 @@ from coordinator.finding import RefusedError, check_own, find_node, find_own_job
 from coordinator.model import OVER, Group, Job, Node, TaskState
 from coordinator.plausible import MAX_TAIL
 from coordinator.preparation import NodeJob, PhaseView
+from coordinator.records import NodeJobState
 from coordinator.sessions import Follow, Instead, KeptOutput, Lookup, OutputsSaid, Session
 from wire import messages as m
 from wire.limits import MAX_CHUNK
@@ -148,7 +149,8 @@ def _of_phase(desk: Desk, session: Session, message: m.LogRead) -> Source | None
         raise RefusedError(m.RefusalCode.FAILED, f"job `{job.id}` has no preparation")
     phase = message.phase or m.Phase.PREPARATION
     running = node_job.running.get(phase, (0, 0.0))[0]
-    attempt = message.attempt or max(1, view.attempts, running)
+    again = message.follow and view.finished and node_job.state is NodeJobState.PREPARING  # its node was restarted
+    attempt = message.attempt or max(1, view.attempts + again, running)
     over = attempt <= view.attempts or (not node_job.owes_release and view.finished)
     last = view.finished and attempt >= view.attempts
     directory = f"workitems/{job.id}/{'jobpreparation' if phase is m.Phase.PREPARATION else 'jobrelease'}"

@@ -153,6 +153,21 @@ def test_a_preparation_is_followed_through_its_attempts_and_a_release_to_what_wa
     assert (answer["content"], answer["over"], answer["last"]) == (b"e\n", True, True)
 
 
+def test_a_preparation_that_runs_again_after_a_reboot_is_followed_and_not_the_one_before() -> None:
+    play = Play()
+    n1 = play.node("n1")
+    name = play.submit(job("j", preparation=prep()))
+    n1.prepared(name)
+    n1.reboot("boot-2")
+    n1.join()
+    request = play.admin.start(m.LogRead, job=name, node="n1", follow=True, phase=m.Phase.PREPARATION)
+    assert orders(n1)[-1].path == f"workitems/{name}/jobpreparation/attempt-2/stdout.txt"
+    n1.prepared(name, attempt=2)
+    n1.say(m.FileContents(orders(n1)[-1].request, b"again\n", 6, True))
+    answer = body(play.admin, request)
+    assert (answer["attempt"], answer["over"], answer["last"]) == (2, True, True)
+
+
 # ---- nodes that do as they like
 
 
