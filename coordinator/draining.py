@@ -23,6 +23,7 @@ def drain(desk: Desk, node: Node, by: str, reason: str, deadline_s: float) -> No
     desk.keep(NodeMarked(node.name, NodeMark.DRAIN, by, desk.now, reason, until))
     desk.arm(("drain", node.name), until)
     _begin(desk, node)
+    settle(desk)  # the answer is to say so
 
 
 def take_leaving(desk: Desk, node: Node) -> None:
@@ -91,13 +92,19 @@ def stop(desk: Desk, job: Job, node: Node) -> None:
 
 
 def settle(desk: Desk) -> None:
-    """Note which nodes are empty by now."""
+    """Note which nodes are emptied by now."""
     for name in list(desk.emptying):
         node = desk.cluster.nodes[name]
         if not node.draining:
             del desk.emptying[name]
-        elif node.drain is not None and node.drain.done_at is None and node.joined and node.empty:
+        elif node.drain is not None and node.drain.done_at is None and node.joined and _is_quiet(desk, node):
             desk.keep(NodeMarked(name, NodeMark.DRAINED, node.drain.by, desk.now))
+
+
+def _is_quiet(desk: Desk, node: Node) -> bool:
+    """Whether nothing of ours is there any more: no work, no release, be it owed or not; and its start has ended, or
+    had the time that the drain gives."""
+    return node.empty and not node.clearing and (not node.starts or is_over(desk, node))
 
 
 def let_go(desk: Desk, node: Node) -> None:

@@ -73,7 +73,7 @@ class NodeState(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """A node is being emptied, or was. Running tasks are stopped at `until`; `done_at`: it was empty first."""
+    """A node is being emptied, or was. Running tasks are stopped at `until`; `done_at`: nothing was left there."""
 
     by: str
     reason: str
@@ -450,6 +450,11 @@ class Node:
         return given == (self.pool.start_digest, self.incarnation, self.boot)
 
     @property
+    def starts(self) -> bool:
+        """Whether it was given its pool's start as it is now, in this boot, and has not ended it."""
+        return self.start is not None and self.start_counts and not self.start.view.finished
+
+    @property
     def held_back(self) -> NodeState | None:
         """`STARTING` or `START_FAILED` while its pool's start has not succeeded there in this boot."""
         if not self.pool.start_digest or (self.start is not None and self.start.succeeded and self.start_counts):
@@ -473,7 +478,8 @@ class Node:
         if not self.connected:
             return NodeState.LOST
         if self.draining:
-            return NodeState.DRAINED if self.drain is not None and self.empty else NodeState.DRAINING
+            done = self.drain is not None and self.drain.done_at is not None
+            return NodeState.DRAINED if done and self.empty else NodeState.DRAINING
         if self.unusable is not None:
             return NodeState.UNUSABLE
         if (held_back := self.held_back) is not None:

@@ -8,7 +8,7 @@ from typing import Final
 from coordinator import access, draining, resting, starting, views, work
 from coordinator.desk import Desk
 from coordinator.finding import RefusedError, find_node, find_own_job
-from coordinator.model import JobState, Node
+from coordinator.model import JobState, Node, NodeState
 from coordinator.records import DebtPaid, NodeJobState, NodeMark, NodeMarked, Returned, RoundMoved
 from coordinator.sessions import Session
 from wire import messages as m
@@ -52,7 +52,7 @@ def is_drained(desk: Desk, node: Node) -> bool:
     what it ran may go on elsewhere; the answer shows which."""
     silent = desk.now.boottime >= desk.lease_end(node)
     over = node.drain is None or node.left or (not node.connected and silent)
-    return over or (node.joined and node.empty)
+    return over or node.state is NodeState.DRAINED
 
 
 def node_enable(desk: Desk, session: Session, message: m.NodeEnable) -> None:

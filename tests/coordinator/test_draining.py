@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from coordinator.records import JobCompleted, NodeMark, NodeMarked, Returned, TasksReturned, Verdict
-from tests.coordinator.playbook import FakeNode, Play, job, prep, release, tasks
+from tests.coordinator.playbook import FakeNode, Play, command, document, job, prep, release, tasks
 from wire import messages as m
 
 
@@ -138,6 +138,33 @@ def test_a_release_that_waits_for_a_process_that_can_not_be_killed_keeps_no_othe
     n1.say(m.Health("a process can't be killed", [name]))
     n2.released(name)
     assert play.node_state("n2") == "drained"
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_node_in_its_start_is_drained_when_that_has_ended_or_the_time_is_over(ends: bool) -> None:
+    play = Play()
+    play.admin.ask(m.Submit, submission="pools", document=document(pools=[{"name": "p", "start": command()}]))
+    n1 = play.node("n1")
+    request = play.admin.start(m.NodeDrain, node="n1", deadline_s=600.0, wait=True)
+    assert (play.node_state("n1"), request in play.admin.answers) == ("draining", False)
+    n1.started(ok=False, final=False)
+    assert play.node_state("n1") == "draining", "it is tried again"
+    n1.started(attempt=2) if ends else play.wait(601)
+    assert (play.node_state("n1"), request in play.admin.answers) == ("drained", True)
+
+
+def test_a_node_that_was_forgotten_and_came_back_is_drained_when_it_has_released_what_it_held() -> None:
+    play = Play()
+    n1 = play.node("n1")
+    name = play.submit(job("j"))
+    n1.drop()
+    play.wait(60)
+    play.admin.ask(m.NodeForget, "n1")
+    n1.join()
+    play.admin.ask(m.NodeDrain, node="n1", deadline_s=0.0)
+    assert play.node_state("n1") == "draining"
+    n1.released(name)
+    assert play.node_state("n1") == "drained"
 
 
 def test_a_second_drain_changes_deadline_and_reason() -> None:

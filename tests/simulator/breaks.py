@@ -187,7 +187,7 @@ BREAKS: Final = (
     Mutation(
         "a node passes for drained while it releases",
         "coordinator",
-        "elif node.drain is not None and node.drain.done_at is None and node.joined and node.empty:",
+        "elif node.drain is not None and node.drain.done_at is None and node.joined and _is_quiet(desk, node):",
         "elif node.drain is not None and node.drain.done_at is None and node.joined:",
         size="operated",
     ),
