@@ -335,7 +335,8 @@ def _release_unowed(desk: Desk, node: Node, job_id: str, number: int) -> None:
         ending.release(desk, job, given_up, node)
     else:
         node.clearing.add(job_id)
-        desk.send(node.session, m.ReleaseRound(job_id, number, ending.DELETED))
+        reason = ending.DELETED if job is None else job.end_reason or ending.DRAINED
+        desk.send(node.session, m.ReleaseRound(job_id, number, reason))
 
 
 def _reconcile_round(desk: Desk, node: Node, job_id: str, number: int, held: m.RoundState | None) -> None:
