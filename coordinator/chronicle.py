@@ -114,7 +114,8 @@ class Kind(enum.Enum):
 
 
 MEANINGS: Final[dict[Kind, str]] = {
-    Kind.GAP: "rows from `data.from` to `data.to` were forgotten: of deleted jobs, of tokens and keys that are over",
+    Kind.GAP: "rows from `data.from` to `data.to` were forgotten: of deleted jobs, of tokens and keys that are over, "
+    "of a node's start before its latest",
     Kind.POOL_SET: "a pool exists, with these options",
     Kind.NODE_JOINED: "a node joined as something new: first time, other boot, root, slots or agent",
     Kind.NODE_LEFT: "a node that owed nothing went by itself",
