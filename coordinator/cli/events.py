@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Event = dict[str, Any]
 
-_WIDTHS: Final = (12, 24, 16)
+_WIDTHS: Final = (15, 24, 16)
 """Of an event's id, time and kind: a stream has no widest row."""
 
 
@@ -65,15 +65,24 @@ def _line(event: Event, colour: bool) -> str:
 def sentence_of(event: Event) -> str:
     """Of whom, where, and how."""
     data = event["data"]
-    whose = event["task"] or event["job"] or data.get("name") or data.get("pool") or data.get("token") or ""
+    whose = event["task"] or event["job"] or data.get("name") or data.get("token") or ""
     where = f"on {event['node']}" if event["node"] and whose else event["node"] or ""
+    pool = "" if whose else data.get("pool") or ""
     again = f"attempt {event['attempt']}" if (event["attempt"] or 0) > 1 else ""
+    phase = {True: "succeeded", False: "failed"}.get(data.get("succeeded"), "")
     how = [
-        data.get("result") or data.get("verdict") or data.get("state") or data.get("cause") or "",
+        phase
+        or data.get("result")
+        or data.get("verdict")
+        or data.get("state")
+        or data.get("cause")
+        or data.get("how")
+        or "",
         ending(data.get("exit_code"), data.get("signal")) if data.get("exit_code") != 0 else "",
         data.get("reason") or "",
+        f"by {data['by']}" if data.get("by") else "",
         f"{data['from']} to {data['to']}" if event["kind"] == "gap" else "",
     ]
     told = ", ".join(str(part) for part in how if part)
-    subject = " ".join(part for part in (whose, where, again) if part)
+    subject = " ".join(part for part in (whose, where, f"in pool {pool}" if where and pool else pool, again) if part)
     return f"{subject}: {told}" if subject and told else subject or told

@@ -72,7 +72,15 @@ def test_people_read_a_line_an_event(desk: Desk) -> None:
     ("event", "sentence"),
     [
         (an_event(9, "gap", data={"from": 3, "to": 9}), "3 to 9"),
-        (an_event(9, "node.joined", node="n1", data={"pool": "p"}), "p on n1"),
+        (an_event(9, "node.joined", node="n1", data={"pool": "p"}), "n1 in pool p"),
+        (
+            an_event(9, "prep.ended", job="j-1", node="n1", data={"succeeded": True, "exit_code": 0}),
+            "j-1 on n1: succeeded",
+        ),
+        (an_event(9, "start.retried", node="n1", data={"succeeded": False, "exit_code": 4}), "n1: failed, exit 4"),
+        (an_event(9, "pool.set", data={"pool": "p", "declared": True}), "p"),
+        (an_event(9, "node.draining", node="n1", data={"by": "ann", "reason": "new kernel"}), "n1: new kernel, by ann"),
+        (an_event(9, "job.disabling", job="j-1", data={"how": "wait", "by": "ann"}), "j-1: wait, by ann"),
         (an_event(9, "job.ended", job="j-1", data={"reason": "TaskFailed"}), "j-1: TaskFailed"),
         (an_event(9, "token.created", data={"token": "12345678"}), "12345678"),
     ],
