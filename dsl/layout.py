@@ -39,11 +39,51 @@ _UNITS: Final = frozenset({*literals.DURATION_UNITS, *literals.SIZE_UNITS, *lite
 
 def mend(tokens: list[Token], report: Report) -> list[Token]:
     """The tokens with the mistakes of their layout reported and mended. The last one is the end of the file."""
-    tokens = _broken_words(tokens, report)
+    tokens = _broken_words(_foreign_comments(tokens, report), report)
     lost_tail = any(token.type == "BAD_TRIPLE" for token in tokens)
     tokens = _split_units(tokens, report)
     tokens = match_braces(tokens, report, quiet=lost_tail)
     return _lines(tokens, report)
+
+
+def _foreign_comments(tokens: list[Token], report: Report) -> list[Token]:
+    """Comments of other languages: `// …` at the beginning of a line, where no bracket is open, or before words that
+    are no expression, and `/* … */`."""
+    kept: list[Token] = []
+    brackets, at = 0, 0
+    while at < len(tokens):
+        token = tokens[at]
+        brackets = 0 if token.type in ("LBRACE", "RBRACE") else brackets + (token.type in OPENERS)
+        brackets -= token.type in OPENERS.values()
+        end = at
+        if token.type == "SLASHES" and ((token.first and brackets <= 0) or _prose(tokens, at + 1, token.line)):
+            while tokens[end].type != END and tokens[end].line == token.line:
+                end += 1
+        elif _touch(tokens, at, "SLASH", "STAR"):
+            end += 2
+            while tokens[end].type != END and not (
+                _touch(tokens, end - 2, "STAR", "SLASH") or "*/" in tokens[end - 1].text  # a quote takes in the rest
+            ):
+                end += 1
+        if end == at:
+            kept.append(token)
+            at += 1
+            continue
+        place = Place(token.start, tokens[at + 1].end if token.type == "SLASH" else token.end)
+        edit = report.edit(place, "#") if token.type == "SLASHES" else None
+        report.error("B001", "a comment begins with `#`", place, note="write `#`", edit=edit)
+        at = end
+    return kept
+
+
+def _prose(tokens: list[Token], at: int, line: int) -> bool:
+    return [token.type for token in tokens[at : at + 2] if token.line == line] == ["NAME", "NAME"]
+
+
+def _touch(tokens: list[Token], at: int, first: str, second: str) -> bool:
+    """Two signs without a gap."""
+    token, after = tokens[at], tokens[min(at + 1, len(tokens) - 1)]
+    return (token.type, after.type, token.end) == (first, second, after.start)
 
 
 def _broken_words(tokens: list[Token], report: Report) -> list[Token]:
