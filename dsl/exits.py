@@ -49,8 +49,11 @@ class Exits:
 
     def _pattern(self, pattern: ast.Pattern, read: dict[str, Any]) -> None:
         if pattern.first is not None and pattern.last is not None:
-            if pattern.last > 255 or pattern.first > pattern.last:
-                self._report.error("B202", "exit codes go from 0 to 255", pattern, help="write `130..139` for several")
+            if pattern.last > 255 or pattern.first > 255:
+                self._report.error("B202", "exit codes go from 0 to 255", pattern)
+            elif pattern.first > pattern.last:
+                turned = f"write `{pattern.last}..{pattern.first}`"
+                self._report.error("B202", "this range of exit codes is empty", pattern, note=turned)
             read["codes"].append([pattern.first, pattern.last])
         elif pattern.name == "signal":
             self._signal(pattern, read)

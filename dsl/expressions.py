@@ -87,9 +87,9 @@ class Evaluator:
             self.report.error("B110", f"`{node.name}` alone is no value", node, help=f"write {names}")
             return Unknown()
         note = did_you_mean(node.name, scope.names)
-        help_ = (
-            "" if note else "a text stands in quotes; names without quotes are params, lets, sweep variables or dirs"
-        )
+        if not note and (truth := _TRUTHS.get(node.name.lower())) is not None:
+            note = f"write `{truth}`"
+        help_ = "" if note else _help_of(node.name)
         self.report.error("B110", f"unknown name `{node.name}`", node, note=note, help=help_)
         return Unknown()
 
@@ -387,6 +387,16 @@ class Evaluator:
                 lines: list[Value] = list(content.removesuffix("\n").split("\n")) if content else []
                 return Constant(lines)
         return Unknown(kind)
+
+
+_TRUTHS: Final = {"true": "true", "yes": "true", "on": "true", "false": "false", "no": "false", "off": "false"}
+"""What people write for the two; `true` itself is no name."""
+
+
+def _help_of(name: str) -> str:
+    if name.isupper():
+        return f"`$${{{name}}}` stays `${{{name}}}`, and in single quotes every `$` stays"
+    return "a text stands in quotes; names without quotes are params, lets, sweep variables or dirs"
 
 
 def _decided(sign: str, left: Worth) -> bool:

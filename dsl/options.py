@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 from dsl import ast
@@ -339,8 +340,8 @@ class Options:
     def _interpolated(self, node: ast.Text, scope: Scope) -> None:
         """`${…}` in a script: the shell's business. Where each is only a name the quotes are all that must change."""
         holes = [part for part in node.parts if isinstance(part, ast.Placeholder)]
-        for hole in holes:
-            self._evaluator.evaluate(hole.expr, scope)
+        for hole in holes:  # what is unknown here may be a variable of the shell's own
+            self._evaluator.evaluate(hole.expr, replace(scope, lenient=True))
         simple = all(isinstance(hole.expr, ast.Ref) and hole.width is None for hole in holes)
         name = holes[0].expr.name if isinstance(holes[0].expr, ast.Ref) else "name"
         edit = self._requoted(node) if simple else None
