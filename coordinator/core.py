@@ -43,6 +43,7 @@ from coordinator.events import (
 )
 from coordinator.model import Node
 from coordinator.records import NodeLeft, Record, Returned
+from coordinator.render import joined
 from coordinator.sessions import Session
 from coordinator.staging import take_wanted
 from wire import messages as m
@@ -127,7 +128,9 @@ class Core(Desk):
             admission.expired(self, epoch)  # its deadline comes after what was read before, if this process slept
             return
         if session.role not in m.SENDERS[type(message)]:
-            self.close(epoch, f"a {type(message).__name__} may not be sent by {session.role.value}")
+            whose = [role.value for role in m.Role if role in m.SENDERS[type(message)]]
+            only = f", only by {joined(whose)}" if session.role is not m.Role.NODE else ""
+            self.close(epoch, f"a {type(message).__name__} may not be sent by {session.role.value}{only}")
         elif session.role is m.Role.NODE:
             self._from_node(session, message)
         else:
