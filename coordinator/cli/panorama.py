@@ -23,18 +23,26 @@ _STYLES: Final = {
 _HEAD: Final = 3
 _TITLES: Final = 2
 _BAR: Final = 10
+_NARROW: Final = 60
+"""Columns below which bars and counts that are mostly zero are left out."""
 _STATES: Final = ("preparing", "prepared", "barred", "releasing", "unreached")
 
 
-def panorama(document: Document, rate: float | None, now: float, height: int | None, first: int) -> RenderableType:
-    """Sums, jobs from `first` on, releases owed and nodes. `height`: rows of the terminal; None is without end."""
+def panorama(
+    document: Document, rate: float | None, now: float, height: int | None, first: int, width: int = 80
+) -> RenderableType:
+    """Sums, jobs from `first` on, releases owed and nodes. `height`: rows of the terminal; None is without end. Of a
+    narrow one names and counts get the `width`."""
     jobs, owed, nodes = document["top_jobs"], document["releases"], document["top_nodes"]
     room = _shared(height, [len(jobs), len(owed), len(nodes)])
     first = min(first, max(0, len(jobs) - room[0]))
-    parts: list[RenderableType] = [_sums(document, rate, now), _jobs(jobs[first : first + room[0]], now, first)]
+    parts: list[RenderableType] = [
+        _sums(document, rate, now),
+        _jobs(jobs[first : first + room[0]], now, first, width < _NARROW),
+    ]
     if owed:
         parts.append(_releases(owed[: room[1]], now))
-    parts.append(_nodes(nodes[: room[2]]))
+    parts.append(_nodes(nodes[: room[2]], width < _NARROW))
     return Group(*parts)
 
 
@@ -82,16 +90,20 @@ def _word(word: object) -> Text:
     return Text(text.replace("_", " "), style="" if colour is None else _STYLES[colour])
 
 
-def _jobs(jobs: Sequence[Document], now: float, first: int) -> Table:
+def _jobs(jobs: Sequence[Document], now: float, first: int, narrow: bool) -> Table:
     more = f"JOB (from {first + 1})" if first else "JOB"
-    table = _table((more, ""), ("STATE", ""), ("DONE", ""), ("RUN", "right"), ("FAIL", "right"), ("AGE", "right"),
-                   ("NODES, OR WHY NOT", "flexible"))  # fmt: skip
+    counts = () if narrow else (("RUN", "right"), ("FAIL", "right"), ("TIME", "right"))
+    table = _table((more, ""), ("STATE", ""), ("DONE", ""), *counts, ("NODES, OR WHY NOT", "flexible"))
     for job in jobs:
         done, total = tasks_over(job), int(job["tasks"]["total"])
-        table.add_row(
-            plain(job["id"]), _word(job["result"] or job["state"]), f"{bar(done, total, _BAR)} {done:,}/{total:,}",
+        cells = () if narrow else (
             f"{job['tasks']['running']:,}", f"{job['tasks']['failed']:,}",
-            span(job.get("submitted_at"), job.get("completed_at"), now), plain(_of_nodes(job)),
+            span(job.get("submitted_at"), job.get("completed_at"), now),
+        )  # fmt: skip
+        drawn = "" if narrow else f"{bar(done, total, _BAR)} "
+        table.add_row(
+            plain(job["id"]), _word(job["result"] or job["state"]), f"{drawn}{done:,}/{total:,}", *cells,
+            plain(_of_nodes(job)),
         )  # fmt: skip
     return table
 
@@ -113,12 +125,14 @@ def _releases(owed: Sequence[Document], now: float) -> Table:
     return table
 
 
-def _nodes(nodes: Sequence[Document]) -> Table:
-    table = _table(("NODE", ""), ("POOL", ""), ("STATE", ""), ("SLOTS", "right"), ("SEEN", "right"),
+def _nodes(nodes: Sequence[Document], narrow: bool) -> Table:
+    pool = () if narrow else (("POOL", ""),)
+    table = _table(("NODE", ""), *pool, ("STATE", ""), ("SLOTS", "right"), ("SEEN", "right"),
                    ("OWES, OR WHY", "flexible"))  # fmt: skip
     for node in nodes:
         table.add_row(
-            plain(node["id"]), plain(node["pool"]), _word(node["state"]), f"{node['slots_used']}/{node['slots']}",
-            duration(node["last_seen_s"]), plain(str(node.get("reason") or ", ".join(node["owes"]))),
+            plain(node["id"]), *(() if narrow else (plain(node["pool"]),)), _word(node["state"]),
+            f"{node['slots_used']}/{node['slots']}", duration(node["last_seen_s"]),
+            plain(str(node.get("reason") or ", ".join(node["owes"]))),
         )  # fmt: skip
     return table

@@ -67,7 +67,7 @@ def _once(document: dict[str, Any]) -> list[str]:
 
     console = Console(width=output.width_of(sys.stdout) or output.DEFAULT_WIDTH, color_system=None)
     with console.capture() as captured:
-        console.print(panorama(document, None, time.time(), None, 0))
+        console.print(panorama(document, None, time.time(), None, 0, console.width))
     return [line.rstrip() for line in captured.get().splitlines()]
 
 
@@ -88,7 +88,8 @@ def _live(connection: Connection, every: float) -> None:
         while not interrupts.count:
             document = connection.ask("Top", rows=ROWS)
             rate = throughput.take(document["tasks"], time.monotonic())
-            live.update(panorama(document, rate, time.time(), console.size.height, first), refresh=True)
+            size = console.size
+            live.update(panorama(document, rate, time.time(), size.height, first, size.width), refresh=True)
             for key in _KEY.findall(keys(every)):
                 if key in ("q", "\x03", "\x04"):
                     return

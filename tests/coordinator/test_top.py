@@ -32,7 +32,7 @@ def busy() -> tuple[Play, dict[str, Any]]:
 def drawn(document: dict[str, Any], height: int | None, width: int = 80, first: int = 0) -> list[str]:
     console = Console(width=width, color_system=None, height=height or 25)
     with console.capture() as captured:
-        console.print(panorama(document, 12.5, 1_800_000_100.0, height, first))
+        console.print(panorama(document, 12.5, 1_800_000_100.0, height, first, width))
     return captured.get().splitlines()
 
 
@@ -65,6 +65,16 @@ def test_the_picture_fits_eighty_columns_and_the_height_there_is(height: int) ->
     lines = drawn(document, height)
     assert len(lines) <= height
     assert max(len(line) for line in lines) <= 80
+
+
+def test_a_narrow_terminal_still_names_jobs_and_nodes_in_full() -> None:
+    _, document = busy()
+    lines = drawn(document, 24, width=40)
+    assert max(len(line) for line in lines) <= 40
+    for job_ in document["top_jobs"]:
+        state = job_["result"] or job_["state"]
+        assert any(line.startswith(f"{job_['id']} ") and f" {state} " in line for line in lines), job_["id"]
+    assert any(line.startswith("n1 ") and " running " in line for line in lines)
 
 
 def test_the_picture_shows_jobs_nodes_what_is_owed_and_throughput() -> None:
