@@ -120,7 +120,7 @@ def retry_preparation(terms: Terms, node_id: str, job_id: str) -> None:
     """Let a node prepare once more for a job that it is barred for; the job's next task there begins it."""
     with terms.connect() as connection:
         row = connection.ask("NodeRetryPrep", node=node_id, job=job_id)
-    terms.show(row, lambda: [f"{row['node']} is {row['state']} for {job_id}: its next task there prepares it"])
+    terms.show(row, lambda: [f"{row['node']} prepares job `{job_id}` again, with its next task there"])
 
 
 @node.command("revoke")
