@@ -165,3 +165,9 @@ def test_the_package_itself_loads_nothing(tmp_path: Path) -> None:
         "coordinator",
         "coordinator.cli",
     ]
+
+
+def test_the_end_of_a_command_collects_nothing(tmp_path: Path) -> None:
+    last = "import atexit, gc, sys; atexit.register(lambda: sys.stderr.write(str(gc.get_freeze_count())))\n"
+    (frozen,) = loaded(f"{last}from coordinator.cli import main; main()", ["--version"], tmp_path / "s")
+    assert int(frozen) > 1000
