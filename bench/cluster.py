@@ -33,6 +33,17 @@ def command(name: str) -> list[str]:
     return [str(installed)] if installed.exists() else [sys.executable, "-m", modules[name]]
 
 
+def memory_of(pid: int, which: str) -> int:
+    """Bytes of a process that lives, by the kernel's name of the figure."""
+    try:
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith(f"{which}:"):
+                return int(line.split()[1]) * 1024
+    except FileNotFoundError:
+        raise BenchFailed(f"process {pid} has ended, its {which} is not known any more") from None
+    raise BenchFailed(f"the kernel does not tell {which} of process {pid}")
+
+
 class Cluster:
     """A live coordinator with its state in `directory`, and the agents that were added to it."""
 
@@ -109,17 +120,11 @@ class Cluster:
 
     def anonymous_bytes(self) -> int:
         """Memory of the coordinator that no file backs."""
-        return self._memory("RssAnon")
+        return memory_of(self.coordinator.pid, "RssAnon")
 
     def peak_bytes(self) -> int:
         """The most memory that the coordinator ever had."""
-        return self._memory("VmHWM")
-
-    def _memory(self, which: str) -> int:
-        for line in Path(f"/proc/{self.coordinator.pid}/status").read_text().splitlines():
-            if line.startswith(f"{which}:"):
-                return int(line.split()[1]) * 1024
-        raise BenchFailed(f"the kernel does not tell {which}")
+        return memory_of(self.coordinator.pid, "VmHWM")
 
     def cpu_seconds(self, process: subprocess.Popen[bytes]) -> float:
         """Processor time of a daemon so far, without its children."""

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.cluster import ENVIRONMENT, ROOT, Cluster, cluster
+from bench.cluster import ENVIRONMENT, ROOT, Cluster, cluster, memory_of
 from bench.measure import BARE, SLOTS, EndToEnd, line, one_job, spread
 
 MIB = 2**20
@@ -28,6 +28,7 @@ class Watched:
     events: int = 0
     cpu_s: float = 0.0
     peak_bytes: int = 0
+    """Of who follows: what a process that has ended had at most is told with what its parent had."""
 
 
 class Reader:
@@ -40,7 +41,7 @@ class Reader:
         self._again = again
         self._over = threading.Event()
         self._running: subprocess.Popen[bytes] | None = None
-        self._thread = threading.Thread(target=self._read)
+        self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
     def _read(self) -> None:
@@ -56,11 +57,12 @@ class Reader:
             _, status, usage = os.wait4(self._running.pid, 0)
             self._running.returncode = os.waitstatus_to_exitcode(status)
             self.watched.cpu_s += usage.ru_utime + usage.ru_stime
-            self.watched.peak_bytes = max(self.watched.peak_bytes, usage.ru_maxrss * 1024)
             if self._over.is_set() or not self._again:
                 return
 
     def stop(self) -> Watched:
+        if self._running is not None and not self._again:  # the other one may just have ended; it reads no more
+            self.watched.peak_bytes = memory_of(self._running.pid, "VmHWM")
         self._over.set()
         while self._thread.is_alive():
             if self._running is not None and self._running.returncode is None:
@@ -136,4 +138,4 @@ def show(found: Figures, tasks: int, repeat: int) -> None:
     line("events read a second", spread(read, ".0f"))
     line("coordinator's peak, alone, MiB", spread([alone / MIB for alone, _ in found.peaks], ".1f"))
     line("coordinator's peak, watched, MiB", spread([after / MIB for _, after in found.peaks], ".1f"))
-    line("a reader's peak, MiB", spread([max(each.peak_bytes for each in had) / MIB for had in found.readers], ".1f"))
+    line("who follows, its peak, MiB", spread([had[0].peak_bytes / MIB for had in found.readers], ".1f"))

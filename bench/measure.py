@@ -26,7 +26,7 @@ def spread(values: list[float], form: str = ".2f") -> str:
 
 def line(label: str, text: str) -> None:
     """One figure of a case."""
-    print(f"  {label:<42} {text}", flush=True)
+    print(f"  {label:<44} {text}", flush=True)
 
 
 def batch_file(directory: Path, tasks: int) -> Path:

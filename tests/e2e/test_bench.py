@@ -18,7 +18,7 @@ FIGURES = {
     "fences": ["spawn floor", "of the bare one"],
     "submit": ["1,000 to 10", "tasks to the floor"],
     "memory": ["bytes a queued task"],
-    "events": ["watched to alone", "of what readers leave", "events read a second", "reader's peak, MiB"],
+    "events": ["watched to alone", "of what readers leave", "events read a second", "who follows, its peak, MiB"],
     "logs": ["logs -f, 95th percentile", "floor: tail -f", "within 200 ms"],
     "explain": ["explain, a task that waits for its turn", "top", "times its floor"],
     "commands": ["floor: a bare interpreter", "job show, ms"],
