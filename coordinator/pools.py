@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import takewhile
 from typing import Any, Final
 
 from msgspec import structs
@@ -10,7 +12,7 @@ from coordinator.desk import Desk
 from coordinator.model import Pool
 from coordinator.records import PoolSet
 from wire.arms import written
-from wire.spec import DEFAULT_LOST_AFTER_MS, Elevation, Placement, PoolSpec, Sharing
+from wire.spec import DEFAULT_LOST_AFTER_MS, Command, Elevation, Placement, PoolSpec, Sharing
 from wire.template import RUN_NAMES, Scope, TemplateError, render
 
 OPTIONS: Final[dict[str, tuple[str, Any]]] = {
@@ -22,6 +24,8 @@ OPTIONS: Final[dict[str, tuple[str, Any]]] = {
     "lost_after_ms": ("lost_after", DEFAULT_LOST_AFTER_MS),
 }
 """Pool options in the document, as people write them, and what each is in a pool whose block does not name it."""
+MAX_SHOWN: Final = 64 * 1024
+"""Characters of a start that are shown."""
 _ALL: Final = {**OPTIONS, "start": ("start", None)}
 
 
@@ -64,17 +68,36 @@ def start_shown(pool: Pool, texts: bool) -> dict[str, Any] | None:
         return None
     backoff = start.backoff
     return {
-        "run": [_text(part) for part in start.argv] if texts and start.argv is not None else None,
-        "script": start.script if texts else None,
-        "env": {name: _text(value) for name, value in {**start.lets, **start.env}.items()} if texts else None,
-        "files": [file.path for file in start.files] if texts else None,
-        "exit": [written(arm) for arm in start.arms] if texts else None,
+        **(_texts(start) if texts else dict.fromkeys(("run", "script", "env", "files", "exit"))),
         "timeout_s": None if start.timeout_ms is None else start.timeout_ms / 1000,
         "retries": start.retries,
         "backoff_s": None if backoff is None else [backoff.first_ms / 1000, backoff.cap_ms / 1000],
         "elevated": start.elevated,
         "stop_signal": start.stop_signal,
         "stop_grace_s": start.stop_grace_ms / 1000,
+    }
+
+
+def _texts(start: Command) -> dict[str, Any]:
+    """What it runs and brings in, as far as one answer takes it: a script may be as long as a frame. Of its environment
+    the names: values may be secrets."""
+    left = MAX_SHOWN
+
+    def clipped(text: str) -> str:
+        nonlocal left
+        shown = text if len(text) <= left else f"{text[:left]}…"
+        left -= min(left, len(text) + 1)
+        return shown
+
+    def each(texts: Iterable[str]) -> list[str]:
+        return [clipped(text) for text in takewhile(lambda _: left, texts)]
+
+    return {
+        "run": None if start.argv is None else each(_text(part) for part in start.argv),
+        "script": None if start.script is None else clipped(start.script),
+        "env": each({**start.lets, **start.env}),
+        "files": each(file.path for file in start.files),
+        "exit": each(written(arm) for arm in start.arms),
     }
 
 

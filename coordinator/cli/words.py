@@ -383,7 +383,7 @@ def _start_words(start: Document | None) -> str | None:
 
 def _start_lines(start: Document) -> list[str]:
     """What it does, as far as whoever asks may know."""
-    lines = [f"env {name}={value}" for name, value in (start.get("env") or {}).items()]
+    lines = [f"env {name}" for name in start.get("env") or []]
     lines += [f"file {path}" for path in start.get("files") or []]
     lines += [f"exit {arm}" for arm in start.get("exit") or []]
     lines += [f"run {shlex.join(start['run'])}"] if start.get("run") else []

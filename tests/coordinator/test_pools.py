@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from coordinator.policy import Policy, PoolRules
+from coordinator.pools import MAX_SHOWN
 from tests.coordinator.playbook import Play, document, job, release, tasks
 from wire import messages as m
+from wire.codec import encode_value
 
 
 def apply(play: Play, *pools: dict[str, Any], **more: Any) -> list[dict[str, Any]]:
@@ -312,6 +314,17 @@ def test_a_block_in_a_file_with_jobs_says_nothing_of_a_start_that_it_does_not_na
     assert shown(play)["start"]["run"] == ["setup"]
 
 
+def test_a_start_longer_than_an_answer_is_shown_as_far_as_that_goes() -> None:
+    play = Play()
+    long = {"argv": ["x" * 120_000] * 30, "env": {f"A{n}": "y" * 100_000 for n in range(30)}}
+    apply(play, {"name": "p", "start": long})
+    told = play.admin.ask(m.PoolShow, "p")
+    assert told["start"]["run"] == ["x" * MAX_SHOWN + "…"]
+    assert len(encode_value(told)) < 2 * MAX_SHOWN
+    apply(play, {"name": "p", "start": {"script": "é" * 400_000}})
+    assert shown(play)["start"]["script"] == "é" * MAX_SHOWN + "…"
+
+
 def test_only_its_operators_remove_a_start_and_read_what_it_runs() -> None:
     play = Play(policy=Policy({"p": PoolRules(users=["ann"], operators=["pia"])}))
     start = {
@@ -324,7 +337,7 @@ def test_only_its_operators_remove_a_start_and_read_what_it_runs() -> None:
     ask = {"submission": "s", "document": document(pools=[{"name": "p"}]), "update_pool": True}
     assert "only its operators may change it" in ann.refused(m.Submit, **ask).message
     told = {
-        "run": ["setup", "at ${node.id}", "${…}"], "script": None, "env": {"TOKEN": "x"}, "files": ["a.toml"],
+        "run": ["setup", "at ${node.id}", "${…}"], "script": None, "env": ["TOKEN"], "files": ["a.toml"],
         "exit": ["3 => fail"], "timeout_s": 90, "retries": 3, "backoff_s": [1, 5], "elevated": False, "stop_signal": 15,
         "stop_grace_s": 10,
     }  # fmt: skip
