@@ -18,6 +18,9 @@ from wire.messages import FromNode, ShellEnded, ShellInput, ShellOutput, ShellSi
 CREDIT: Final = 64 * 1024
 """Bytes that may be on their way to whoever looks."""
 PIECE: Final = 16 * 1024
+LAST_S: Final = 30.0
+"""For the rest of what a shell wrote to be taken when it is over: another process of the job may hold its terminal
+open, or write to it for ever."""
 MAX_INPUT: Final = 64 * 1024
 """Bytes that wait for a shell that does not read; what is beyond is dropped."""
 
@@ -30,6 +33,7 @@ class Terminal:
         self.credit = CREDIT
         self.taken = trio.Event()
         self.written = trio.Event()
+        self.over = trio.Event()
         self.input = bytearray()
         self.scope = trio.CancelScope()
         self.resize(columns, rows)
@@ -40,6 +44,7 @@ class Terminal:
 
     def release(self) -> None:
         """The shell is over: what it wrote can be read to its end."""
+        self.over.set()
         if self.theirs >= 0:
             os.close(self.theirs)
             self.theirs = -1
@@ -87,6 +92,7 @@ class Terminals:
             with terminal.scope:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._write, shell, terminal)
+                    nursery.start_soon(self._limit, terminal)
                     await self._read(shell, terminal)
                     nursery.cancel_scope.cancel()
         finally:
@@ -94,6 +100,12 @@ class Terminals:
             terminal.close()
             if (ended := self._ended.pop(shell, None)) is not None:
                 self._send(ended)
+
+    @staticmethod
+    async def _limit(terminal: Terminal) -> None:
+        await terminal.over.wait()
+        await trio.sleep(LAST_S)
+        terminal.scope.cancel()
 
     async def _read(self, shell: int, terminal: Terminal) -> None:
         """Until nobody has the other end open."""

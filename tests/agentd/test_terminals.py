@@ -6,9 +6,11 @@ import os
 import termios
 from contextlib import suppress
 
+import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from agentd import terminals
 from agentd.events import EndTerminal, OpenTerminal
 from agentd.terminals import CREDIT, Terminals
 from wire.messages import FromNode, ShellEnded, ShellInput, ShellOutput, ShellSize, ShellTaken, ShellWritten
@@ -69,6 +71,17 @@ async def test_one_whose_rest_nobody_takes_does_not_stay_open() -> None:
         stage.leave()
         stage.terminals.end(EndTerminal(7, None))
     assert stage.sent[-1] == ENDED
+
+
+async def test_one_that_another_process_holds_open_ends_with_its_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminals, "LAST_S", 0.05)
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            stage = Stage(nursery)
+            os.write(stage.shell, b"bye")
+            stage.terminals.end(EndTerminal(7, ENDED))
+    assert stage.sent == [ShellOutput(7, b"bye"), ENDED]
+    os.close(stage.shell)
 
 
 async def test_with_the_session_all_go_and_nobody_is_told() -> None:
