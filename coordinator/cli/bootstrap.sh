@@ -6,6 +6,11 @@ set -u
 umask 077
 here=$1
 trap 'rm -rf "$here"' EXIT
+# Whoever asked may be gone, and nobody read what it says: also then nothing of it stays here, the token least of all.
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 141' PIPE
+trap 'exit 143' TERM
 . "$here/settings"
 
 said="$here/said"
@@ -40,6 +45,22 @@ else
 fi
 mkdir -p "$PREFIX" 2>"$said" || give_up install-failed
 
+# ---- one at a time: who asked before may be gone, and what it began here go on
+
+exec 9>>"$PREFIX/bootstrap.lock"
+"$python" - "$PATIENCE" 9>&9 <<'PYTHON' || fail busy "$PREFIX is being set up there already, by an earlier call: try again"
+import fcntl, sys, time
+until = time.monotonic() + int(sys.argv[1]) / 10
+while True:
+    try:
+        fcntl.flock(9, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        break
+    except BlockingIOError:
+        if time.monotonic() > until:
+            sys.exit(1)
+        time.sleep(0.1)
+PYTHON
+
 # ---- Poolkeeper in an environment of its own, named after what is in it
 
 place=$PREFIX/venv-$DIGEST
@@ -73,10 +94,12 @@ except BlockingIOError:
 sys.exit(1)
 PYTHON
 }
-ours() {  # the process that this command started here, if it lives and is still that one
-  read -r pid began <"$PREFIX/agentd.pid" 2>/dev/null || return 1
-  [ "$(cut -d ' ' -f 22 "/proc/$pid/stat" 2>/dev/null)" = "$began" ]
+lives() {  # the process that this command started here, if it lives and is still that one
+  read -r pid began its_root <"$PREFIX/agentd.pid" 2>/dev/null || return 1
+  set -- $(cat "/proc/$pid/stat" 2>/dev/null)
+  [ "$#" -ge 22 ] && [ "$3" != Z ] && [ "${22}" = "$began" ]
 }
+ours() { lives && [ "${its_root:-$ROOT}" = "$ROOT" ]; }
 
 if held; then
   if ours && [ "$(readlink "$PREFIX/current")" != "$place" ]; then
@@ -94,21 +117,29 @@ if held; then
   fi
 fi
 
+if lives && ! ours; then
+  fail busy "the agent of $its_root runs from $PREFIX: give the one of $ROOT another --prefix"
+fi
+
 echo 'step starting'
 # A log of its own for this agent, in its place before there is an agent: the child opens it, whenever it gets to run.
 : >"$log.new"
 mv -f "$log.new" "$log"
 nohup "$place/bin/agentd" --coordinator "$ADDRESS" --pool "$POOL" --name "$NAME" --root "$ROOT" --join - \
-  <"$here/join" >>"$log" 2>&1 &
+  <"$here/join" >>"$log" 2>&1 9>&- &
 pid=$!
-printf '%s %s\n' "$pid" "$(cut -d ' ' -f 22 "/proc/$pid/stat" 2>/dev/null)" >"$PREFIX/agentd.pid"
+printf '%s %s %s\n' "$pid" "$(cut -d ' ' -f 22 "/proc/$pid/stat" 2>/dev/null)" "$ROOT" >"$PREFIX/agentd.pid"
 tries=0
 settled=0
 while [ "$settled" -lt 5 ]; do  # a second after it is ready: what is refused for good is refused by then
   kill -0 "$pid" 2>/dev/null || fail agent-ended "$(last "$log")"
   if grep -q '^agentd: node ' "$log" && [ -e "$ROOT/.agent/identity/certificate.pem" ]; then settled=$((settled + 1)); fi
   tries=$((tries + 1))
-  [ "$tries" -le "$PATIENCE" ] || fail not-joined "$(last "$log")"
+  if [ "$tries" -gt "$PATIENCE" ]; then
+    # One that was never let in never will be: its token goes with this call. And a next call would leave it in place.
+    [ -e "$ROOT/.agent/identity/certificate.pem" ] || { kill -TERM "$pid"; wait "$pid" 2>/dev/null; }
+    fail not-joined "$(last "$log")"
+  fi
   sleep 0.2
 done
 ln -sfn "$place" "$PREFIX/current"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
+import os
 import shlex
 import subprocess
+import sys
 import tarfile
 import zipfile
 from importlib.metadata import distribution
@@ -17,6 +20,7 @@ from coordinator.cli.bootstrap import bootstrap_pool
 from coordinator.cli.failure import Failure
 from coordinator.cli.remote import SCRIPT, Cargo, Reach, _why
 from coordinator.cli.wheels import _compressed, _installed, _written, make_wheels
+from tests.e2e.cluster import gone
 
 # ---- the command line
 
@@ -142,3 +146,74 @@ def test_whatever_ssh_says_has_a_word_and_a_sentence(status: int, said: str, cod
     assert sentence
     assert "\r" not in sentence
     assert shlex.split(shlex.quote(sentence)) == [sentence]
+
+
+# ---- what is done on a host, by the script itself
+
+
+class Host:
+    """A directory that is a host's: Poolkeeper is installed there as far as the script looks; its agent is `agentd`."""
+
+    def __init__(self, directory: Path, agentd: str = "echo nobody listens >&2; exec sleep 60") -> None:
+        self.prefix, self.root, self.here = directory / "prefix", directory / "root", directory / "here"
+        place = self.prefix / "venv-d"
+        (place / "bin").mkdir(parents=True)
+        (place / "complete").touch()
+        for name, text in (("agentd", agentd), ("python", f'exec {shlex.quote(sys.executable)} "$@"')):
+            (place / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
+            (place / "bin" / name).chmod(0o755)
+        self.started = self.prefix / "agentd.pid"
+
+    def run(self, stdout: int | None = None) -> tuple[int, list[str]]:
+        """Its exit status, and what it said but the name."""
+        self.here.mkdir()
+        settings = {
+            "POOL": "p", "ADDRESS": "head:9", "NAME": "n", "ROOT": str(self.root), "PREFIX": str(self.prefix),
+            "PYTHON": sys.executable, "DIGEST": "d", "NEEDS_KB": "1", "PIP_ARGS": "", "PIP_NAMES": "", "PATIENCE": "5",
+        }  # fmt: skip
+        (self.here / "settings").write_text("".join(f"{k}={shlex.quote(v)}\n" for k, v in settings.items()))
+        (self.here / "join").write_text("the-secret\n")
+        done = subprocess.run(
+            ["sh", str(SCRIPT), str(self.here)], stdout=subprocess.PIPE if stdout is None else stdout, text=True,
+            timeout=60, check=False,
+        )  # fmt: skip
+        assert not self.here.exists(), "the token is still there"
+        return done.returncode, [line for line in (done.stdout or "").splitlines() if not line.startswith("name ")]
+
+
+def test_an_agent_that_is_not_let_in_is_ended_as_a_next_call_would_leave_it(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    assert host.run() == (1, ["step starting", "failed not-joined nobody listens"])
+    assert gone(int(host.started.read_text().split()[0]))
+
+
+def test_what_an_earlier_call_still_does_on_a_host_is_not_disturbed(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    with open(host.prefix / "bootstrap.lock", "w") as earlier:
+        fcntl.flock(earlier, fcntl.LOCK_EX)
+        status, said = host.run()
+    assert (status, said) == (
+        1, [f"failed busy {host.prefix} is being set up there already, by an earlier call: try again"],
+    )  # fmt: skip
+    assert not host.started.exists()
+
+
+def test_the_agent_of_another_root_is_neither_replaced_nor_forgotten(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    began = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
+    host.started.write_text(f"{os.getpid()} {began} /another root\n")
+    status, said = host.run()
+    assert status == 1
+    assert said == [
+        f"failed busy the agent of /another root runs from {host.prefix}: give the one of {host.root} another --prefix"
+    ]
+    assert host.started.read_text().endswith(" /another root\n")
+
+
+def test_nothing_is_left_on_a_host_when_whoever_asked_is_gone(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        assert Host(tmp_path).run(writing)[0] == 141
+    finally:
+        os.close(writing)

@@ -127,10 +127,15 @@ def test_hosts_become_nodes_and_a_second_time_nothing_changes(fleet: Fleet) -> N
     assert first == {name: fleet.hosts[name].run("pgrep", "-f", "agentd --coord") for name in ("node1", "node2")}
     assert {token["state"] for token in fleet.ask("token", "list")} <= {"used", "revoked"}
     secrets_are_nowhere(fleet)
-    elsewhere = ("--address", "head:9", "--root", "/var/lib/poolkeeper-node/other", "--timeout", "10")
-    rows, _ = fleet.bootstrap("node1", *elsewhere, status=1)
+    elsewhere = ("node1", "--root", "/var/lib/poolkeeper-node/other", "--timeout", "10")
+    rows, _ = fleet.bootstrap(*elsewhere, "--address", "head:9", status=1)
+    assert rows["node1"]["code"] == "busy", "one prefix is of one agent"
+    pid = first["node1"].strip()
+    fleet.hosts["node1"].run("sh", "-c", f"kill {pid}; while grep -q '^State:.[^Z]' /proc/{pid}/status; do :; done")
+    rows, _ = fleet.bootstrap(*elsewhere, "--address", "head:9", status=1)
     assert rows["node1"]["code"] == "not-joined"
     assert "nobody listens at head:9" in rows["node1"]["reason"]
+    assert fleet.hosts["node1"].run("pgrep", "-f", "agentd --coord", status=1) == "", "it is not left in the way"
 
 
 def secrets_are_nowhere(fleet: Fleet) -> None:
