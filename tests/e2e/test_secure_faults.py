@@ -25,15 +25,15 @@ def cluster(tmp_path: Path) -> Iterator[SecureCluster]:
     made.close()
 
 
-def held(cluster: SecureCluster, count: int = 1, pool: str = "") -> tuple[str, Pipe, Pipe]:
-    """A job of tasks that say `attempt N PID` and end by the number that they read."""
+def held(cluster: SecureCluster, code: int, count: int = 1) -> tuple[str, Pipe, Pipe]:
+    """A job of tasks that say `attempt N PID`, and each end with that code when it reads the end of a line: what stood
+    before that may have gone to another one, which reads letter by letter as well."""
     said, go = cluster.pipe("said"), cluster.pipe("go")
     job = cluster.submit(f"""
-        {pool}
         job j {{
           pool = p
           task t for n in 1..{count} {{
-            script = 'echo attempt $BATCH_ATTEMPT $$ >> {said.path}; read line < {go.path}; exit $line'
+            script = 'echo attempt $BATCH_ATTEMPT $$ >> {said.path}; read line < {go.path}; exit {code}'
           }}
           release {{ script = 'echo release >> {said.path}' }}
         }}
@@ -49,10 +49,10 @@ def test_f16_what_an_older_session_said_late_changes_nothing(cluster: SecureClus
     try:
         cluster.address = relay.address
         cluster.node("n")
-        job, said, go = held(cluster)
+        job, said, go = held(cluster, 7)
         pid = int(said.line().split()[2])
         relay.delay()
-        go.path.write_text("7\n")
+        go.path.write_text("go\n")
         assert gone(pid)
         assert relay.holds_something(PATIENCE_S), "the end of the task is on its way"
         cluster.kill("n")
@@ -80,7 +80,7 @@ def test_f20_a_coordinator_that_stood_still_reads_its_inbox_before_it_gives_anyb
     for name in ("a", "b", "c"):
         cluster.node(name)
     cluster.wait("first-1")
-    job, said, go = held(cluster, count=3)
+    job, said, go = held(cluster, 0, count=3)
     first = [line.split() for line in said.lines(3)]
     assert {number for _, number, _ in first} == {"1"}
     cluster.kill("coordinator", signal.SIGSTOP)
@@ -89,9 +89,7 @@ def test_f20_a_coordinator_that_stood_still_reads_its_inbox_before_it_gives_anyb
     cluster.kill("coordinator", signal.SIGCONT)
     again = [line.split() for line in said.lines(3)]
     assert {number for _, number, _ in again} == {"2"}
-    for _ in range(3):
-        go.path.write_text("0\n")
-        # one reader a line: the next is written when this one's task is over
+    go.path.write_text("go\n" * 3)
     ended = cluster.wait(job)
     assert ended["tasks"]["succeeded"] == 3
     for n in (1, 2, 3):

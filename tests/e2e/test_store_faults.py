@@ -47,7 +47,7 @@ def test_f5_on_a_full_disk_tasks_go_on_new_jobs_are_refused_and_all_goes_on_once
         pool p {{ slots = 2 }}
         job j {{
           pool = p
-          task t for i in 1..2 {{ script = 'echo $i >> {said.path}; read line < {go.path}; exit $line' }}
+          task t for i in 1..2 {{ script = 'echo $i >> {said.path}; read line < {go.path}' }}
         }}
     """)
     assert sorted(said.lines(2)) == ["1", "2"]
@@ -64,9 +64,7 @@ def test_f5_on_a_full_disk_tasks_go_on_new_jobs_are_refused_and_all_goes_on_once
         assert refusal is not None
         assert "disk" in refusal.message
         acknowledged = [entry["id"] for entry in session.call("JobList")]
-    for _ in range(2):
-        with go.path.open("w") as writer:
-            writer.write("0\n")
+    go.path.write_text("go\n" * 2)  # a line's end for each: they read letter by letter, beside each other
     assert cluster.until(lambda now: node_of(now, "n")["state"] != "lost"), "heartbeats need no room"
     hog.unlink()
     assert cluster.wait(job)["result"] == "success"
