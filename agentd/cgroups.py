@@ -323,6 +323,20 @@ def parent_of(controller: Controller) -> str | None:
     return None
 
 
+def groups_above(controller: Controller) -> Iterator[str]:
+    """The group that we are in and those above it as far as they are to be seen, whose limits are ours: of version 2,
+    and of version 1 for this controller."""
+    own = own_groups(_lines("/proc/self/cgroup"))
+    for mount in mounts():
+        path = own.get("" if mount.unified else controller.value)
+        if path is None or not (mount.unified or controller.value in mount.options):
+            continue
+        place = place_in(mount, path)
+        while place is not None and place.startswith(mount.point):
+            yield place
+            place = None if place == mount.point else os.path.dirname(place)
+
+
 # ---- controllers of version 2
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from agentd.cgroups import Controller, groups_above
 from agentd.health import floor_of
 from agentd.noted import note, noted
 from wire.bounds import LABEL_NAME, MAX_GPUS, MAX_RESOURCES, NAME, is_label_value
@@ -21,11 +22,38 @@ class OfferError(ValueError):
 
 
 def measured() -> dict[str, float]:
-    """What a node has without being told, its disk aside."""
+    """What a node has without being told, its disk aside: of its machine what the control groups that it is in, a
+    container's for instance, leave it."""
+    cpus = float(len(os.sched_getaffinity(0)))
+    memory = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     return {
-        "cpus": float(len(os.sched_getaffinity(0))),
-        "memory": float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")),
+        "cpus": min([cpus, *filter(None, map(cpus_of_group, groups_above(Controller.CPU)))]),
+        "memory": min([memory, *filter(None, map(memory_of_group, groups_above(Controller.MEMORY)))]),
     }
+
+
+def cpus_of_group(group: str) -> float | None:
+    """The processors that a control group may keep busy, of either version; None: no less than there are."""
+    quota, period = [*_words(group, "cpu.max"), "", ""][:2]
+    if not period:
+        quota, period = ("".join(_words(group, f"cpu.cfs_{what}_us")) for what in ("quota", "period"))
+    if not (quota.isdecimal() and period.isdecimal() and int(quota) and int(period)):
+        return None
+    return int(quota) / int(period)
+
+
+def memory_of_group(group: str) -> float | None:
+    """The bytes that a control group may have, of either version; None: no less than there are."""
+    words = _words(group, "memory.max") or _words(group, "memory.limit_in_bytes")
+    return float(words[0]) if words and words[0].isdecimal() else None
+
+
+def _words(group: str, name: str) -> list[str]:
+    """Of a file of the group; none where it has no such file."""
+    try:
+        return Path(group, name).read_text("ascii").split()
+    except (OSError, UnicodeDecodeError):
+        return []
 
 
 def room_below(root: str, floor: int | None, remembered: Path, *, holds: bool) -> float:

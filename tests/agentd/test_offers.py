@@ -7,9 +7,20 @@ from pathlib import Path
 
 import pytest
 
+from agentd import offers
 from agentd.__main__ import Failure, _offers
+from agentd.cgroups import Controller, groups_above
 from agentd.config import FileConfig
-from agentd.offers import OfferError, gpus_of, labels_of, resources_of, room_below
+from agentd.offers import (
+    OfferError,
+    cpus_of_group,
+    gpus_of,
+    labels_of,
+    measured,
+    memory_of_group,
+    resources_of,
+    room_below,
+)
 
 GIB = 1 << 30
 
@@ -70,6 +81,43 @@ def test_what_is_no_label_is_refused(labels: dict[str, str]) -> None:
 def test_mistakes_on_the_command_line_end_it_with_their_sentence() -> None:
     with pytest.raises(Failure, match=r"0\.5 of gpus: GPUs are whole"):
         _offers(FileConfig(), ("gpus=0.5",), ())
+
+
+# ---- what a container leaves
+
+
+@pytest.mark.parametrize(
+    ("files", "cpus", "memory"),
+    [
+        ({"cpu.max": "150000 100000\n", "memory.max": "1073741824\n"}, 1.5, GIB),
+        ({"cpu.max": "max 100000\n", "memory.max": "max\n"}, None, None),
+        ({"cpu.cfs_quota_us": "50000\n", "cpu.cfs_period_us": "100000\n"}, 0.5, None),
+        ({"cpu.cfs_quota_us": "-1\n", "cpu.cfs_period_us": "100000\n"}, None, None),
+        ({"memory.limit_in_bytes": "1073741824\n"}, None, GIB),
+        ({"cpu.max": "100000 0\n", "memory.max": "\n"}, None, None),
+        ({}, None, None),
+    ],
+)
+def test_of_a_machine_is_offered_what_its_control_groups_leave(
+    tmp_path: Path, files: dict[str, str], cpus: float | None, memory: float | None
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert (cpus_of_group(str(tmp_path)), memory_of_group(str(tmp_path))) == (cpus, memory)
+
+
+def test_no_more_is_offered_than_any_group_above_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/memory.max").write_text("max")
+    (tmp_path / "memory.max").write_text("4096")
+    (tmp_path / "own/cpu.max").write_text("25000 100000")
+    monkeypatch.setattr(offers, "groups_above", lambda controller: [str(tmp_path / "own"), str(tmp_path)])
+    assert measured() == {"cpus": 0.25, "memory": 4096.0}
+
+
+def test_the_groups_above_ours_are_there_to_be_read() -> None:
+    for controller in Controller:
+        assert all(Path(group).is_dir() for group in groups_above(controller))
 
 
 # ---- the disk
