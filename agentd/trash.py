@@ -65,7 +65,7 @@ class _Round:
 
 
 class Trash:
-    """A directory of what is to be deleted. `path` is for sentences only."""
+    """A directory of what is to be deleted. `path` is for sentences only. Several threads may call it at once."""
 
     def __init__(self, fd: int, path: str) -> None:
         self._fd = fd
@@ -110,11 +110,14 @@ class Trash:
 
     def leftovers(self, job: str | None = None) -> list[str]:
         """What of this job, or at all, can't be deleted as far as is known, in sentences."""
+        stuck = dict(self._stuck)  # other threads delete meanwhile
         there = set(self._names(job))
-        self._stuck = {name: failure for name, failure in self._stuck.items() if job is not None or name in there}
+        for name in stuck if job is None else ():
+            if name not in there:
+                self._stuck.pop(name, None)
         return [
             f"{self._path}/{shown(where)} could not be removed: {reason}."
-            for name, (where, reason) in sorted(self._stuck.items())
+            for name, (where, reason) in sorted(stuck.items())
             if name in there
         ]
 

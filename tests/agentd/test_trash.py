@@ -7,6 +7,8 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -140,6 +142,37 @@ def test_more_that_another_user_holds_than_one_step_looks_at_keeps_nothing_else_
             os.chown(path, SOMEBODY, SOMEBODY)
 
     as_somebody(action, foreign)
+
+
+def test_what_is_left_is_told_while_another_thread_finds_more_of_it(tmp_path, monkeypatch):
+    """The agent deletes what is in the trash while a job's clean-up tells what of that job can't be deleted."""
+    (tmp_path / "here").mkdir()
+    kept = trash.Trash(os.open(tmp_path / "here", os.O_RDONLY), "trash")
+    monkeypatch.setattr(kept, "_remove", lambda parent, name, this, depth: (name, "it may not"))
+    for number in range(200):
+        (tmp_path / "here" / f"j~{number}").touch()
+    over = threading.Event()
+
+    def finding():
+        while not over.is_set():
+            kept.retry("j")
+            kept.empty(1000)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(1) as threads:
+            found = threads.submit(finding)
+            try:
+                for _ in range(300):
+                    kept.leftovers("j")
+                    kept.leftovers()
+            finally:
+                over.set()
+            found.result()
+    finally:
+        sys.setswitchinterval(before)
+    assert len(kept.leftovers("j")) == 200
 
 
 def test_very_deep_directories_are_deleted(node, root):
