@@ -36,7 +36,7 @@ class Vitals:
         floor = floor_of(self._floor, size)
         if free < floor and self._short is None:
             self._short = f"the disk of its root has {_mib(free)} left, less than {_mib(floor)}"
-        elif free >= floor * BACK_AT:
+        elif free >= min(floor * BACK_AT, (floor + size) / 2):  # a floor may be most of the disk
             self._short = None
 
     def resists(self, who: str, job: str) -> None:

@@ -50,6 +50,16 @@ def test_a_node_is_not_back_before_there_is_a_quarter_more_than_the_floor() -> N
     assert [health.reason is None for health in healths(node)] == [False, True]
 
 
+def test_a_node_whose_floor_is_most_of_its_disk_comes_back() -> None:
+    vitals = Vitals(90 * GIB)
+    vitals.disk_seen(89 * GIB, SIZE)
+    assert vitals.news() is not None
+    vitals.disk_seen(94 * GIB, SIZE)
+    assert vitals.news() is None
+    vitals.disk_seen(95 * GIB, SIZE)
+    assert vitals.news() == m.Health(None)
+
+
 def test_the_default_floor_is_small_on_a_small_disk() -> None:
     vitals = Vitals(None)
     vitals.disk_seen(FLOOR_BYTES - 1, 10 * GIB)
