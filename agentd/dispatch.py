@@ -26,6 +26,8 @@ from wire.template import TemplateError
 AHEAD_S: Final = 0.1
 MAX_AHEAD: Final = 128
 """A keeper is fed ahead: so much work by the durations seen, so many commands at most."""
+ANNOUNCED: Final = 1000
+"""Tasks that are told to run in one message."""
 SMOOTHING: Final = 0.2
 VOID: Final = "The coordinator has dropped it."
 
@@ -452,6 +454,6 @@ class Dispatch:
         grants = self._desk.ledger.grants
         for grant in [grant for grant in self._waiting if grant not in grants]:
             self._close_if_over(self._waiting[grant])
-        if self._announced:
-            self._desk.send(Started(self._announced[:1000]))
-            self._announced.clear()
+        for first in range(0, len(self._announced), ANNOUNCED):
+            self._desk.send(Started(self._announced[first : first + ANNOUNCED]))
+        self._announced.clear()

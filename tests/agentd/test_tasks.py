@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from agentd import dispatch
 from agentd.desk import FORGET_S, GATHER_S
-from agentd.dialogue import ItemsRecalled
+from agentd.dialogue import ItemsRecalled, ItemStarted
 from agentd.events import KeeperDead, KeeperSaid
 from agentd.records import Purpose
 from tests.agentd.node import Node, group, job_spec, preparation
@@ -35,6 +36,17 @@ def test_no_more_tasks_are_at_keepers_than_there_are_slots_while_durations_are_u
     node.greet()
     assert len(node.tasks) == 2
     assert len(node.of(Purpose.TASKS)) == 2
+
+
+def test_whatever_runs_is_told_however_much_it_is(monkeypatch) -> None:
+    monkeypatch.setattr(dispatch, "ANNOUNCED", 2)
+    node = joined(slots=5)
+    node.run(1, 5)
+    node.greet()
+    node.tell(*(KeeperSaid(keeper.name, ItemStarted(key=keeper.keys[0], at=1.0)) for keeper in node.keepers.values()))
+    told = [message.tasks for message in node.said(m.Started)]
+    assert sorted(position for tasks in told for _, position, _ in tasks) == [0, 1, 2, 3, 4]
+    assert max(map(len, told)) == 2
 
 
 def test_short_tasks_are_fed_ahead_and_shared_between_keepers() -> None:
