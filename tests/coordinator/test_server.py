@@ -45,7 +45,7 @@ async def served(state: Path, config: Config | None = None):
         assert said == [f"coordinator: ready at {state / SOCKET_NAME}"]
         yield str(state / SOCKET_NAME)
         os.kill(os.getpid(), signal.SIGTERM)
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             await over.wait()
 
 
