@@ -44,7 +44,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make sim", description=__doc__)
     parser.add_argument("--first", type=int, default=0, metavar="SEED", help="the first seed")
     parser.add_argument("--seeds", type=int, default=1000, help="how many")
-    sizes = ("short", "long", "rough", "strange", "twins", "operated", "starts")
+    sizes = ("short", "long", "rough", "strange", "twins", "operated", "starts", "balking")
     parser.add_argument("--size", choices=sizes, default="short")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--keep-going", action="store_true", help="one line a failing seed, and go on")

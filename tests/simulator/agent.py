@@ -31,9 +31,11 @@ from wire.messages import (
     Join,
     KeptStream,
     Message,
+    Recalled,
     Renew,
     Renewed,
     Role,
+    Run,
     Welcome,
 )
 
@@ -67,6 +69,7 @@ class House(Protocol):
     def credentials(self) -> Credentials: ...
     def renewed(self, certificate: bytes) -> None: ...
     def not_let_in(self) -> None: ...
+    def balks(self) -> bool: ...
     def start_keeper(self, name: str, elevated: bool) -> None: ...
     def forget_keeper(self, name: str) -> None: ...
     def is_empty(self, keepers: list[str]) -> bool: ...
@@ -142,6 +145,8 @@ class Link:
             self.daemon.look_at_age(self)
         elif isinstance(message, Renewed):
             self.daemon.house.renewed(message.certificate)
+        elif isinstance(message, Run) and self.daemon.house.balks():
+            self.send(Recalled(message.grant, [(0, message.count)]))
         else:
             self.daemon.observer.agent_received(self.daemon.name, message)
             self.daemon.post(events.Received(message))

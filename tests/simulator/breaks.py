@@ -635,6 +635,28 @@ BREAKS: Final = (
         "return {}",
         size="strange",
     ),
+    # ---- who wastes what it is given
+    Mutation(
+        "a node that gives all back is given it again at once",
+        "coordinator",
+        "node.fruitless += 1",
+        "pass",
+        size="balking",
+    ),
+    Mutation(
+        "who has to rest rests for ever",
+        "coordinator",
+        "resting.rested(self, self.cluster.nodes[name])",
+        "pass",
+        size="balking",
+    ),
+    Mutation(
+        "a rest is no longer each time",
+        "coordinator",
+        "rest_s = min(LONGEST_S, FIRST_S * 2 ** min(node.fruitless - PATIENCE, _DOUBLED))",
+        "rest_s = 0.0",
+        size="balking",
+    ),
     # ---- what is said of what waits
     Mutation(
         "placement leaves a slot free, and says nothing",

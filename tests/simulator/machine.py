@@ -35,6 +35,9 @@ KEEP_SLACK_S: Final = 30.0
 STICKY: Final = 0.1
 """Of the jobs leave something in `shared/` for ever."""
 FICKLE: Final = 0.15
+BALKS_WITHIN_S: Final = 10.0
+BALKS_MAX: Final = 40
+"""Grants that come within so long to a machine that gives all of them back: some at a time, some times in a row."""
 OWN_DIRECTORIES: Final = {"home", "tmp", "dirs"}
 
 
@@ -80,6 +83,10 @@ class Machine:
         """The coordinator is told, or believes, that it elevates: then only its own word is left."""
         self.fickle = False
         """Whoever runs it changes its mind about elevation, when its agent is started anew."""
+        self.balking = False
+        """It gives back at once all work that comes, and its agent does not hear of it."""
+        self._balked: list[float] = []
+        """When, lately."""
         self.powered = True
         self.suspended = False
         self.room: int | None = None
@@ -102,6 +109,16 @@ class Machine:
         return self.disk.full
 
     # ---- the agent
+
+    def balks(self) -> bool:
+        """Whether the work that comes just now goes back. Who does so is not given work again and again."""
+        if not self.balking:
+            return False
+        now = self.world.now
+        self._balked = [*(at for at in self._balked if now - at < BALKS_WITHIN_S), now]
+        count = len(self._balked)
+        require(count <= BALKS_MAX, "I19", f"{self.name} gave back {count} grants within {BALKS_WITHIN_S:g} s")
+        return True
 
     def start_agent(self) -> None:
         if not self.powered or self.suspended or (self.agent is not None and self.agent.alive):

@@ -88,6 +88,8 @@ class Plan:
     """Some machine is copied, and both live."""
     start: float | None = None
     """The pool has a start, as nasty as this."""
+    balks: bool = False
+    """One machine gives back all that it is given, from some moment on until the calm."""
     operated: bool = False
     """Operators drain nodes and take them back, disks fill up, and processes can't be killed."""
 
@@ -95,10 +97,12 @@ class Plan:
     def draw(seed: int, size: str = "short") -> Plan:
         """A plan for a seed. `long` ones have more of everything, `rough` ones a fault every few seconds; `strange`
         ones are as those, among strangers, as is every fifth of the others; in `twins` a machine is copied; `operated`
-        ones have people who run the cluster."""
+        ones have people who run the cluster; in `balking` ones a machine gives back all that it is given."""
         if size == "operated":
             rng = random.Random(f"plan {seed}")
             return replace(Plan._rough(rng), operated=True, fault_every_s=rng.choice((0.0, 8.0, 20.0)))
+        if size == "balking":
+            return replace(Plan._rough(random.Random(f"plan {seed}")), balks=True, fault_every_s=0.0)
         if size == "twins":
             return Plan._twins(random.Random(f"plan {seed}"))
         if size == "starts":
@@ -226,6 +230,9 @@ class Simulation:
             if plan.strangers:
                 submissions, acts = among_people(random.Random(f"people {seed}"), submissions, acts, plan.span_s)
         self.people.plan(submissions, acts or [])
+        if plan.balks:
+            self.world.at(random.Random(f"balk {seed}").uniform(0.0, 10.0), self._balk, True)
+            self.world.at(plan.span_s, self._balk, False)
         if plan.start is not None and submissions:
             for part in (0.5, 0.7):
                 self.world.at(part * plan.span_s, self._change_start, part)
@@ -239,6 +246,9 @@ class Simulation:
             "start": None if self.plan.start is None else start_command(self.plan.start),
         }
         return block if self.society is None else {**block, "elevation": self.society.elevation.value}
+
+    def _balk(self, balking: bool) -> None:
+        self.machines[0].balking = balking
 
     def _change_start(self, part: float) -> None:
         """An operator changes what the pool's nodes start with."""

@@ -19,6 +19,7 @@ TWIN_CHUNKS = 2
 OPERATED_CHUNKS = 3
 LONG_SEEDS = 16
 START_SEEDS = 12
+BALKING_SEEDS = 20
 ROOT = Path(__file__).parents[2]
 
 
@@ -54,6 +55,12 @@ def test_no_seed_among_strangers_breaks_a_promise(chunk: int) -> None:
 def test_no_seed_with_operators_breaks_a_promise(chunk: int) -> None:
     for seed in range(chunk * SEEDS_IN_A_CHUNK, (chunk + 1) * SEEDS_IN_A_CHUNK):
         report = run_seed(seed, "operated")[2]
+        assert report is None, report
+
+
+def test_no_seed_with_a_node_that_does_no_work_breaks_a_promise() -> None:
+    for seed in range(BALKING_SEEDS):
+        report = run_seed(seed, "balking")[2]
         assert report is None, report
 
 
