@@ -62,8 +62,8 @@ def shell(terms: Terms, whose: str, attempt: int | None, node: str | None, phase
             opened = session.call(
                 "ShellOpen", **fields, attempt=attempt, columns=size.columns, rows=size.lines, term=term
             )
-            where = plain(f"shell on {opened['node']} in {opened['directory']}")
-            output.remark(f"{where}; ~. at the beginning of a line leaves it")
+            output.remark(plain(f"shell on {opened['node']} in {opened['directory']}"))
+            output.remark("~. at the beginning of a line leaves it")
             ended = _look_into(session, opened["shell"], resizes)
     except thin.ThinError as error:
         raise failure_of(error) from None

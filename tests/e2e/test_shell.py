@@ -80,8 +80,8 @@ class Typist:
 
     def starts(self) -> str:
         """The directory it says it is in."""
-        where = self.reads(r"shell on n in [^;]*; ~\. at the beginning of a line leaves it")
-        return where.removeprefix("shell on n in ").partition(";")[0]
+        where = self.reads(r"shell on n in [^\r]*\r\n~\. at the beginning of a line leaves it")
+        return where.removeprefix("shell on n in ").partition("\r")[0]
 
     def leaves(self) -> int:
         """Its exit status; the terminal is as it was."""
