@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -90,10 +91,16 @@ def reader(connection: Connection, fields: dict[str, Any]) -> pieces.Read:
     return read
 
 
+_REMOVED: Final = re.compile(r"(\S+): Could not read .*: there is no such file\.", re.DOTALL)
+"""What a node says of an output whose directory is gone, as it has to be sooner or later."""
+
+
 def _say_what_is_missing(piece: pieces.Piece, said: set[str]) -> None:
     remarks = []
     if piece.get("kept"):
-        remarks.append(f"kept: {piece['kept']}; {piece.get('why')}")
+        why = str(piece.get("why"))
+        gone = _REMOVED.fullmatch(why)
+        remarks.append(f"kept: {piece['kept']}; {f'node `{gone[1]}` has removed it' if gone else why}")
     elif piece.get("why"):
         remarks.append(str(piece["why"]))
     if piece.get("skipped"):

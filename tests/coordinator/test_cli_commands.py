@@ -511,6 +511,20 @@ def test_what_every_failed_task_wrote_comes_with_its_name(desk: Desk) -> None:
     assert asked.state == "failed"
 
 
+@pytest.mark.parametrize(
+    ("why", "said"),
+    [
+        ("risk-1: Could not read workitems/j/stdout.txt: there is no such file.", "node `risk-1` has removed it"),
+        ("node `risk-1` is out of contact", "node `risk-1` is out of contact"),
+    ],
+)
+def test_output_that_was_kept_is_told_with_the_reason_in_words(desk: Desk, why: str, said: str) -> None:
+    piece = {"content": b"bye\n", "size": 4, "end": True, "kept": "all of it", "why": why}
+    with desk.answering(LogRead=piece):
+        outcome = desk.run("logs", "daily", "--node", "risk-1", "--phase", "release")
+    assert (outcome.out, outcome.err) == ("bye\n", f"kept: all of it; {said}\n")
+
+
 WHY = {
     "id": "daily-3/price[17,fx]", "reason": "node `n1`: 2 of 2 slots are taken", "code": "busy",
     "all": [{"code": "busy", "reason": "node `n1`: 2 of 2 slots are taken", "node": "n1"},
