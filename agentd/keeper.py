@@ -43,6 +43,7 @@ FLUSH_AFTER_S: Final = 0.02
 FLUSH_COUNT: Final = 64
 LEASE_GRACE_S: Final = 5.0
 """At lease end a task has no more than this to go quietly: its successor starts elsewhere 10 s later."""
+LEASE_OVER: Final = "The node was out of contact for longer than its lease."
 STUCK_AFTER_S: Final = 10.0
 LINGER_S: Final = 10.0
 """How long a finished keeper waits for its last reports to be acked; its record file holds them anyway."""
@@ -671,6 +672,8 @@ class KeeperCore:
         if not self._staging or item is None:
             self._end(result, boottime, wall)
             return
+        if self._outcome is None and item.template.leased and boottime >= self._lease:
+            self._outcome, self._reason = "killed", LEASE_OVER  # the files came while nobody could look at the clock
         if self._outcome is None and result is not None and result.exit_code == 0:
             self._staging, self._state, self._result = False, _RUNNING, None
             self._cpu_s, self._max_rss_bytes = 0.0, 0
@@ -846,8 +849,7 @@ class KeeperCore:
             self._recall(leased)
         if self._item is not None and self._item.template.leased and not self._lease_applied:
             self._lease_applied = True
-            reason = "The node was out of contact for longer than its lease."
-            self._stop("killed", reason, min(LEASE_GRACE_S, self._item.template.stop_grace_s), boottime)
+            self._stop("killed", LEASE_OVER, min(LEASE_GRACE_S, self._item.template.stop_grace_s), boottime)
 
     def _stuck(self, boottime: float) -> None:
         """Killing has not helped for long (a process in an uninterruptible wait): say so, and go on trying."""

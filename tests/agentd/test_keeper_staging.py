@@ -97,6 +97,18 @@ def test_a_stop_while_files_come_kills_what_brings_them_and_starts_nothing() -> 
     assert play.take_done() == [("signal", 15)]
 
 
+def test_files_that_came_while_the_keeper_slept_past_its_lease_start_nothing() -> None:
+    play = staged()
+    spawn_of(play)
+    play.say("lease", until=play.now + 3)
+    play.now += 60
+    play.give(Exited(0, None, 0.5, 4096, True))
+    assert play.take_done() == []
+    play.sleep(1)
+    (end,) = play.take_said("ended")
+    assert (end["outcome"], "longer than its lease" in end["reason"]) == ("killed", True)
+
+
 def test_the_lease_ends_what_brings_files_in() -> None:
     play = staged()
     spawn_of(play)

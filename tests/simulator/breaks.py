@@ -17,7 +17,7 @@ BREAKS: Final = (
     Mutation(
         "a task lives on after its lease",
         "agentd",
-        'self._stop("killed", reason, min(LEASE_GRACE_S, self._item.template.stop_grace_s), boottime)',
+        'self._stop("killed", LEASE_OVER, min(LEASE_GRACE_S, self._item.template.stop_grace_s), boottime)',
         "pass",
         first=18,
     ),

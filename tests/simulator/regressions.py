@@ -27,4 +27,5 @@ REGRESSIONS: tuple[Regression, ...] = (
         14, "twins", "results of a copied node were taken for old ones by their numbers, and its job never ended"
     ),
     Regression(500135, "starts", "what an earlier round had left was looked for a whole keep after the next one"),
+    Regression(900089, "rough", "a task began after its lease, as its files had come while its keeper was stopped"),
 )
