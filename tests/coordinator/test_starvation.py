@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.coordinator.playbook import FakeNode, Play, job, tasks
+from tests.coordinator.playbook import FakeNode, Play, job, prep, tasks
 
 POLICIES = list(product(("spread", "pack"), ("fair", "fifo")))
 PATIENCE = 300
@@ -130,3 +130,19 @@ def test_what_queues_ahead_with_a_claim_makes_way_for_who_needs_more_of_it(place
     assert len(n1.running()) > 50
     waits = play.submit(job("waits", {**tasks(), "needs": {"cpus": 2}}, priority=priority), by=play.person("zoe"))
     assert goes_on(play, [n1], 0.001, waits)
+
+
+@pytest.mark.parametrize(
+    ("wide", "one"), [({"slots": 2}, {}), ({"slots": 2}, {"gpus": 1}), ({}, {"gpus": 1})], ids=["slots", "both", "gpus"]
+)
+def test_nothing_is_kept_free_for_a_task_that_may_not_prepare_there_yet(wide: Any, one: Any) -> None:
+    play = Play()
+    needs = {"needs": {"gpus": 2}} if one else {}
+    nodes = [play.node(name, slots=2, resources={"gpus": 2}) for name in ("n1", "n2")]
+    play.submit(job("long", {**tasks(), "needs": one}))
+    prepares = play.submit(
+        job("prepares", {**tasks(size=2, **wide), **needs}, priority=10, preparation=prep(parallel=1))
+    )
+    more = play.submit(job("more", {**tasks(), "needs": one}))
+    assert [node.labels(prepares) for node in nodes] == [[], [0]]
+    assert nodes[0].labels(more) == [0], "it may take as long as it likes to prepare"
