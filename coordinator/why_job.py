@@ -123,9 +123,18 @@ def _first_waiting(view: View, shown: Job, group: Group, found: Explanation) -> 
 
 
 def _owed(view: View, shown: Job) -> Iterator[Cause]:
-    """Releases of nodes that were emptied, or that nobody hopes for, while the job goes on."""
+    """Releases of nodes that are emptied, or that nobody hopes for, while the job goes on."""
     yield from _late(view, shown)
+    due = (r for r in shown.rounds if r.state in OPEN and r.state is not NodeJobState.RELEASING)
+    for node_job in islice((r for r in due if _is_emptied(view, shown, r)), MAX_ROUNDS):
+        yield _release(view, shown, node_job)
     yield from _debts(view, shown, NodeJobState.UNREACHED)
+
+
+def _is_emptied(view: View, shown: Job, node_job: NodeJob) -> bool:
+    """Whether nothing but its turn, or its node's return, keeps a drained node from being released."""
+    node = view.cluster.nodes[node_job.node]
+    return node.draining and not any(grant.job == shown.id for grant in node.grants.values())
 
 
 def _late(view: View, shown: Job) -> Iterator[Cause]:

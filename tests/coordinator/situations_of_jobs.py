@@ -163,6 +163,22 @@ def releases_take_turns(play: Play) -> str:
     return name
 
 
+@situation(
+    Code.OPEN, "all its tasks are over",
+    also={
+        Code.RELEASE_RUNS: "its release runs on node `n1`",
+        Code.RELEASE_WAITS: "node `n2` owes its release: `release` allows 1 node at once",
+    },
+)  # fmt: skip
+def releases_of_drained_nodes_take_turns(play: Play) -> str:
+    nodes = [play.node("n1"), play.node("n2")]
+    name = play.submit(job("j", tasks(size=2), release=release(parallel=1), finish="manual"))
+    for node in nodes:
+        node.end(name)
+        play.admin.ask(m.NodeDrain, node=node.name, deadline_s=60.0)
+    return name
+
+
 @situation(Code.DELETING, "it is deleted: 1 node (`n1`) still to remove its directories")
 def a_job_that_is_deleted(play: Play) -> str:
     name = _ended(play)
