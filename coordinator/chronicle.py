@@ -135,7 +135,7 @@ MEANINGS: Final[dict[Kind, str]] = {
     Kind.JOB_CHANGED: "somebody set the job's priority, `parallel` or timeout (`data`, milliseconds)",
     Kind.JOB_REOPENED: "a completed job is active again, and so are `data.tasks` tasks of it",
     Kind.JOB_TASKS_DONE: "every task of the job is over",
-    Kind.JOB_ENDED: "the job ends, for `data.reason`; tasks at no node are cancelled, releases follow",
+    Kind.JOB_ENDED: "the job ends, for `data.reason`: what waits is cancelled, releases follow; again if forced",
     Kind.JOB_COMPLETED: "the job is over, releases included",
     Kind.ON_END_CALLED: "what the job's `on_end` names was run, and ended with 0",
     Kind.ON_END_RETRIED: "it failed, and is run again",
