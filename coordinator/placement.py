@@ -310,7 +310,7 @@ class Round:
         for name, free in self.free.items():
             node = self.pool.nodes[name]
             kept = name in self.reserved or name in self.spared or name in kept_from
-            if kept or obstacle(job, group, node, node.slots) is not None:
+            if kept or not self._may_open(contender, node) or obstacle(job, group, node, node.slots) is not None:
                 continue
             claim = claim_there(job, group, node)
             lack = 0.0 if claim is None else claim.lack_in(self._left_for(job, group, node) or NOTHING)
