@@ -139,6 +139,8 @@ def test_the_list_of_commands_loads_none_of_them(tmp_path: Path) -> None:
         "coordinator.cli.options",
         "coordinator.cli.output",
         "coordinator.render",
+        "wire",
+        "wire.columns",
     ]
     assert sorted(HEAVY & modules) == []
 
