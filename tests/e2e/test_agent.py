@@ -58,7 +58,7 @@ def refused(cluster: Cluster, *words: str, status: int) -> str:
         (["--resource", "gpus=many"], 2, "is no number"),
         (["--resource", "gpus=-1"], 2, "not negative"),
         (["--resource", "gpus=0.5"], 2, "GPUs are whole"),
-        (["--nonsense"], 2, "No such option"),
+        (["--nonsense"], 2, "no such option"),
         (["--config", "/nowhere/at/all"], 2, "can't be read"),
         (["--root", "/proc/self"], 3, "Could not set up"),
     ],

@@ -285,7 +285,7 @@ def test_a_shell_is_the_jobs_user_and_in_an_elevated_commands_place_root(cluster
     one = cluster.submit(ELEVATED + job(f"finish = manual\n{tasks}"))
     cluster.until(lambda now: job_of(now, one)["tasks"]["failed"] == 2)
     for task, user in (("own", cluster.leased()[one][0]), ("admin", 0)):
-        typist = Typist(cluster, "shell", f"{one}/{task}")
+        typist = Typist({**cluster.environment, "BATCH_COORDINATOR": str(cluster.socket)}, "shell", f"{one}/{task}")
         try:
             where = typist.starts()
             assert typist.runs("id -u", r"\d+") == str(user)

@@ -171,7 +171,7 @@ BREAKS: Final = (
     Mutation(
         "a node is not back when its disk has room again",
         "agentd",
-        "elif free >= floor * BACK_AT:",
+        "elif free >= min(floor * BACK_AT, (floor + size) / 2):  # a floor may be most of the disk",
         "elif False:",
         size="operated",
     ),
