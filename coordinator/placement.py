@@ -165,13 +165,17 @@ class Round:
 
     def assignments(self) -> Iterator[Assignment]:
         """Hand out all that can be, best first."""
-        for priority in sorted({contender.job.spec.priority for contender in self.contenders}, reverse=True):
-            self._fill([c for c in self.contenders if c.job.spec.priority == priority])
+        self._fill_free()
         if len({job.spec.priority for job in self.pool.jobs.values()}) > 1:
             self.waiting = self.unplaced()
         self.newcomers = [contender for contender in self.unplaced() if _is_newcomer(contender)]
+        served = self.served
         for contender in self._in_turn(self.contenders):
             self._fill_ahead(contender)
+        if served < self.served and (self.reserved or self.spared):  # whoever room is kept for may queue by now
+            self.reserved.clear()
+            self.spared.clear()
+            self._fill_free()
         for (node, job_id, number, attempt), spans in self.spans.items():
             job = self.pool.jobs[job_id]
             for first, count, step in spans.runs:
@@ -182,6 +186,10 @@ class Round:
         return [c for c in self.contenders if c.room > 0 and any(picker.has_more for picker in c.pickers)]
 
     # ---- free slots
+
+    def _fill_free(self) -> None:
+        for priority in sorted({contender.job.spec.priority for contender in self.contenders}, reverse=True):
+            self._fill([c for c in self.contenders if c.job.spec.priority == priority])
 
     def _fill(self, contenders: list[_Contender]) -> None:
         competing = contenders.copy()

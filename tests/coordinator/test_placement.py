@@ -194,6 +194,18 @@ def test_one_node_at_a_time_is_kept_for_a_wide_task_the_others_go_on() -> None:
     assert shares(n1) + shares(n2) == {narrow: 3}
 
 
+def test_no_slot_is_kept_for_a_wide_task_that_queues_at_another_node_by_now() -> None:
+    play = Play()
+    n1, n2 = play.node("n1", slots=2), play.node("n2", slots=2)
+    long = play.submit(job("long", tasks(size=3)))
+    n1.end(long)
+    n1.end(long)
+    wide = play.submit(job("wide", tasks(size=3, slots=2), tasks("narrow", size=1)))
+    assert (shares(n1), shares(n2)) == ({wide: 1}, {long: 1})
+    end_shortly(n1, took_s=0.001)
+    assert (shares(n1), shares(n2)) == ({wide: 2}, {long: 1, wide: 1})
+
+
 def test_a_wide_task_takes_its_slots_and_no_more_fit_beside_it() -> None:
     play = Play()
     n1 = play.node("n1", slots=5)

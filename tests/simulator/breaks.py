@@ -665,6 +665,14 @@ BREAKS: Final = (
         "if free <= 1 or name in self.reserved or name in kept_from:",
     ),
     Mutation(
+        "a slot stays kept for a wide task that queues at another node by now",
+        "coordinator",
+        "if served < self.served and (self.reserved or self.spared):  # whoever room is kept for may queue by now",
+        "if False:",
+        first=801030,
+        size="operated",
+    ),
+    Mutation(
         "explain does not know of conditions",
         "coordinator",
         "for missing in unmet(job, group, index):",
