@@ -88,8 +88,11 @@ def _could_take(node: Node, job: Job, spec: GroupSpec) -> bool:
     held = job.current.get(node.name)
     barred = (held is not None and held.state in NOT_THERE) or job.id in node.clearing
     away = not node.connected or node.leaving or node.drain is not None or node.unusable is not None
-    if barred or away or node.held_back is not None or node.join is None or spec.slots > node.slots:
+    away = away or node.rests_until is not None or node.held_back is not None
+    if barred or away or node.join is None or spec.slots > node.slots:
         return False
+    phases = (phase.command for phase in (job.spec.preparation, job.spec.release) if phase is not None)
+    elevated = any(command.elevated for command in (spec.command, *phases))
     opened = held is not None and held.state not in (NodeJobState.RELEASED, NodeJobState.RELEASE_FAILED)
     dirs = 0 if opened else sum(each.size_bytes or 0 for each in job.spec.dirs)
-    return fits(spec, dirs, node.join) and (node.join.elevation or not spec.command.elevated)
+    return fits(spec, dirs, node.join) and (node.join.elevation or not elevated)
