@@ -139,7 +139,8 @@ class Drains:
         prepared = any(tree.who.kind is Kind.PREPARATION and tree.succeeded for tree in last.trees)
         if not (earlier and prepared and self._runs()):
             return False
-        paid = all(found.state is NodeJobState.RELEASED and found.released_well for found in earlier)
+        due = [*(found for found in earlier[:-1] if not found.unreached), earlier[-1]]  # but a shut out machine's
+        paid = all(found.state is NodeJobState.RELEASED and found.released_well for found in due)
         require(paid, "drain", f"{self.node} is back with a round that was not released", self.job)
         return True
 
