@@ -28,7 +28,8 @@ class _Coming:
     left: deque[HeldFile]
     held: int | None = None
     """Bytes of the first one that are here, once the disk was asked."""
-    looking: bool = False
+    looking: int | None = None
+    """The turn in which the disk was asked, until it answers."""
     tries: int = 0
     again_at: float | None = None
 
@@ -50,6 +51,8 @@ class Bringing:
         self._coming: dict[str, _Coming] = {}
         self._shelves: dict[str, _Shelf] = {}
         self._asked: tuple[str, str] | None = None
+        self._turn = 0
+        """Which question to the disk this is: what it answers of an earlier round's files is of no use."""
 
     def begin(self, job: Job) -> bool:
         """The job's directories are there: see to its files. Whether some are not here yet."""
@@ -95,7 +98,7 @@ class Bringing:
         awaited = self._asked == (message.job, message.digest)
         if awaited:
             self._asked = None
-        if not awaited or coming is None or coming.looking or coming.left[0].digest != message.digest:
+        if not awaited or coming is None or coming.looking is not None or coming.left[0].digest != message.digest:
             return None
         if message.refused is not None or not message.content or message.offset != coming.held:
             reason = message.refused or "the coordinator answered with another piece."
@@ -106,9 +109,9 @@ class Bringing:
     def taken(self, event: PieceTaken) -> str | None:
         """The disk has taken a piece, or said what it has; the job of which all is here, or known to be missing."""
         coming = self._coming.get(event.job)
-        if coming is None or not coming.looking or coming.left[0].digest != event.digest:
+        if coming is None or coming.looking != event.turn:
             return None
-        coming.looking = False
+        coming.looking = None
         if event.failure is not None:
             coming.tries += 1
             if coming.tries >= TRIES:
@@ -123,10 +126,11 @@ class Bringing:
 
     def _look(self, job: str, offset: int = 0, content: bytes = b"") -> None:
         coming = self._coming[job]
-        coming.looking, coming.again_at = True, None
+        self._turn += 1
+        coming.looking, coming.again_at = self._turn, None
         file = coming.left[0]
         self._desk.ready.chores.append(
-            TakePiece(job, file.digest, file.size, offset, content, file.path, closed=file.closed)
+            TakePiece(job, file.digest, self._turn, file.size, offset, content, file.path, closed=file.closed)
         )
 
     def _miss(self, job: str, reason: str) -> str | None:
@@ -150,7 +154,7 @@ class Bringing:
         for job, coming in self._coming.items():
             if coming.again_at is not None and self._desk.now.boottime >= coming.again_at:
                 self._look(job)
-            wanted = coming.held is not None and not coming.looking
+            wanted = coming.held is not None and coming.looking is None
             if wanted and self._asked is None and self._desk.joined:
                 self._asked = (job, coming.left[0].digest)
                 self._desk.send(BlobWanted(job, coming.left[0].digest, coming.held or 0))
@@ -158,7 +162,7 @@ class Bringing:
     def give_up(self, job: str) -> bool:
         """Nobody can be asked, and the job is to be released: what is not here is missing. Whether that ends it."""
         coming = self._coming.get(job)
-        if coming is None or self._desk.joined or coming.looking:
+        if coming is None or self._desk.joined or coming.looking is not None:
             return False
         shelf = self._shelves[job]
         shelf.missing.update({file.digest: OUT_OF_CONTACT.format(path=file.path) for file in coming.left})

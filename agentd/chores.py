@@ -136,8 +136,8 @@ class Chores:
             )
         except FilesError as error:
             self._log.error("a file of a job could not be taken", job=chore.job, reason=str(error))
-            return events.PieceTaken(chore.job, chore.digest, failure=str(error))
-        return events.PieceTaken(chore.job, chore.digest, taken.held, taken.whole)
+            return events.PieceTaken(chore.job, chore.digest, chore.turn, failure=str(error))
+        return events.PieceTaken(chore.job, chore.digest, chore.turn, taken.held, taken.whole)
 
     def _lease(self, job: str) -> int | None:
         if self._uids is None:

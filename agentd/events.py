@@ -91,6 +91,7 @@ class PieceTaken:
 
     job: str
     digest: str
+    turn: int
     held: int = 0
     whole: bool = False
     failure: str | None = None
@@ -282,10 +283,12 @@ class CleanJob:
 @dataclass(frozen=True, slots=True)
 class TakePiece:
     """Put a piece of a file behind those that lie with the job's scripts, if it is the next one; a piece of nothing
-    only asks. `path` is where the file will land, for people. `closed`: only root's commands may read it."""
+    only asks. `turn` comes back with the answer. `path` is where the file will land, for people. `closed`: only
+    root's commands may read it."""
 
     job: str
     digest: str
+    turn: int
     size: int
     offset: int
     content: bytes

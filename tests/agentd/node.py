@@ -414,7 +414,7 @@ class Node:
         """Onto the disk of the node, which outlives the agent."""
         held = self.disk.setdefault((chore.job, chore.digest), b"")
         if self.disk_failure is not None:
-            return PieceTaken(chore.job, chore.digest, failure=self.disk_failure)
+            return PieceTaken(chore.job, chore.digest, chore.turn, failure=self.disk_failure)
         if chore.offset == len(held):
             held = self.disk[chore.job, chore.digest] = held + chore.content
-        return PieceTaken(chore.job, chore.digest, len(held), len(held) >= chore.size)
+        return PieceTaken(chore.job, chore.digest, chore.turn, len(held), len(held) >= chore.size)

@@ -225,3 +225,36 @@ def test_only_elevated_commands_may_read_what_only_they_bring_in():
     give(node)
     taken = {chore.digest: chore.closed for chore in node.chores if isinstance(chore, TakePiece)}
     assert taken == {DIGEST: True, OTHER: False}
+
+
+def test_what_was_taken_for_an_earlier_round_does_not_pass_for_the_next_ones():
+    node = Node(msgspec.structs.replace(CONFIG, staging=Staging(program=("bring",))))
+    spec = job_spec(group(command=Command(argv=["true"], files=[CURVE])))
+    node.join()
+    node.answer_chores = False
+    node.open(spec)
+    (make,) = node.chores
+    node.tell(node.answer(make))
+    slow = node.chores[-1]
+    assert isinstance(slow, TakePiece)
+    node.disk["j-1", DIGEST] = CONTENT
+    late = node.answer(slow)  # of all of it, which is hashed meanwhile
+    node.hear(m.ReleaseRound("j-1", 1, "UserTerminate"))
+    node.disk.clear()
+    while not isinstance(node.chores[-1], CleanJob):
+        before = len(node.chores)
+        node.tell(node.answer(node.chores[-1]))
+        assert len(node.chores) > before
+    node.tell(node.answer(node.chores[-1]))
+    node.open(spec, number=2)
+    node.tell(node.answer(node.chores[-1]))
+    asked = node.chores[-1]
+    assert isinstance(asked, TakePiece) and asked is not slow
+    node.tell(late)
+    node.run(1, 1, round=2)
+    assert node.keepers == {}
+    node.answer_chores = True
+    node.tell(node.answer(asked))
+    give(node)
+    node.greet()
+    assert node.tasks == ["1.0.0.1"]

@@ -198,9 +198,9 @@ class Machine:
 
     def take_piece(self, chore: events.TakePiece) -> events.PieceTaken:
         if self.disk.full:
-            return events.PieceTaken(chore.job, chore.digest, failure="DiskFull: no space left on device.")
+            return events.PieceTaken(chore.job, chore.digest, chore.turn, failure="DiskFull: no space left on device.")
         taken = self.staging.take(chore.job, chore.digest, chore.offset, chore.content, chore.size)
-        return events.PieceTaken(chore.job, chore.digest, *taken)
+        return events.PieceTaken(chore.job, chore.digest, chore.turn, *taken)
 
     def spawn_refused(self, argv: list[str]) -> None:
         self.observer.spawn_refused(identity_of(argv))
