@@ -384,14 +384,21 @@ class NodeFiles:
         return names, next_s
 
     def discard_tasks(self, job: str, names: Collection[str]) -> None:
-        """Move these of a job's directories to the trash. Raises FilesError, OSError."""
+        """Move these of a job's directories to the trash, all that can be. Raises FilesError for others, OSError."""
         try:
             here = os.open(plain(job), DIRECTORY, dir_fd=self._workitems)
         except FileNotFoundError:
             return
         with closing(here):
+            failures = []
             for name in names:
-                self._discard(here, plain(name), job)
+                try:
+                    self._discard(here, plain(name), job)
+                except OSError as error:
+                    failures.append(sentence(error, f"remove workitems/{job}/{shown(name)}"))
+        if failures:
+            more = f" Nor {len(failures) - 1} other of its directories." if len(failures) > 1 else ""
+            raise FilesError(failures[0] + more)
 
     @staticmethod
     def _ended(parent: int, name: str, now: float) -> float:

@@ -186,6 +186,17 @@ def test_directories_that_are_overdue_are_found_and_when_the_next_one_is(node, r
     node.discard_tasks("nothing", ["t"])
 
 
+def test_of_a_jobs_directories_all_go_but_those_that_can_not_be_moved(node, root):
+    node.make_job("j", [], {})
+    names = [f"t-{number}" for number in range(3)]
+    for name in names:
+        task_directory(root, name, NOW)
+    long = ["s-1" + "0" * 300, "s-2" + "0" * 300]  # as good as any other reason
+    with pytest.raises(FilesError, match=r"Could not remove workitems/j/s-10+: .*\. Nor 1 other of its directories\."):
+        node.discard_tasks("j", [names[0], *long, *names[1:]])
+    assert not [path for path in (root / "workitems" / "j").iterdir() if path.name in names]
+
+
 def test_f21_what_ended_before_the_wall_clock_was_set_back_is_kept_from_then_on_and_no_longer(node, root):
     node.make_job("j", [], {})
     back = NOW - 100_000
