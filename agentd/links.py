@@ -20,6 +20,7 @@ import msgspec
 import trio
 
 from agentd import dialogue
+from agentd.beneath import meaning
 from agentd.dialogue import FromKeeper, KeeperHello, ToKeeper
 from agentd.events import Event, ForgetKeeper, KeeperDead, KeeperSaid, KillKeeper, StartKeeper, SurveyKeeper, Unkillable
 from agentd.keeper import Outbox, ProtocolError, receive_packet
@@ -305,8 +306,11 @@ class Links:
         return f"{survivors} would not die" if survivors else None
 
     async def _forget(self, name: str) -> None:
-        await self._in_thread(self._starter.forget, name)
-        (self._proofs / name).unlink(missing_ok=True)
+        try:
+            await self._in_thread(self._starter.forget, name)
+            (self._proofs / name).unlink(missing_ok=True)
+        except OSError as error:  # they are in nobody's way: no keeper is called so again
+            self._log.warning("files of a dead keeper are left", keeper=name, reason=meaning(error))
 
     # ---- a connection
 
