@@ -94,6 +94,7 @@ def _job_set(desk: Desk, session: Session, message: m.JobSet) -> None:
         _check_steered(job)
         desk.keep(JobChanged(job.id, priority, parallel, timeout_ms, session.owner, desk.now))
         ending.rearm(desk, job)
+        ending.look_at(desk, job)  # a timeout that has passed ends it, and the answer says so
     desk.reply(session.epoch, message.request, views.job(desk.cluster, job))
 
 

@@ -139,6 +139,15 @@ def test_a_job_with_work_on_a_lost_node_is_disabled_when_the_lease_is_over() -> 
     assert play.show(name)["tasks"]["active"] == 4
 
 
+def test_a_timeout_that_is_set_to_what_has_passed_ends_the_job_before_the_answer() -> None:
+    play = Play()
+    n1, name = running(play)
+    play.wait(60)
+    assert play.admin.ask(m.JobSet, job=name, timeout_ms=60_000)["state"] == "terminating"
+    play.obey()
+    assert play.show(name)["end_reason"] == "MaxWallClockTimeExpiry"
+
+
 def test_a_preparation_that_runs_goes_on_while_its_job_is_disabled() -> None:
     play = Play()
     n1 = play.node("n1")
