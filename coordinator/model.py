@@ -219,6 +219,12 @@ class Job:
     def live(self) -> bool:
         return self.state in LIVE
 
+    @property
+    def being_stopped(self) -> bool:
+        """Whether it is being disabled in a way that nobody takes back before it is."""
+        way = None if self.disabled is None else self.disabled.how
+        return self.state is JobState.DISABLING and way is not Disabling.WAIT
+
     def count_excess(self) -> None:
         """After tasks went out or came back."""
         if self.excess:

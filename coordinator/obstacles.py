@@ -168,6 +168,8 @@ def why_waiting(pool: Pool, job: Job) -> str | None:
 
 def held_back(job: Job) -> str | None:
     """Why nothing of the job may start anywhere just now, or None."""
+    if job.disabled is not None and job.being_stopped:
+        return f"its job is being disabled by {job.disabled.by}: what runs of it is being stopped"
     if job.disabled is not None:
         return f"its job was disabled by {job.disabled.by}: `coordinator job enable {job.id}` lets it go on"
     return None if job.state is JobState.ACTIVE else f"its job is {job.state.value}"

@@ -70,7 +70,7 @@ def _job_disable(desk: Desk, session: Session, message: m.JobDisable) -> None:
 def _job_enable(desk: Desk, session: Session, message: m.JobEnable) -> None:
     job = _find_live(desk, session, message.job)
     if job.disabled is not None:
-        if job.state is JobState.DISABLING and job.disabled.how is not m.Disabling.WAIT:
+        if job.being_stopped:
             raise RefusedError(
                 m.RefusalCode.FAILED,
                 f"job `{job.id}` is being disabled: what runs of it is being stopped",

@@ -268,7 +268,7 @@ def waiting(view: View, job: Job, group: Group, index: int, found: Explanation) 
 def _of_job(view: View, job: Job, group: Group, index: int) -> Iterator[Cause]:
     """What holds it wherever a node is free."""
     if (reason := held_back(job)) is not None:
-        yield Cause(Code.DISABLED, reason)
+        yield Cause(Code.DISABLING if job.being_stopped else Code.DISABLED, reason)
     for missing in unmet(job, group, index):
         yield Cause(Code.DEPENDENCY, missing.sentence, about=f"{job.id}/{missing.label}")
     until = group.waiting.get(index)

@@ -116,7 +116,7 @@ def _first_waiting(view: View, shown: Job, group: Group, found: Explanation) -> 
     first = one.causes[0]
     if not found.nodes:
         found.nodes, found.left_out = one.nodes, one.left_out
-    if first.code is Code.DISABLED:  # which is told of the job
+    if first.code in (Code.DISABLED, Code.DISABLING):  # which is told of the job
         return Cause(first.code, tasks)
     about = first.about or f"{shown.id}/{group.sweep.label(index)}"
     return Cause(first.code, f"{tasks}: {first.reason}", first.node, about)

@@ -524,6 +524,24 @@ def test_explain_names_who_disabled_a_job_and_what_became_of_its_tasks() -> None
     assert why(play, f"{name}/t[3]") == ("cancelled", "it was cancelled by uid:1000")
 
 
+@pytest.mark.parametrize("how", HOWS)
+def test_enable_is_advised_only_where_it_is_not_refused(how: m.Disabling) -> None:
+    play = Play()
+    _, name = running(play)
+    assert disable(play, name, how) == "disabling"
+    told = play.admin.ask(m.Explain, f"{name}/t[3]")
+    if how is WAIT:
+        assert (told["code"], told["next"]) == ("disabled", f"`coordinator job enable {name}`")
+    else:
+        later = f"wait; when it is disabled, `coordinator job enable {name}` lets it go on"
+        assert (told["code"], told["next"]) == ("disabling", later)
+        reason = "its job is being disabled by uid:1000: what runs of it is being stopped"
+        assert told["reason"] == play.show(name)["waits"] == reason
+        assert play.admin.refused(m.JobEnable, name)
+        play.obey()
+    assert enable(play, name) == "active"
+
+
 def test_nobody_fills_the_ledger_by_changing_a_job_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steering, "MAX_STEERED", 10)
     play = Play()
