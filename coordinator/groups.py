@@ -313,6 +313,8 @@ class Group:
         columns.wall_s[index] = max(0.0, end.ended_at - end.started_at)
         columns.cpu_s[index] = end.cpu_s
         columns.max_rss_kib[index] = min(end.max_rss_bytes >> 10, 0xFFFFFFFF)
+        if node_number > 0xFFFF and columns.node.typecode == "H":
+            columns.node = array("I", columns.node)  # two bytes a task are enough for nearly all jobs
         columns.node[index] = node_number
 
     def spend_retry(self, index: int, arm: int | None) -> None:
