@@ -139,6 +139,17 @@ def test_a_job_with_work_on_a_lost_node_is_disabled_when_the_lease_is_over() -> 
     assert play.show(name)["tasks"]["active"] == 4
 
 
+def test_what_a_lost_node_had_of_a_terminated_job_runs_again_as_nobody_knows_how_far_it_came() -> None:
+    play = Play()
+    n1, name = running(play)
+    n1.drop()
+    assert disable(play, name, TERMINATE) == "disabling"
+    play.wait(1_200)
+    shown = play.show(name)
+    assert (shown["state"], shown["tasks"]["active"], shown["tasks"]["failed"]) == ("disabled", 4, 0)
+    assert play.task(f"{name}/t[0]")["history"][0]["verdict"] == "lost"
+
+
 def test_a_timeout_that_is_set_to_what_has_passed_ends_the_job_before_the_answer() -> None:
     play = Play()
     n1, name = running(play)
