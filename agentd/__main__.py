@@ -94,6 +94,12 @@ def _version() -> str:
         return ""
 
 
+def _print_version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
+    if asked:
+        _say(f"agentd {_version()}" if _version() else "agentd, not installed")
+        ctx.exit()
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--coordinator", metavar="ADDRESS", help="HOST:PORT, or the coordinator's socket on this machine.")
 @click.option("--pool", required=True, metavar="POOL", help="The pool that this node joins.")
@@ -110,6 +116,7 @@ def _version() -> str:
 @click.option("--config", "config_file", metavar="FILE", help="Configuration (TOML).")
 @click.option("--join", metavar="JOIN", help="A join string for the first start: @FILE, - for stdin, or itself.")
 @click.option("--allow-elevation", is_flag=True, help="Let jobs run elevated commands here, as root.")
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Show it.")
 @click.option("--embedded", is_flag=True, hidden=True)
 @click.option("--lifeline", type=int, hidden=True)
 def agentd(  # one parameter an option

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -107,3 +108,11 @@ def test_a_wrong_command_line_is_one_sentence(
     written = capsys.readouterr().err
     assert (ended.value.code, written.count("\n")) == (2, 1)
     assert written.startswith(said)
+
+
+def test_the_version_is_told_whatever_else_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["agentd", "--version"])
+    main()
+    assert capsys.readouterr().out == f"agentd {version('poolkeeper')}\n"
