@@ -150,7 +150,7 @@ def agentd(  # one parameter an option
     try:
         config = FileConfig() if config_file is None else read_config(Path(config_file))
     except ConfigError as error:
-        raise Failure(str(error), 2) from None
+        raise Failure(f"{error}.", 2) from None
     from agentd.identity import read_join
     from agentd.model import NodeConfig
     from wire.invitation import InvitationError

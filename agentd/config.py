@@ -44,19 +44,15 @@ python = "/usr/bin/python3"       # what brings them in, as the job's user; defa
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from agentd.containment import PIDS_MAX
 from agentd.model import Staging
 from agentd.uids import COUNT, FIRST, LEASES, LEAST, MAX_UID
-
-_MAX_BYTES: Final = 1024 * 1024
-
-
-class ConfigError(Exception):
-    """The file can't be used. The text says where and why."""
+from wire.settings import ConfigError as ConfigError
+from wire.settings import read_settings
 
 
 class UsersConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -115,27 +111,18 @@ class FileConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def read_config(path: Path) -> FileConfig:
     """The configuration in `path`. Raises ConfigError."""
-    try:
-        with path.open("rb") as file:
-            content = file.read(_MAX_BYTES + 1)
-        if len(content) > _MAX_BYTES:
-            raise ConfigError(f"{path} is longer than {_MAX_BYTES} bytes: that is no configuration.")
-        config = msgspec.toml.decode(content, type=FileConfig)
-    except OSError as error:
-        raise ConfigError(f"{path} can't be read: {error.strerror}.") from None
-    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
-        raise ConfigError(f"{path}: {error}.") from None
+    config = read_settings(path, FileConfig)
     for text in (*config.path, *config.env, *config.env.values()):
         if "\0" in text:
-            raise ConfigError(f"{path}: a NUL byte can stand in no environment.")
+            raise ConfigError(f"{path}: a NUL byte can stand in no environment")
     if not config.users.leases.startswith("/"):
-        raise ConfigError(f"{path}: [users] leases is an absolute path, found {config.users.leases!r}.")
+        raise ConfigError(f"{path}: [users] leases is an absolute path, found {config.users.leases!r}")
     for name, place in (("ca", config.files.ca), ("python", config.files.python)):
         if place is not None and (not place.startswith("/") or "\0" in place):
-            raise ConfigError(f"{path}: [files] {name} is an absolute path, found {place!r}.")
+            raise ConfigError(f"{path}: [files] {name} is an absolute path, found {place!r}")
     if config.files.proxy is not None and not config.files.proxy.startswith(("http://", "https://")):
-        raise ConfigError(f"{path}: [files] proxy is a URL like http://proxy:3128, found {config.files.proxy!r}.")
+        raise ConfigError(f"{path}: [files] proxy is a URL like http://proxy:3128, found {config.files.proxy!r}")
     wrong = [name for name in config.env if not name or "=" in name]
     if wrong:
-        raise ConfigError(f"{path}: {wrong[0]!r} is no name of an environment variable.")
+        raise ConfigError(f"{path}: {wrong[0]!r} is no name of an environment variable")
     return config

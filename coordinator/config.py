@@ -44,15 +44,12 @@ from coordinator.policy import EndCalls, Policy, PoolRules, ShellRules
 from wire.bounds import MAX_FILE_BYTES
 from wire.limits import MAX_DOCUMENT, MAX_HELD_PER_OWNER
 from wire.messages import Role
+from wire.settings import ConfigError as ConfigError
+from wire.settings import read_settings
 
 _ALL: Final = frozenset(Role) - {Role.COORDINATOR}
-_MAX_BYTES: Final = 1024 * 1024
 _SHORTEST_S: Final = 1.0
 _LONGEST_S: Final = 3650 * 86_400.0
-
-
-class ConfigError(Exception):
-    """The file can't be used. The text says where and why."""
 
 
 class LocalConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -168,16 +165,7 @@ def name_of(uid: int) -> str:
 
 def read_config(path: Path) -> Config:
     """The configuration in `path`. Raises ConfigError."""
-    try:
-        with open(path, "rb") as file:
-            content = file.read(_MAX_BYTES + 1)
-        if len(content) > _MAX_BYTES:
-            raise ConfigError(f"{path} is larger than {_MAX_BYTES} bytes: that is no configuration")
-        config = msgspec.toml.decode(content, type=Config)
-    except OSError as error:
-        raise ConfigError(f"{path} can't be read: {error.strerror}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: {error}") from None
+    config = read_settings(path, Config)
     reason = _what_is_wrong(config)
     if reason is not None:
         raise ConfigError(f"{path}: {reason}")

@@ -48,13 +48,16 @@ def test_users_and_limits_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('[users]\nmode = "root"\n', r"Invalid enum value 'root' - at `\$\.users\.mode`"),
-        ("[users]\nfirst = 0\n", r"`\$\.users\.first`"),
-        ("[users]\nfirst = 4294967295\n", r"`\$\.users\.first`"),
-        ("[users]\ncount = 1\n", r"`\$\.users\.count`"),
+        ('[users]\nmode = "root"\n', r"\[users\] mode: no such choice: 'root'"),
+        ("[users]\nfirst = 0\n", r"\[users\] first: expected a whole number"),
+        ("[users]\nfirst = 4294967295\n", r"\[users\] first: expected a whole number"),
+        ("[users]\ncount = 1\n", r"\[users\] count: expected a whole number"),
         ('[users]\nleases = "uids.json"\n', r"absolute path"),
-        ("[users]\nlast = 9\n", r"unknown field `last`"),
-        ("[limits]\npids = 1\n", r"`\$\.limits\.pids`"),
+        ('pth = ["/x"]\n', r"it has no setting `pth`: did you mean `path`\?"),
+        ("slots 8\n", r"is no TOML: expected '=' after a key .* line 1"),
+        ("[env]\nA = 1\n", r"\[env\] \*: expected a text in quotes, found a whole number"),
+        ("[users]\nlast = 9\n", r"\[users\] has no setting `last`"),
+        ("[limits]\npids = 1\n", r"\[limits\] pids: expected a whole number >= "),
     ],
 )
 def test_what_can_not_be_is_a_sentence_with_its_place(tmp_path: Path, text: str, said: str) -> None:
