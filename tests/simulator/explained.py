@@ -22,6 +22,8 @@ HELD: Final = frozenset(
     {Code.RUNNING, Code.QUEUED, Code.PREPARING, Code.NODE_LOST, Code.STOPPING, Code.RECALLED, Code.DRAINING}
 )
 """What may be said of a task that a node has."""
+HELD_BACK: Final = frozenset({Code.DISABLED, Code.DISABLING})
+"""One of these is said of what waits of a job that is disabled, or about to be."""
 OUT: Final = frozenset({Code.RUNNING, Code.PREPARING, Code.NODE_LOST})
 """What is said of a job that nodes have tasks of."""
 OWED: Final = frozenset({Code.RELEASE_OWED, Code.RELEASE_RUNS, Code.RELEASE_STUCK})
@@ -32,9 +34,7 @@ OVER: Final = {
     End.CANCELLED: frozenset({Code.CANCELLED}),
     End.SKIPPED: frozenset({Code.SKIPPED}),
 }
-ENDED: Final = frozenset(Code) - frozenset(
-    {*OUT, Code.OPEN, Code.DISABLED, Code.DISABLING, Code.ENDING, Code.RELEASE_OUT_OF_CONTACT}
-)
+ENDED: Final = frozenset(Code) - frozenset({*OUT, *HELD_BACK, Code.OPEN, Code.ENDING, Code.RELEASE_OUT_OF_CONTACT})
 """What may be said of a job that is completed."""
 
 
@@ -117,7 +117,7 @@ class Explained:
         stands = truth.stand(group.number, index) is Stand.TRUE
         require(stands != (Code.DEPENDENCY in codes), "explain", f"{what}, its condition is true: {stands}", job.id)
         disabled = truth.how is not None
-        require(disabled == (Code.DISABLED in codes), "explain", f"{what}, disabled: {disabled}", job.id)
+        require(disabled == bool(codes & HELD_BACK), "explain", f"{what}, disabled: {disabled}", job.id)
         for line in found.nodes:
             used = self._slots_of(line.node)
             slots = group.spec.slots
