@@ -570,7 +570,7 @@ def test_an_agent_that_can_not_have_users_for_jobs_says_why_and_what_to_do(clust
     users = f'[users]\nleases = "{cluster.leases}"\n'
     assert "is no range of users for jobs" in _refused(cluster, users + "first = 60000\ncount = 10000\n")
     assert "mode" in _refused(cluster, '[users]\nmode = "some"\n', status=2)
-    assert "`$.users.count`" in _refused(cluster, "[users]\ncount = 1\n", status=2)
+    assert "[users] count: expected" in _refused(cluster, "[users]\ncount = 1\n", status=2)
     assert "absolute path" in _refused(cluster, '[users]\nleases = "uids"\n', status=2)
     closed = cluster.directory / "closed"
     closed.mkdir(mode=0o700)
