@@ -11,7 +11,7 @@ from coordinator.cluster import Cluster
 from coordinator.deadlines import Deadlines, Key
 from coordinator.events import Ready
 from coordinator.identities import Certificates
-from coordinator.model import LEASE_DRIFT, LEASE_MARGIN_S, MISSED_BEATS, JobState, Node, Pool
+from coordinator.model import LEASE_DRIFT, LEASE_MARGIN_S, MISSED_BEATS, Node, Pool
 from coordinator.policy import Policy
 from coordinator.records import CLUSTER_SCOPE, NodeLeft, Record, scope_of
 from coordinator.sessions import Follow, Instead, Lookup, Reader, Relay, Session, Shell, Waiter
@@ -87,14 +87,14 @@ class Desk:
         """Something happened to the pool's nodes: every job that uses them may be concerned."""
         pool.dirty = True
         for job in self.cluster.jobs.values():
-            if job.spec.pool == pool.name and (job.state is not JobState.COMPLETED or job.deleting):
+            if job.spec.pool == pool.name and job.unsettled:
                 self.touched[job.id] = None
 
     def touch_node(self, node: Node) -> None:
         """Something happened to the node: so it did to its pool, and to what it ran when it was in another one."""
         self.touch_pool(node.pool)
         for job in self.cluster.jobs.values():
-            if (job.state is not JobState.COMPLETED or job.deleting) and node.name in job.node_numbers:
+            if job.unsettled and node.name in job.node_numbers:
                 self.touched[job.id] = None
 
     def forget(self, scope: str) -> None:

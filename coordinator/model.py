@@ -220,6 +220,11 @@ class Job:
         return self.state in LIVE
 
     @property
+    def unsettled(self) -> bool:
+        """Whether something is still to be decided about it: it is not over, or it is to be deleted."""
+        return self.state is not JobState.COMPLETED or self.deleting
+
+    @property
     def being_stopped(self) -> bool:
         """Whether it is being disabled in a way that nobody takes back before it is."""
         way = None if self.disabled is None else self.disabled.how

@@ -34,10 +34,14 @@ coordinator_option = click.option(
 class Family(click.Group):
     """Commands with one name before theirs. In its help each is told by the beginning of its own."""
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def summaries(self, ctx: click.Context) -> list[tuple[str, str]]:
+        """Each command's name, and what it does."""
         members = ((name, self.get_command(ctx, name)) for name in self.list_commands(ctx))
+        return [(name, _summary(member.help)) for name, member in members if member is not None]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, _summary(member.help)) for name, member in members if member is not None])
+            formatter.write_dl(self.summaries(ctx))
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
