@@ -64,12 +64,12 @@ class Look:
             return ACTIVE if group.state[index] == TaskState.ACTIVE else COMPLETED
         if not self._has_slot(grant, index):
             return ACTIVE
-        return PREPARING if _prepares(job, grant.node) else RUNNING
+        return PREPARING if prepares(job, grant.node) else RUNNING
 
     def tasks(self, job: Job, group: Group, state: str, first: int) -> Iterator[int]:
         """Indices from `first` on of tasks that are `ACTIVE`, `PREPARING` or `RUNNING`; what is in another of these is
         passed over by a look at its grant."""
-        nodes = {name for name in job.current if _prepares(job, name) == (state == PREPARING)}
+        nodes = {name for name in job.current if prepares(job, name) == (state == PREPARING)}
         if state != ACTIVE and not nodes:
             return
         for run in (_OPEN if state == ACTIVE else _OUT).finditer(group.state, first):
@@ -98,7 +98,8 @@ class Look:
         return tasks.get(job.id, 0)
 
 
-def _prepares(job: Job, node: str) -> bool:
+def prepares(job: Job, node: str) -> bool:
+    """Whether what the job was granted there waits for its preparation."""
     node_job = job.current.get(node)
     return node_job is not None and is_preparing(node_job)
 

@@ -22,7 +22,7 @@ from coordinator.records import Ended, Verdict
 from coordinator.render import count_of, duration
 from coordinator.retry import budget
 from coordinator.views import end_sentence, why_drained, why_resting
-from coordinator.whereabouts import is_preparing, with_slot
+from coordinator.whereabouts import is_preparing, prepares, with_slot
 from wire.arms import written as arm_written
 from wire.instant import Instant
 from wire.messages import Disabling, Outcome, Phase
@@ -164,10 +164,9 @@ def _lost(view: View, node: Node, has_it: str = "") -> Cause:
 
 def how_out(view: View, job: Job, grant: Grant) -> Code:
     """How it stands with all of a grant, as far as that is one answer."""
-    node_job = job.current.get(grant.node)
     if not view.cluster.nodes[grant.node].connected:
         return Code.NODE_LOST
-    return Code.PREPARING if node_job is not None and is_preparing(node_job) else Code.RUNNING
+    return Code.PREPARING if prepares(job, grant.node) else Code.RUNNING
 
 
 def out(view: View, job: Job, grant: Grant, code: Code) -> str:
